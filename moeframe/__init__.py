@@ -1,0 +1,94 @@
+"""moeframe: merge diffusion experts with a gate, and measure what the merge did.
+
+This page holds what a plugin author or a notebook imports, loaded at first use so that `import moeframe` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moeframe.errors import MoeframeError
+    from moeframe.hookspecs import hookimpl
+    from moeframe.interfaces.component import Component, ImageShape
+    from moeframe.interfaces.dataset import Dataset, Examples, InMemoryExamples
+    from moeframe.interfaces.denoiser import Denoised, Denoiser
+    from moeframe.interfaces.expert import Expert
+    from moeframe.interfaces.gate import Gate, Routing
+    from moeframe.interfaces.loss import Loss, TrainingStep
+    from moeframe.interfaces.metric import Evaluation, Measurement, Metric
+    from moeframe.interfaces.sampler import Sampler, SamplerState
+    from moeframe.interfaces.schedule import NoiseSchedule
+    from moeframe.interfaces.slicer import Slicer
+    from moeframe.mixture import MergedDenoiser
+    from moeframe.randomness import Streams, Trajectories
+    from moeframe.runs import load, run
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Component": "interfaces.component",
+    "Dataset": "interfaces.dataset",
+    "Denoised": "interfaces.denoiser",
+    "Denoiser": "interfaces.denoiser",
+    "Evaluation": "interfaces.metric",
+    "Examples": "interfaces.dataset",
+    "Expert": "interfaces.expert",
+    "Gate": "interfaces.gate",
+    "ImageShape": "interfaces.component",
+    "InMemoryExamples": "interfaces.dataset",
+    "Loss": "interfaces.loss",
+    "Measurement": "interfaces.metric",
+    "MergedDenoiser": "mixture",
+    "Metric": "interfaces.metric",
+    "MoeframeError": "errors",
+    "NoiseSchedule": "interfaces.schedule",
+    "Routing": "interfaces.gate",
+    "Sampler": "interfaces.sampler",
+    "SamplerState": "interfaces.sampler",
+    "Slicer": "interfaces.slicer",
+    "Streams": "randomness",
+    "TrainingStep": "interfaces.loss",
+    "Trajectories": "randomness",
+    "hookimpl": "hookspecs",
+    "load": "runs",
+    "run": "runs",
+}
+
+__all__ = [
+    "Component",
+    "Dataset",
+    "Denoised",
+    "Denoiser",
+    "Evaluation",
+    "Examples",
+    "Expert",
+    "Gate",
+    "ImageShape",
+    "InMemoryExamples",
+    "Loss",
+    "Measurement",
+    "MergedDenoiser",
+    "Metric",
+    "MoeframeError",
+    "NoiseSchedule",
+    "Routing",
+    "Sampler",
+    "SamplerState",
+    "Slicer",
+    "Streams",
+    "TrainingStep",
+    "Trajectories",
+    "hookimpl",
+    "load",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"moeframe.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'moeframe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

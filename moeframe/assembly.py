@@ -1,0 +1,188 @@
+"""RunSpec + seed -> the built parts of one run: data, slices, model, losses, sampler, metrics."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Integer
+from torch import Tensor
+
+from moeframe.errors import DataError, DeviceError, PluginError
+from moeframe.interfaces.component import ImageShape
+from moeframe.interfaces.dataset import Dataset, Examples
+from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.gate import Gate
+from moeframe.interfaces.loss import Loss
+from moeframe.interfaces.metric import Metric
+from moeframe.interfaces.sampler import Sampler
+from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.interfaces.slicer import Slicer
+from moeframe.mixture import MergedDenoiser
+from moeframe.randomness import Streams, Trajectories
+from moeframe.registry import Registry
+from moeframe.spec import RunSpec
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The slice of every example of both splits."""
+
+    slicer: Slicer | None
+    train: Integer[Tensor, " train"]
+    test: Integer[Tensor, " test"]
+    n_slices: int
+
+    @property
+    def train_sizes(self) -> list[int]:
+        """Training examples per slice."""
+        return torch.bincount(self.train, minlength=self.n_slices).tolist()
+
+    @property
+    def test_sizes(self) -> list[int]:
+        """Test examples per slice."""
+        return torch.bincount(self.test, minlength=self.n_slices).tolist()
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each slice's share of the training split."""
+        return tuple(size / len(self.train) for size in self.train_sizes)
+
+    @cached_property
+    def members(self) -> list[Tensor]:
+        """Indices of the training examples of each slice."""
+        return [torch.nonzero(self.train == k).squeeze(1) for k in range(self.n_slices)]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Everything that one seed of a run is made of."""
+
+    spec: RunSpec
+    streams: Streams
+    device: torch.device
+    dataset: Dataset
+    image: ImageShape
+    train: Examples
+    test: Examples
+    slices: Slices
+    schedule: NoiseSchedule
+    model: MergedDenoiser
+    losses: tuple[Loss, ...]
+    sampler: Sampler
+    metrics: tuple[Metric, ...]
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one. Raises DeviceError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"device '{name}' is no device; use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"device '{name}' is not there: torch sees {torch.cuda.device_count()} CUDA devices; use device: auto"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device '{name}' is not supported; use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def assemble(spec: RunSpec, registry: Registry, seed: int) -> Assembly:
+    """Build every part. Raises DataError, DeviceError or PluginError."""
+    device = resolve_device(spec.device)
+    streams = Streams(seed)
+    dataset = build_dataset(spec, registry)
+    train, test = dataset.split("train"), dataset.split("test")
+    slices = cut_slices(spec, registry, streams, train, test)
+    schedule = registry.get(NoiseSchedule, spec.schedule.type)(spec.schedule)
+    model = build_model(spec, registry, dataset.image, streams)
+    return Assembly(
+        spec=spec,
+        streams=streams,
+        device=device,
+        dataset=dataset,
+        image=dataset.image,
+        train=train,
+        test=test,
+        slices=slices,
+        schedule=schedule,
+        model=model.to(device),
+        losses=tuple(
+            registry.get(Loss, config.type)(config, schedule=schedule, slice_shares=slices.shares)
+            for config in spec.objective
+        ),
+        sampler=registry.get(Sampler, spec.sampler.type)(spec.sampler, schedule=schedule),
+        metrics=build_metrics(spec, registry),
+    )
+
+
+def build_dataset(spec: RunSpec, registry: Registry) -> Dataset:
+    """The dataset. Raises DataError when its files are not there."""
+    dataset = registry.get(Dataset, spec.dataset.type)(spec.dataset)
+    missing = dataset.missing()
+    if missing:
+        raise DataError(missing)
+    return dataset
+
+
+def build_metrics(spec: RunSpec, registry: Registry) -> tuple[Metric, ...]:
+    """The metrics in the order of the spec."""
+    return tuple(registry.get(Metric, config.type)(config) for config in spec.metrics)
+
+
+def cut_slices(spec: RunSpec, registry: Registry, streams: Streams, train: Examples, test: Examples) -> Slices:
+    """Fit the slicer on the training split and assign both. Raises DataError naming an empty slice."""
+    if spec.slicer is None:
+        train_ids, test_ids = (torch.zeros(len(split), dtype=torch.long) for split in (train, test))
+        return Slices(None, train_ids, test_ids, n_slices=1)
+    k = spec.n_experts
+    slicer = registry.get(Slicer, spec.slicer.type)(spec.slicer, n_slices=k, streams=streams)
+    slicer.fit(train)
+    slices = Slices(slicer, slicer.assign(train).long(), slicer.assign(test).long(), k)
+    for ids in (slices.train, slices.test):
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < k:
+            found = f"{int(ids.min())} .. {int(ids.max())}"
+            raise DataError(
+                f"slicer '{spec.slicer.type}' made slices {found} for {k} experts, which have 0 .. {k - 1}; change the experts' number to match"
+            )
+    empty = [str(i) for i, size in enumerate(slices.train_sizes) if size == 0]
+    if empty:
+        raise DataError(
+            f"slicer '{spec.slicer.type}' leaves slice {', '.join(empty)} of {k} without training images "
+            f"(sizes {slices.train_sizes}); use fewer experts or another slicer"
+        )
+    return slices
+
+
+def build_model(spec: RunSpec, registry: Registry, image: ImageShape, streams: Streams) -> MergedDenoiser:
+    """Experts and gate with freshly drawn weights, each from its own stream."""
+    experts = []
+    for k, config in enumerate(spec.expert_configs):
+        with streams.governing_torch("weights/expert", k):
+            experts.append(registry.get(Expert, config.type)(config, image=image))
+    gate = None
+    if spec.gate is not None:
+        with streams.governing_torch("weights/gate"):
+            gate = registry.get(Gate, spec.gate.type)(spec.gate, image=image, n_experts=spec.n_experts)
+        _probe_gate(gate, image, streams)
+    return MergedDenoiser(experts, gate)
+
+
+@torch.no_grad()
+def _probe_gate(gate: Gate, image: ImageShape, streams: Streams) -> None:
+    """A gate that breaks its contract is found before any training."""
+    z = streams.normal((4, *image.tensor_shape), "probe")
+    weights = gate.route(z, torch.tensor([-6.0, -1.0, 1.0, 6.0]), Trajectories.numbered(streams, 0, 4)).weights
+    if weights.shape != (4, gate.n_experts):
+        raise PluginError(
+            f"gate '{gate.name()}' returned weights of shape {tuple(weights.shape)}, not (batch, {gate.n_experts})"
+        )
+    if not bool(torch.isfinite(weights).all()) or float(weights.min()) < 0:
+        raise PluginError(
+            f"gate '{gate.name()}' returned weight {float(weights.min()):g}; weights must be finite and not negative"
+        )
+    worst = float((weights.sum(1) - 1).abs().max())
+    if gate.sums_to_one and worst > 1e-4:
+        raise PluginError(f"gate '{gate.name()}' returned weights whose sum misses 1 by {worst:g}; normalise them")

@@ -1,0 +1,185 @@
+"""The command line: reads arguments, calls the library, prints. Heavy imports wait until a command needs them."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from moeframe import __version__
+from moeframe.errors import MoeframeError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+KINDS = ("datasets", "slicers", "experts", "gates", "losses", "schedules", "samplers", "metrics")
+
+overrides_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Override one value, e.g. training.steps=500; repeatable.",
+)
+
+
+class _Commands(click.Group):
+    """Turns our errors into one message and the exit status of DESIGN section 4."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except MoeframeError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_status)
+        except BrokenPipeError:
+            sys.exit(0)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="moeframe")
+def main() -> None:
+    """Merge diffusion experts with a gate, and measure what the merge did to likelihood and sample quality."""
+
+
+@main.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@overrides_option
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/NAME if not given.")
+@click.option("--fresh", is_flag=True, help="Delete an earlier run in that folder and start over.")
+def run(spec: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool) -> None:
+    """Train, merge, sample, measure and report what SPEC says. The same command resumes an interrupted run."""
+    from moeframe.progress import watching
+    from moeframe.runs import run as run_spec
+    from moeframe.runs import run_folder_of
+
+    with watching() as watcher:
+        results = run_spec(spec, overrides=overrides, out=out, fresh=fresh, watcher=watcher)
+    _print_results(results, run_folder_of(results.name, out))
+
+
+@main.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@overrides_option
+@click.option("--resolved", is_flag=True, help="Print the spec with every default written out.")
+def validate(spec: Path, overrides: tuple[str, ...], resolved: bool) -> None:
+    """Check SPEC against the installed components and say everything that is wrong with it."""
+    import yaml
+
+    from moeframe.registry import Registry
+    from moeframe.spec_file import load_spec
+
+    checked = load_spec(spec, Registry.installed(), overrides)
+    if resolved:
+        click.echo(yaml.safe_dump(checked.dump(), sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        click.echo(f"{spec}: valid: '{checked.name}', {checked.n_experts} experts, {len(checked.seeds)} seeds")
+
+
+@main.command()
+@click.argument("kind", required=False, type=click.Choice(KINDS))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, with each component's config schema.")
+def plugins(kind: str | None, as_json: bool) -> None:
+    """List the installed components, of one KIND or of all, and the plugins that are broken."""
+    from moeframe.registry import Registry
+
+    registry = Registry.installed()
+    rows = [
+        {
+            "name": item.component.name(),
+            "kind": each,
+            "distribution": item.provider.distribution,
+            "version": item.provider.version,
+            "summary": item.component.summary(),
+            "config_schema": item.component.config_schema(),
+        }
+        for each in ([kind] if kind else KINDS)
+        for item in registry.components(each)
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        for each in [kind] if kind else KINDS:
+            click.secho(each, bold=True)
+            for row in rows:
+                if row["kind"] == each:
+                    click.echo(f"  {row['name']:<16} {row['summary']}  [{row['distribution']} {row['version']}]")
+    for problem in [*(f"broken plugin: {broken}" for broken in registry.broken), *registry.conflicts()]:
+        click.echo(f"warning: {problem}", err=True)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of a spec file, for editors; it covers every installed component."""
+    from moeframe.registry import Registry
+    from moeframe.spec import json_schema
+
+    click.echo(json.dumps(json_schema(Registry.installed()), indent=1))
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="Number of images.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the noise.")
+@click.option("--run-seed", type=int, help="Which training seed of the run; its first if not given.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N instead of the spec's.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("samples.png"),
+    show_default=True,
+    help="PNG grid, or .npz for the integer levels.",
+)
+def sample(run_folder: Path, count: int, seed: int, run_seed: int | None, device: str | None, out: Path) -> None:
+    """Draw new images from the trained run in RUN."""
+    from moeframe.report.grids import write_images
+    from moeframe.runs import load
+
+    loaded = load(run_folder, run_seed, device=device)
+    write_images(out, loaded.sample(count, seed), loaded.assembly.image.levels)
+    click.echo(f"{count} images in {out}")
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@overrides_option
+def evaluate(run_folder: Path, overrides: tuple[str, ...]) -> None:
+    """Measure the trained run in RUN again; --set may change metrics, evaluation and sampler."""
+    from moeframe.progress import watching
+    from moeframe.runs import evaluate as evaluate_run
+
+    with watching() as watcher:
+        results = evaluate_run(run_folder, overrides=overrides, watcher=watcher)
+    _print_results(results, run_folder)
+
+
+@main.command()
+@click.argument("spec", required=False, type=click.Path(path_type=Path))
+@overrides_option
+def doctor(spec: Path | None, overrides: tuple[str, ...]) -> None:
+    """Say what is installed, which data and weights are found, and which metrics cannot be computed and why.
+
+    With SPEC: what that spec needs; exit status 2 when something is missing.
+    """
+    from moeframe.doctor import examine
+
+    findings = examine(spec, overrides)
+    for finding in findings:
+        mark = click.style("ok     ", fg="green") if finding.ok else click.style("missing", fg="yellow")
+        click.echo(f"{mark}  {finding.what}: {finding.detail}")
+    if spec is not None and not all(finding.ok for finding in findings):
+        sys.exit(2)
+
+
+def _print_results(results: Any, folder: Path) -> None:
+    from rich.console import Console
+
+    from moeframe.report.tables import terminal_table
+
+    Console().print(terminal_table(results))
+    click.echo(f"report: {folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""What the report draws of one seed beside its metrics: pictures, and what gate and experts do over noise and slices."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moeframe.assembly import Assembly
+from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_levels, velocity_of
+from moeframe.evaluation import ModelEvaluation
+from moeframe.likelihood import Bound, continuous_bound
+from moeframe.mixture import MergedDenoiser
+from moeframe.randomness import Trajectories
+from moeframe.report.grids import write_grid
+from moeframe.routing import profile_routing
+from moeframe.shapes import PerItem
+from moeframe.storage import write_file
+
+RECONSTRUCTION_LOG_SNR = 0.0
+PAIRS = 12
+TRAJECTORIES = 6
+STATES = 10
+BOUND_REPEATS = 4
+CURVE_POINTS = 21
+
+
+def write_diagnostics(folder: Path, assembly: Assembly, evaluation: ModelEvaluation) -> None:
+    """Write samples.png, trajectory.png, reconstructions.png and diagnostics.json into the seed's folder."""
+    image = assembly.image
+    scale = max(1, 64 // image.width)
+    n_shown = assembly.spec.evaluation.samples_shown
+    write_grid(folder / "samples.png", evaluation.samples(n_shown), image.levels, 16, scale)
+    shown = _write_trajectories(folder / "trajectory.png", evaluation, scale)
+    pairs = evaluation.reconstructions(RECONSTRUCTION_LOG_SNR, PAIRS)
+    write_grid(
+        folder / "reconstructions.png",
+        torch.cat([pairs.originals, pairs.images]),
+        image.levels,
+        len(pairs.images),
+        scale,
+    )
+    facts: dict[str, Any] = {
+        "trajectory_log_snr": shown,
+        "reconstruction_log_snr": RECONSTRUCTION_LOG_SNR,
+        "bound_by_log_snr": _bound_by_log_snr(assembly, evaluation),
+    }
+    if assembly.model.gate is not None:
+        facts |= _routing(assembly, evaluation)
+    if assembly.slices.slicer is not None:
+        facts |= _slices(assembly, evaluation)
+    write_file(folder / "diagnostics.json", json.dumps(facts, indent=1, allow_nan=False).encode())
+
+
+def _write_trajectories(path: Path, evaluation: ModelEvaluation, scale: int) -> list[float]:
+    """One row per sample, from noise to image; returns the log-SNRs shown before the final image."""
+    states = list(evaluation.trajectory(0, TRAJECTORIES))
+    chosen = [states[round(i * (len(states) - 1) / (STATES - 1))] for i in range(STATES)]
+    columns = [to_levels(state.z, evaluation.image.levels).cpu() for state in chosen]
+    rows = torch.stack(columns, 1).flatten(0, 1)
+    write_grid(path, rows, evaluation.image.levels, STATES, scale)
+    return [state.log_snr for state in chosen[:-1]]
+
+
+def _routing(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
+    n = min(assembly.spec.evaluation.diagnostic_images, len(assembly.test))
+    ids = torch.arange(n)
+    profile = profile_routing(
+        evaluation.model,
+        assembly.schedule,
+        assembly.image,
+        assembly.test.images(ids),
+        assembly.slices.test[:n],
+        Trajectories(assembly.streams, ids),
+        CURVE_POINTS,
+    )
+    facts: dict[str, Any] = {
+        "gate_weights": {"log_snr": profile.log_snr, "mean": profile.mean_weights.tolist()},
+        "expert_usage": profile.usage,
+    }
+    if assembly.slices.slicer is not None:
+        facts["router_accuracy"] = {
+            "log_snr": profile.log_snr,
+            "accuracy": profile.accuracy.tolist(),
+            "per_slice": [[_or_none(hit) for hit in row] for row in profile.accuracy_by_slice.tolist()],
+            "chance": 1 / assembly.slices.n_slices,
+        }
+    return facts
+
+
+def _or_none(value: float) -> float | None:
+    """A slice without held-out images has no accuracy; JSON has no NaN."""
+    return None if math.isnan(value) else value
+
+
+def _slices(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
+    """Held-out bits/dim of each expert alone, and of the merge, on each slice; the same noise for all."""
+    slices = assembly.slices
+    n = min(assembly.spec.evaluation.diagnostic_images, len(assembly.test))
+    own = slices.test[:n]
+    present = [s for s in range(slices.n_slices) if bool((own == s).any())]
+
+    def by_slice(model: MergedDenoiser) -> list[float | None]:
+        bits = _bounds(assembly, evaluation, model, n)
+        return [float(bits[own == s].mean()) if s in present else None for s in range(slices.n_slices)]
+
+    return {
+        "slices": {
+            "names": [f"slice {s}" for s in range(slices.n_slices)],
+            "train": slices.train_sizes,
+            "test": slices.test_sizes,
+        },
+        "expert_slice_bits": {
+            "matrix": [by_slice(evaluation.model.alone(k)) for k in range(len(evaluation.experts))],
+            "merged": by_slice(evaluation.model),
+            "n": [int((own == s).sum()) for s in range(slices.n_slices)],
+        },
+    }
+
+
+def _bounds(assembly: Assembly, evaluation: ModelEvaluation, model: MergedDenoiser, n: int) -> PerItem:
+    """Bound of each of the first n test images, averaged over a few draws."""
+    repeats = []
+    for repeat in range(BOUND_REPEATS):
+        times = assembly.streams.low_discrepancy(n, "diagnostics/times", repeat).to(assembly.device)
+        parts = [
+            continuous_bound(
+                model.eval(),
+                assembly.schedule,
+                assembly.image,
+                levels.to(assembly.device),
+                times[start : start + len(levels)],
+                Trajectories.numbered(assembly.streams, repeat * n + start, repeat * n + start + len(levels)),
+            )
+            for start, levels in evaluation.test_batches(n)
+        ]
+        repeats.append(Bound.concatenate(parts).total)
+    return torch.stack(repeats).mean(0).cpu()
+
+
+@torch.no_grad()
+def _bound_by_log_snr(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
+    """½ E‖ε - ε̂‖² / (D ln 2) over log-SNR: which noise levels cost the bits, for the merge and each expert alone."""
+    n = min(assembly.spec.evaluation.diagnostic_images, evaluation.batch_size, len(assembly.test))
+    ids = torch.arange(n)
+    items = Trajectories(assembly.streams, ids)
+    x = evaluation.pixels(assembly.test.images(ids))
+    noise = items.normal(assembly.image.tensor_shape, "diagnostics/noise").to(x)
+    grid = assembly.schedule.log_snr(torch.linspace(1, 0, CURVE_POINTS)).tolist()
+
+    def curve(model: MergedDenoiser) -> list[float]:
+        values = []
+        for value in grid:
+            log_snr = torch.full((n,), value, device=x.device)
+            z = add_noise(x, noise, log_snr)
+            predicted = model(z, log_snr, items).velocity
+            nats = diffusion_nats(velocity_of(x, noise, log_snr), predicted, log_snr)
+            values.append(float(bits_per_dim(nats, assembly.image.n_dims).mean()))
+        return values
+
+    alone = [evaluation.model.alone(k).eval() for k in range(len(evaluation.experts))] if evaluation.gate else []
+    return {
+        "log_snr": grid,
+        "merged": curve(evaluation.model),
+        "experts": [curve(model) for model in alone],
+        "unit": "bits/dim per unit log-SNR",
+    }

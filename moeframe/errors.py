@@ -1,0 +1,73 @@
+"""Every error that moeframe raises on purpose: the command line prints these without a traceback."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class MoeframeError(Exception):
+    """Something that the user can mend; the message names the value, the place and the mend."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class InputError(MoeframeError):
+    """The user's input is wrong (exit status 2)."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a spec: where (`file:line:column`), at which path, and what."""
+
+    place: str
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.place, self.path, self.message) if part)
+
+
+class SpecError(InputError):
+    """A spec is wrong; carries every problem found, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]):
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class PluginError(InputError):
+    """A plugin is broken, missing, or breaks its kind's contract."""
+
+
+class DataError(InputError):
+    """Data is missing, corrupt or does not fit the spec."""
+
+
+class RunFolderError(InputError):
+    """A run folder is missing, belongs to another spec, or is in use."""
+
+
+class DeviceError(InputError):
+    """The device asked for is not there."""
+
+
+class CheckpointError(MoeframeError):
+    """A checkpoint is truncated, altered or of another model."""
+
+
+class RangeError(MoeframeError):
+    """A log-SNR lies outside the range on which an expert is valid."""
+
+
+class NonFiniteError(MoeframeError):
+    """A loss, a gradient or a prediction became infinite or NaN; the message names the part."""
+
+
+class StorageError(MoeframeError):
+    """A file could not be written (disk full, no permission)."""
+
+
+class UnavailableError(MoeframeError):
+    """A metric or a dataset needs something that is not here; the message says how to get it."""

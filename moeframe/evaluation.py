@@ -1,0 +1,110 @@
+"""Evaluation of one finished model: samples and reconstructions are drawn once and shared by all metrics."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from moeframe.assembly import Assembly
+from moeframe.diffusion import add_noise, to_levels, to_pixels
+from moeframe.errors import UnavailableError
+from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.metric import Evaluation, Measurement, Metric, Reconstructions
+from moeframe.interfaces.sampler import SamplerState
+from moeframe.mixture import MergedDenoiser
+from moeframe.randomness import Trajectories
+from moeframe.sampling import ddim_trajectory
+from moeframe.shapes import Images, Levels
+
+RECONSTRUCTION_STEPS = 50
+
+
+class ModelEvaluation(Evaluation):
+    """One model with the data, schedule and sampler of its run."""
+
+    def __init__(self, assembly: Assembly, model: MergedDenoiser):
+        self.assembly = assembly
+        self.model = model.to(assembly.device).eval()
+        self.denoiser = self.model
+        self.experts = tuple(expert for expert in self.model.experts if isinstance(expert, Expert))
+        self.gate = self.model.gate
+        self.schedule = assembly.schedule
+        self.sampler = assembly.sampler
+        self.image = assembly.image
+        self.train = assembly.train
+        self.test = assembly.test
+        self.streams = assembly.streams
+        self.device = assembly.device
+        self.batch_size = assembly.spec.evaluation.batch_size
+        self._samples: list[Levels] = []
+        self._reconstructions: dict[tuple[float, int], Reconstructions] = {}
+
+    def samples(self, n: int) -> Levels:
+        """The first n samples; those drawn already are kept."""
+        have = sum(len(batch) for batch in self._samples)
+        while have < n:
+            count = min(self.batch_size, n - have)
+            states = self.trajectory(have, have + count)
+            *_, last = states
+            self._samples.append(to_levels(last.z, self.image.levels).cpu())
+            have += count
+        return torch.cat(self._samples)[:n]
+
+    @torch.no_grad()
+    def trajectory(self, start: int, stop: int) -> Iterator[SamplerState]:
+        """The states of samples number start .. stop-1; each sample has its own noise, whatever the batch."""
+        items = Trajectories.numbered(self.streams, start, stop)
+        noise = items.normal(self.image.tensor_shape, "sampling/noise").to(self.device)
+        yield from self.sampler.trajectory(self.denoiser, noise, items)
+
+    @torch.no_grad()
+    def reconstructions(self, log_snr: float, n: int) -> Reconstructions:
+        """Test images noised to `log_snr` and brought back by DDIM in evenly spaced schedule time."""
+        n = min(n, len(self.test))
+        key = (log_snr, n)
+        if key not in self._reconstructions:
+            time = float(self.schedule.time_of(torch.tensor([log_snr], dtype=torch.float64)))
+            times = torch.linspace(time, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)
+            grid = self.schedule.log_snr(times).tolist()
+            originals, images = [], []
+            for start, levels in self.test_batches(n):
+                x = self.pixels(levels)
+                items = Trajectories.numbered(self.streams, start, start + len(x))
+                noise = items.normal(self.image.tensor_shape, "reconstruction/noise").to(x)
+                z = add_noise(x, noise, torch.full((len(x),), log_snr, device=x.device))
+                *_, last = ddim_trajectory(self.denoiser, z, items, grid, clip=True)
+                originals.append(levels)
+                images.append(to_levels(last.z, self.image.levels).cpu())
+            self._reconstructions[key] = Reconstructions(torch.cat(originals), torch.cat(images), log_snr)
+        return self._reconstructions[key]
+
+    def test_batches(self, n: int | None) -> Iterator[tuple[int, Levels]]:
+        """(number of the first image, images) of the first n test images."""
+        stop = len(self.test) if n is None else min(n, len(self.test))
+        for start in range(0, stop, self.batch_size):
+            yield start, self.test.images(torch.arange(start, min(start + self.batch_size, stop)))
+
+    def pixels(self, levels: Levels) -> Images:
+        """Integer images as model input on the device."""
+        return to_pixels(levels.to(self.device), self.image.levels)
+
+
+def measure(metric: Metric, evaluation: Evaluation) -> dict[str, Any]:
+    """A metric's entry in metrics.json; what cannot be computed says why."""
+    reason = metric.unavailable()
+    if reason is not None:
+        return {"unavailable": reason}
+    try:
+        measurement = metric.measure(evaluation)
+    except UnavailableError as error:
+        return {"unavailable": str(error)}
+    if not math.isfinite(measurement.value):
+        return {"unavailable": f"the value is {measurement.value}: look at the samples and the learning curves"}
+    return _entry(measurement)
+
+
+def _entry(measurement: Measurement) -> dict[str, Any]:
+    entry = asdict(measurement)
+    return {**entry, "interval": list(entry["interval"]) if entry["interval"] else None}

@@ -1,0 +1,1 @@
+"""The abstract kinds that plugins implement."""

@@ -1,0 +1,68 @@
+"""What every component of every kind shares: a frozen config that selects it by name, and a one-line summary."""
+
+from abc import ABC
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """Size of one image and its number of integer levels per channel (256 for 8-bit data)."""
+
+    channels: int
+    height: int
+    width: int
+    levels: int
+
+    @property
+    def n_dims(self) -> int:
+        """D = channels x height x width, the D of bits/dim."""
+        return self.channels * self.height * self.width
+
+    @property
+    def tensor_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return (self.channels, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class SpecFacts:
+    """What a config may know of the rest of the spec when it checks itself."""
+
+    n_experts: int
+
+
+class Component(ABC):
+    """Base of all kinds. A concrete component is a final class with a nested `Config` whose `type` is its name."""
+
+    KIND: ClassVar[str] = ""
+
+    class Config(BaseModel):
+        """Settings of a component; unknown keys are errors."""
+
+        model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+        type: str
+
+        def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+            """Yield (key, message) for each setting that does not fit the rest of the spec."""
+            yield from ()
+
+    config: Config
+
+    @classmethod
+    def name(cls) -> str:
+        """The name that selects this component in a spec."""
+        return str(cls.Config.model_fields["type"].default)
+
+    @classmethod
+    def summary(cls) -> str:
+        """First line of the docstring."""
+        return (cls.__doc__ or "").strip().split("\n")[0]
+
+    @classmethod
+    def config_schema(cls) -> dict[str, Any]:
+        """JSON Schema of the config."""
+        return cls.Config.model_json_schema()

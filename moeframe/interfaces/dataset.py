@@ -1,0 +1,81 @@
+"""Dataset: integer images in a train and a test split, with a card that says where they come from."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+
+from moeframe.interfaces.component import Component, ImageShape
+from moeframe.shapes import ItemIds, Levels, SliceIds
+
+Split = Literal["train", "test"]
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """One split. Images are fetched by index, so that a large split never has to fit in memory."""
+
+    labels: SliceIds
+    """Class number per image; zeros where the data has no classes."""
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: ItemIds) -> Levels:
+        """The images at `indices`, integers 0 .. levels-1."""
+        ...
+
+
+class InMemoryExamples:
+    """A split whose images are one tensor."""
+
+    def __init__(self, images: Levels, labels: SliceIds, label_names: tuple[str, ...] = ()):
+        assert len(images) == len(labels)
+        self._images = images
+        self.labels = labels
+        self.label_names = label_names or tuple(str(i) for i in range(int(labels.max()) + 1 if len(labels) else 0))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def images(self, indices: ItemIds) -> Levels:
+        """The images at `indices`."""
+        return self._images[indices].long()
+
+
+def in_batches(examples: Examples, batch_size: int = 256, stop: int | None = None) -> Iterator[tuple[ItemIds, Levels]]:
+    """(indices, images) of the first `stop` examples, in order, at most `batch_size` at a time."""
+    n = len(examples) if stop is None else min(stop, len(examples))
+    for start in range(0, n, batch_size):
+        indices = torch.arange(start, min(start + batch_size, n))
+        yield indices, examples.images(indices)
+
+
+class Dataset(Component):
+    """Images as integers 0 .. levels-1, a train and a test split, and a provenance card. Nothing is downloaded."""
+
+    KIND: ClassVar[str] = "datasets"
+
+    class Config(Component.Config):
+        pass
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    @property
+    @abstractmethod
+    def image(self) -> ImageShape:
+        """Size and number of levels of every image."""
+
+    @abstractmethod
+    def split(self, name: Split) -> Examples:
+        """The `train` or the `test` examples. Raises DataError naming the file when data is missing or corrupt."""
+
+    @abstractmethod
+    def card(self) -> dict[str, Any]:
+        """Provenance: source, licence, splits and sizes, levels, every transformation in order. JSON values only."""
+
+    def missing(self) -> str | None:
+        """Why the data is not usable here and what to do, or None when it is complete."""
+        return None

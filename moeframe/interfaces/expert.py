@@ -1,0 +1,36 @@
+"""Expert: one denoising network, whatever its native parametrisation, speaking velocity and log-SNR."""
+
+import math
+from abc import abstractmethod
+from typing import ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from moeframe.interfaces.component import Component, ImageShape
+from moeframe.shapes import Images, LogSnr
+
+
+class Expert(nn.Module, Component):
+    """Predicts the velocity of a noisy image; converts its native prediction and time at its own boundary."""
+
+    KIND: ClassVar[str] = "experts"
+
+    class Config(Component.Config):
+        copies: int = Field(default=1, ge=1, description="how many experts of this kind the mixture holds")
+
+    config: Config
+
+    def __init__(self, config: Config, *, image: ImageShape):
+        super().__init__()
+        self.config = config
+        self.image = image
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        """The (lowest, highest) log-SNR on which the expert is valid."""
+        return (-math.inf, math.inf)
+
+    @abstractmethod
+    def forward(self, z: Images, log_snr: LogSnr) -> Images:
+        """Velocity v̂ of each noisy image z; each item on its own, from (z, λ) alone."""

@@ -1,0 +1,52 @@
+"""Gate: how much each expert contributes, from the noisy image and its log-SNR alone."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from moeframe.interfaces.component import Component, ImageShape
+from moeframe.randomness import Trajectories
+from moeframe.shapes import GateWeights, Images, LogSnr
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What a gate decided for a batch."""
+
+    weights: GateWeights
+    """The weights that mix the experts; an expert with weight zero is not evaluated."""
+    probabilities: GateWeights
+    """The gate's opinion before any expert was cut; the same as `weights` for a dense gate."""
+
+
+class Gate(nn.Module, Component):
+    """Weights w >= 0 with Σ w = 1 per item; never sees clean data, labels or other items of the batch."""
+
+    KIND: ClassVar[str] = "gates"
+
+    class Config(Component.Config):
+        pass
+
+    config: Config
+
+    def __init__(self, config: Config, *, image: ImageShape, n_experts: int):
+        super().__init__()
+        self.config = config
+        self.image = image
+        self.n_experts = n_experts
+
+    @property
+    def sums_to_one(self) -> bool:
+        """False only for a documented ablation; merging then depends on the parametrisation."""
+        return True
+
+    @abstractmethod
+    def forward(self, z: Images, log_snr: LogSnr) -> GateWeights:
+        """Weights of each expert for each item."""
+
+    def route(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Routing:  # noqa: ARG002
+        """The weights together with what lies behind them; a random gate draws from `trajectories`."""
+        weights = self(z, log_snr)
+        return Routing(weights, weights)

@@ -1,0 +1,106 @@
+"""Metric: one honest figure about a finished model, with how it was computed."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from moeframe.interfaces.component import Component, ImageShape
+from moeframe.interfaces.dataset import Examples
+from moeframe.interfaces.denoiser import Denoiser
+from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.gate import Gate
+from moeframe.interfaces.sampler import Sampler
+from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.randomness import Streams
+from moeframe.shapes import Images, Levels
+
+Better = Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """Held-out images, and what the model makes of them from a stated noise level."""
+
+    originals: Levels
+    images: Levels
+    log_snr: float
+
+
+class Evaluation(ABC):
+    """What a metric may ask of a run. Samples and reconstructions are drawn once and shared by all metrics."""
+
+    denoiser: Denoiser
+    experts: tuple[Expert, ...]
+    gate: Gate | None
+    schedule: NoiseSchedule
+    sampler: Sampler
+    image: ImageShape
+    train: Examples
+    test: Examples
+    streams: Streams
+    device: torch.device
+
+    @abstractmethod
+    def samples(self, n: int) -> Levels:
+        """The first n samples of this evaluation, integers 0 .. levels-1."""
+
+    @abstractmethod
+    def reconstructions(self, log_snr: float, n: int) -> Reconstructions:
+        """The first n test images, noised to `log_snr` and brought back by the deterministic sampler."""
+
+    @abstractmethod
+    def test_batches(self, n: int | None) -> Iterator[tuple[int, Levels]]:
+        """(number of the first image, images) of the first n test images (all if None), in batches."""
+
+    @abstractmethod
+    def pixels(self, levels: Levels) -> Images:
+        """Integer images as model input on the device."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure. `how` says everything that a reader needs to compute it again."""
+
+    value: float
+    unit: str
+    better: Better
+    n: int
+    """Sample size behind the value."""
+    how: Mapping[str, Any]
+    interval: tuple[float, float] | None = None
+    """95 % interval within this run (not over seeds), or None where the figure has none."""
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Named components of the value, or figures beside it, in the same unit unless the name says otherwise."""
+
+
+class Metric(Component):
+    """Measures one figure of an evaluation. Raises UnavailableError, saying what to do, when it cannot."""
+
+    KIND: ClassVar[str] = "metrics"
+    DETERMINISTIC: ClassVar[bool] = True
+    """False for timings and memory, which differ between two runs of the same command."""
+
+    class Config(Component.Config):
+        label: str | None = Field(default=None, description="name in results.json, where one metric is measured twice")
+
+        @property
+        def key(self) -> str:
+            """The metric's name in results.json."""
+            return self.label or self.type
+
+    config: Config
+
+    def __init__(self, config: Config):
+        self.config = config
+
+    def unavailable(self) -> str | None:
+        """Why this metric cannot be computed here and what to do, or None; answers without computing anything."""
+        return None
+
+    @abstractmethod
+    def measure(self, evaluation: Evaluation) -> Measurement:
+        """The figure."""

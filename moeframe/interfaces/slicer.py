@@ -1,0 +1,40 @@
+"""Slicer: a partition of the data, one slice per expert."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from moeframe.interfaces.component import Component
+from moeframe.interfaces.dataset import Examples
+from moeframe.randomness import Streams
+from moeframe.shapes import SliceIds
+
+State = dict[str, list[float]]
+
+
+class Slicer(Component):
+    """Assigns every example to exactly one of K slices; thresholds are learned on the training split only."""
+
+    KIND: ClassVar[str] = "slicers"
+
+    class Config(Component.Config):
+        pass
+
+    def __init__(self, config: Config, *, n_slices: int, streams: Streams):
+        self.config = config
+        self.n_slices = n_slices
+        self.streams = streams
+
+    def fit(self, train: Examples) -> None:  # noqa: B027  (a slicer without thresholds has nothing to fit)
+        """Learn thresholds from the training split."""
+
+    @abstractmethod
+    def assign(self, examples: Examples) -> SliceIds:
+        """Slice number 0 .. n_slices-1 of each example; a function of that example and the fitted state alone."""
+
+    def state(self) -> State:
+        """What `fit` learned, by name."""
+        return {}
+
+    def restore(self, state: State) -> None:
+        """Take back what `state` returned."""
+        assert not state, f"{self.name()} has no state to restore"

@@ -1,0 +1,164 @@
+"""Finds plugins through their entry points, loads them, and sets broken ones aside with the reason.
+
+A broken plugin never stops a run that does not need it, and is never silent.
+"""
+
+import importlib.metadata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import pluggy
+
+from moeframe import hookspecs
+from moeframe.hookspecs import API_VERSION, PROJECT
+from moeframe.interfaces.component import Component
+from moeframe.interfaces.dataset import Dataset
+from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.gate import Gate
+from moeframe.interfaces.loss import Loss
+from moeframe.interfaces.metric import Metric
+from moeframe.interfaces.sampler import Sampler
+from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.interfaces.slicer import Slicer
+
+KINDS: dict[str, type[Component]] = {
+    base.KIND: base for base in (Dataset, Slicer, Expert, Gate, Loss, NoiseSchedule, Sampler, Metric)
+}
+"""Plural name, as in the hooks and the plugin folders, to abstract class."""
+
+
+@runtime_checkable
+class EntryPoint(Protocol):
+    """The part of importlib.metadata.EntryPoint that loading needs."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dist(self) -> Any: ...
+    def load(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Provider:
+    """The distribution that supplies a plugin."""
+
+    distribution: str
+    version: str
+    entry_point: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}"
+
+
+@dataclass(frozen=True)
+class Provided:
+    """One component class and who supplies it."""
+
+    component: type[Component]
+    provider: Provider
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin that could not be loaded, and why."""
+
+    provider: Provider
+    cause: str
+
+    def __str__(self) -> str:
+        return f"{self.provider} (entry point '{self.provider.entry_point}'): {self.cause}"
+
+
+@dataclass(frozen=True)
+class LoadedPlugins:
+    """Everything that was found."""
+
+    provided: tuple[Provided, ...]
+    broken: tuple[BrokenPlugin, ...]
+
+
+class _Broken(Exception):
+    """Internal: a plugin breaks a rule; the message is the cause."""
+
+
+def installed_entry_points() -> Sequence[EntryPoint]:
+    """The `moeframe` entry points of every installed distribution, in a stable order."""
+    found = importlib.metadata.entry_points(group=PROJECT)
+    return sorted(found, key=lambda point: (point.dist.name if point.dist else "", point.name))
+
+
+def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> LoadedPlugins:
+    """Load each entry point on its own; whatever it raises, SystemExit included, concerns that plugin only."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    provided: list[Provided] = []
+    broken: list[BrokenPlugin] = []
+    for entry_point in installed_entry_points() if entry_points is None else entry_points:
+        provider = _provider(entry_point)
+        try:
+            provided += [Provided(component, provider) for component in _load(manager, entry_point, provider)]
+        except (Exception, SystemExit) as error:
+            broken.append(BrokenPlugin(provider, _describe(error)))
+    return LoadedPlugins(tuple(provided), tuple(broken))
+
+
+def _provider(entry_point: EntryPoint) -> Provider:
+    dist = entry_point.dist
+    return Provider(dist.name if dist else "unknown", dist.version if dist else "?", entry_point.name)
+
+
+def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, provider: Provider) -> list[type[Component]]:
+    plugin = entry_point.load()
+    wanted = getattr(plugin, "MOEFRAME_API", API_VERSION)
+    if wanted != API_VERSION:
+        raise _Broken(f"made for plugin API {wanted}, this moeframe has {API_VERSION}; install a matching release")
+    name = f"{provider.distribution}:{provider.entry_point}"
+    try:
+        if manager.register(plugin, name) is None:
+            raise _Broken("its registration is blocked")
+        manager.check_pending()
+        return _components(manager, plugin)
+    except BaseException:
+        if manager.get_plugin(name) is not None:
+            manager.unregister(name=name)
+        raise
+
+
+def _components(manager: pluggy.PluginManager, plugin: Any) -> list[type[Component]]:
+    callers = manager.get_hookcallers(plugin) or []
+    if not callers:
+        raise _Broken("it implements no moeframe hook; mark a function such as moeframe_gates with @hookimpl")
+    components: list[type[Component]] = []
+    for caller in callers:
+        kind = caller.name.removeprefix(f"{PROJECT}_")
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin is plugin:
+                components += _checked(caller.name, kind, implementation.function())
+    return components
+
+
+def _checked(hook: str, kind: str, answer: object) -> list[type[Component]]:
+    if not isinstance(answer, list):
+        raise _Broken(f"{hook} returned {type(answer).__name__}, not a list of classes")
+    base = KINDS[kind]
+    for component in answer:
+        if not (isinstance(component, type) and issubclass(component, base)):
+            raise _Broken(f"{hook} returned {component!r}, which is not a subclass of {base.__name__}")
+        field = component.Config.model_fields["type"]
+        if not isinstance(field.default, str):
+            raise _Broken(f'{component.__name__}.Config needs a name: type: Literal["its_name"] = "its_name"')
+        missing = getattr(component, "__abstractmethods__", None)
+        if missing:
+            raise _Broken(f"{component.__name__} does not implement {', '.join(sorted(missing))}")
+    return answer
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, _Broken):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return f"it called exit({error.code!r}) while it was loaded"
+    if isinstance(error, pluggy.PluginValidationError):
+        return " ".join(str(error).split())
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,58 @@
+"""Image grids as PNG files."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from moeframe.errors import DataError, InputError
+from moeframe.shapes import Levels
+from moeframe.storage import write_file
+
+GAP = 2
+"""Pixels between two images."""
+GAP_GREY = 225
+"""Light, but unlike both black and white image borders."""
+
+
+def write_grid(path: Path, images: Levels, n_levels: int, columns: int, scale: int) -> None:
+    """Write images row by row, each pixel as a `scale` x `scale` square; level 0 is black and n_levels - 1 is white.
+
+    Raises DataError unless the images have 1 (grey) or 3 (RGB) channels, StorageError when it cannot write.
+    """
+    from PIL import Image
+
+    n, channels, height, width = images.shape
+    assert n > 0
+    assert columns > 0
+    assert scale > 0
+    if channels not in (1, 3):
+        raise DataError(f"images of {channels} channels cannot be drawn; 1 (grey) or 3 (RGB) can")
+    grey = np.rint(images.cpu().numpy() * (255 / (n_levels - 1))).astype(np.uint8)
+    tiles = grey.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
+
+    step_y, step_x = height * scale + GAP, width * scale + GAP
+    rows = -(-n // columns)
+    canvas = np.full((rows * step_y + GAP, min(columns, n) * step_x + GAP, channels), GAP_GREY, dtype=np.uint8)
+    for i, tile in enumerate(tiles):
+        y, x = GAP + i // columns * step_y, GAP + i % columns * step_x
+        canvas[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+
+    buffer = io.BytesIO()
+    Image.fromarray(canvas[:, :, 0] if channels == 1 else canvas).save(buffer, format="PNG", optimize=True)
+    write_file(path, buffer.getvalue())
+
+
+def write_images(path: Path, images: Levels, n_levels: int) -> None:
+    """Write images as a PNG grid, or as integer levels (n, channels, height, width) where the path ends in .npz.
+
+    Raises InputError for another ending, StorageError when it cannot write.
+    """
+    if path.suffix == ".png":
+        write_grid(path, images, n_levels, columns=min(16, len(images)), scale=max(1, 64 // images.shape[-1]))
+    elif path.suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, images=images.cpu().numpy(), levels=n_levels)
+        write_file(path, buffer.getvalue())
+    else:
+        raise InputError(f"{path}: ends in '{path.suffix}'; name a .png or an .npz file")

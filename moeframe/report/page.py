@@ -1,0 +1,305 @@
+"""report.html: one self-contained page of a run, made from the run folder alone."""
+
+import base64
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moeframe.errors import RunFolderError
+from moeframe.report import plots
+from moeframe.report.results import MetricResult, Results, read_json, read_results
+from moeframe.storage import write_file
+
+PHASES = {"warm_start": "warm start", "joint": "joint training"}
+
+
+class _Entry(BaseModel):
+    """Keys that the page does not show are allowed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+Entry = TypeVar("Entry", bound=_Entry)
+
+
+class TermEvent(_Entry):
+    """One term of the objective at one step."""
+
+    value: float
+    unit: str
+    weight: float
+
+
+class Event(_Entry):
+    """One line of events.jsonl: a training batch or a held-out evaluation; other kinds carry neither figure."""
+
+    kind: str
+    step: int = 0
+    phase: str = ""
+    objective: float | None = None
+    terms: dict[str, TermEvent] = {}
+    experts: list[float | None] = []
+    bits_per_dim: float | None = None
+
+
+class Slices(_Entry):
+    """The slices by name, with their sizes in both splits."""
+
+    names: list[str]
+    train: list[int]
+    test: list[int]
+
+
+class Diagnostics(_Entry):
+    """diagnostics.json; every part may be absent."""
+
+    gate_weights: plots.GateWeightsByNoise | None = None
+    expert_usage: list[float] | None = None
+    slices: Slices | None = None
+    expert_slice_bits: plots.SliceBits | None = None
+    router_accuracy: plots.RouterAccuracy | None = None
+    bound_by_log_snr: plots.BoundByNoise | None = None
+    reconstruction_log_snr: float | None = None
+    trajectory_log_snr: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture of the page: an SVG element or the data of a PNG."""
+
+    title: str
+    caption: str
+    svg: str = ""
+    png: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its figures."""
+
+    title: str
+    figures: list[Figure] = field(default_factory=list)
+    kind: Literal["plots", "pictures"] = "plots"
+
+
+def write_report(folder: Path) -> Path:
+    """Write `folder/report.html`; the same folder gives the same bytes.
+
+    Raises RunFolderError when the folder holds no finished run, StorageError when it cannot write.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    results = read_results(folder / "results.json")
+    spec_text = _read_text(folder / "spec.yaml")
+    spec = yaml.safe_load(spec_text)
+    seed_folder = folder / f"seed-{results.seeds[0]}"
+    diagnostics = _read_diagnostics(seed_folder / "diagnostics.json")
+    sections = [
+        *_pictures(seed_folder, diagnostics),
+        *_learning(_read_events(seed_folder / "events.jsonl")),
+        *_routing(diagnostics),
+    ]
+    card = folder / "card.json"
+    environment = Environment(
+        loader=PackageLoader("moeframe.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["figure"] = format_figure
+    environment.filters["interval"] = format_interval
+    page = environment.get_template("report.html.j2").render(
+        results=results,
+        summary=_summary(spec, results),
+        headline=[(name, metric) for name, metric in results.metrics.items() if isinstance(metric, MetricResult)][:3],
+        sections=[section for section in sections if section.figures],
+        slices=diagnostics.slices,
+        card=read_json(card) if card.exists() else {},
+        environment=read_json(folder / "environment.json"),
+        spec_text=spec_text,
+    )
+    path = folder / "report.html"
+    write_file(path, page.encode())
+    return path
+
+
+def format_figure(value: float, interval: tuple[float, float] | None = None) -> str:
+    """A number with the digits that its interval supports; four significant ones where there is no interval.
+
+    >>> format_figure(2.31456, (2.30, 2.33)), format_figure(2.31456), format_figure(1234567.0)
+    ('2.315', '2.315', '1,234,567')
+    """
+    half = (interval[1] - interval[0]) / 2 if interval else 0.0
+    if half > 0:
+        return f"{value:,.{min(max(0, 1 - math.floor(math.log10(half))), 9)}f}"
+    if value == int(value) or abs(value) >= 1e4:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def format_interval(interval: tuple[float, float]) -> str:
+    """Both ends with the digits of the value between them."""
+    if interval[0] == interval[1]:
+        return "no spread"
+    return f"{format_figure(interval[0], interval)} to {format_figure(interval[1], interval)}"
+
+
+def _summary(spec: Mapping[str, Any], results: Results) -> str:
+    """What was run, in one sentence."""
+    k = sum(expert.get("copies", 1) for expert in spec["experts"])
+    gate = (spec.get("gate") or {}).get("type")
+    merged = f"{k} experts" + (f" merged by the gate “{gate}”" if gate else "") if k > 1 else "A single expert (K = 1)"
+    seeds = f"{len(results.seeds)} seeds" if len(results.seeds) > 1 else f"one seed ({results.seeds[0]})"
+    return f"{merged} on “{spec['dataset']['type']}”, {seeds}."
+
+
+def _pictures(folder: Path, diagnostics: Diagnostics) -> Iterator[Section]:
+    steps = ", ".join(f"{value:.3g}" for value in diagnostics.trajectory_log_snr or ())
+    level = diagnostics.reconstruction_log_snr
+    pairs = "Held-out images, and what the deterministic sampler makes of them after noise was added"
+    captions = {
+        "samples": ("Samples", "Drawn from the model without selection."),
+        "trajectory": (
+            "Denoising trajectory",
+            "From noise (left) to the finished image (right)"
+            + (f": log-SNR {steps}, then the image." if steps else "."),
+        ),
+        "reconstructions": (
+            "Reconstructions",
+            pairs + (f" down to log-SNR {level:.3g}." if level is not None else "."),
+        ),
+    }
+    for stem, (title, caption) in captions.items():
+        path = folder / f"{stem}.png"
+        if path.exists():
+            png = base64.b64encode(path.read_bytes()).decode()
+            yield Section(title, [Figure(title, caption, png=png)], "pictures")
+
+
+def _learning(events: Sequence[Event]) -> Iterator[Section]:
+    figures: list[Figure] = []
+    for phase, title in PHASES.items():
+        figures += _phase_figures(phase, title, [event for event in events if event.phase == phase])
+    yield Section("Learning curves", figures)
+
+
+def _phase_figures(phase: str, title: str, events: Sequence[Event]) -> Iterator[Figure]:
+    """The likelihood curves of one phase, and its further terms."""
+    nll = _term(events, "nll")
+    unit = nll.unit if nll else "objective"
+    whole = nll.values if nll else [(event.step, event.objective) for event in events if event.objective is not None]
+    experts = _expert_points(events)
+    if phase == "warm_start" and any(experts):
+        whole = []  # experts train apart: their mean says nothing more
+    elif unit != "bits/dim":
+        experts = []  # in joint training their errors are in bits/dim
+    held_out = [(event.step, event.bits_per_dim) for event in events if event.bits_per_dim is not None]
+    beside = held_out if unit == "bits/dim" else []
+    if whole or any(experts) or beside:
+        curve = plots.LearningCurve(unit=unit, train=whole, experts=experts, held_out=beside)
+        lines = ["training loss of each expert alone on its own slice"] if not whole else ["training loss on batches"]
+        lines += ["each expert's own error on the images that it saw"] if whole and any(experts) else []
+        lines += ["dots: the bound on held-out images"] if beside else []
+        caption = "; ".join(lines).capitalize() + f". Training curves have at most {plots.MAX_POINTS} points, as means."
+        yield Figure(title.capitalize(), caption, plots.learning_curve(f"learning-{phase}", curve))
+    if held_out and not beside:
+        curve = plots.LearningCurve(unit="bits/dim", train=[], experts=[], held_out=held_out)
+        svg = plots.learning_curve(f"held-out-{phase}", curve)
+        yield Figure(f"{title.capitalize()}, held out", "The bound on held-out images.", svg)
+    names = dict.fromkeys(name for event in events for name in event.terms if name != "nll")
+    if terms := [term for name in names if (term := _term(events, name))]:
+        svg = plots.loss_terms(f"terms-{phase}", terms)
+        yield Figure(f"{title.capitalize()}, further terms", "Each term of the objective before its weight.", svg)
+
+
+def _term(events: Sequence[Event], name: str) -> plots.LossTerm | None:
+    """One term of the objective over steps, or None where no event has it."""
+    points = [(event.step, event.terms[name]) for event in events if name in event.terms]
+    if not points:
+        return None
+    first = points[0][1]
+    values = [(step, term.value) for step, term in points]
+    return plots.LossTerm(name=name, unit=first.unit, weight=first.weight, values=values)
+
+
+def _expert_points(events: Sequence[Event]) -> list[list[tuple[int, float]]]:
+    """(step, loss) of each expert; none for a single expert, whose loss is the whole."""
+    n_experts = max((len(event.experts) for event in events), default=0)
+    curves: list[list[tuple[int, float]]] = [[] for _ in range(n_experts if n_experts > 1 else 0)]
+    for event in events:
+        for curve, value in zip(curves, event.experts, strict=False):
+            if value is not None:
+                curve.append((event.step, value))
+    return curves
+
+
+def _routing(diagnostics: Diagnostics) -> Iterator[Section]:
+    names = diagnostics.slices.names if diagnostics.slices else []
+    gate: list[Figure] = []
+    if (weights := diagnostics.gate_weights) and len(weights.mean[0]) > 1:
+        caption = "Mean weight of each expert on noised held-out images."
+        gate.append(Figure("Gate weights over noise level", caption, plots.gate_weights("gate", weights)))
+    if (usage := diagnostics.expert_usage) and len(usage) > 1:
+        caption = "Mean gate weight over all noise levels; the dashed line is balanced use."
+        gate.append(Figure("Expert usage", caption, plots.expert_usage("usage", usage)))
+    if router := diagnostics.router_accuracy:
+        caption = "How often the largest gate weight is on the expert of the image's own slice."
+        gate.append(Figure("Router accuracy", caption, plots.router_accuracy("router", router, names)))
+    yield Section("What the gate does", gate)
+
+    experts: list[Figure] = []
+    if bits := diagnostics.expert_slice_bits:
+        columns = names or [f"slice {k}" for k in range(len(bits.merged))]
+        caption = (
+            "Bound in bits/dim (lower is better). Bold: the slice's best expert; framed: the expert's own slice; "
+            "colour: excess over the best expert. "
+            f"Images per slice: {', '.join(map(str, bits.n))}."
+        )
+        experts.append(Figure("Expert × slice", caption, plots.slice_matrix("matrix", bits, columns)))
+    if bound := diagnostics.bound_by_log_snr:
+        caption = "The area under a curve is the diffusion part of the bound."
+        experts.append(Figure("Bound by log-SNR", caption, plots.bound_by_noise("bound", bound)))
+    yield Section("Likelihood in detail", experts)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunFolderError(f"cannot read {path}: {error.strerror}; finish the run with `moeframe run`") from error
+
+
+def _read_diagnostics(path: Path) -> Diagnostics:
+    return _check(Diagnostics, read_json(path), str(path)) if path.exists() else Diagnostics()
+
+
+def _read_events(path: Path) -> list[Event]:
+    """The events by step; a step that a resumed run repeated counts once, with its last figures."""
+    if not path.exists():
+        return []
+    events: dict[tuple[str, str, int], Event] = {}
+    for number, line in enumerate(_read_text(path).splitlines(), 1):
+        try:
+            data = json.loads(line)
+        except ValueError as error:
+            raise RunFolderError(f"{path}:{number}: not JSON ({error}); delete the line and report again") from error
+        event = _check(Event, data, f"{path}:{number}")
+        events[event.kind, event.phase, event.step] = event
+    return sorted(events.values(), key=lambda event: event.step)
+
+
+def _check(model: type[Entry], data: object, place: str) -> Entry:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        path = ".".join(str(part) for part in problem["loc"])
+        raise RunFolderError(f"{place}: {path}: {problem['msg']}; run again with --fresh") from error

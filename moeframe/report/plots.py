@@ -1,0 +1,311 @@
+"""The plots of a report, each from its record to an SVG string; the same record gives the same bytes."""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 4.2
+"""Inches: narrow enough that 9 pt text stays readable when the page shrinks it to a phone."""
+MAX_POINTS = 200
+"""A longer training curve is averaged down to this many points, which also shows it through its noise."""
+NOISE_AXIS = "log-SNR (noisy → clean)"
+INK, QUIET = "#1f2328", "#6b7280"
+# Okabe and Ito: told apart with every common colour blindness. Black is kept for the merged model.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#9CA3AF")
+STYLE: dict[Any, object] = {
+    "svg.hashsalt": "moeframe",
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a "$" in a slice's name is a dollar
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e7eb",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+
+
+class _Record(BaseModel):
+    """Part of diagnostics.json or events.jsonl; keys that no plot needs are allowed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class LearningCurve(_Record):
+    """One phase of training: (step, value) pairs in the same unit. Absent curves are empty."""
+
+    unit: str
+    train: list[tuple[int, float]]
+    experts: list[list[tuple[int, float]]]
+    held_out: list[tuple[int, float]]
+
+
+class LossTerm(_Record):
+    """One term of the objective before its weight, as (step, value) pairs."""
+
+    name: str
+    unit: str
+    weight: float
+    values: list[tuple[int, float]]
+
+
+class GateWeightsByNoise(_Record):
+    """Mean gate weights of K experts per log-SNR."""
+
+    log_snr: list[float]
+    mean: list[list[float]]
+
+
+class SliceBits(_Record):
+    """Held-out bits/dim per expert and slice, of the merged model per slice, and the images behind each column."""
+
+    matrix: list[list[float | None]]
+    merged: list[float | None]
+    n: list[int]
+
+
+class RouterAccuracy(_Record):
+    """How often the gate's largest weight is on the image's own slice, per log-SNR."""
+
+    log_snr: list[float]
+    accuracy: list[float | None]
+    per_slice: list[list[float | None]] = []
+    chance: float
+
+
+class BoundByNoise(_Record):
+    """The density of the bound over log-SNR, whose integral is its diffusion part."""
+
+    log_snr: list[float]
+    merged: list[float]
+    experts: list[list[float]]
+    unit: str
+
+
+def learning_curve(name: str, curve: LearningCurve) -> str:
+    """Training loss of the whole and of each expert, and the held-out bound, over steps."""
+
+    def paint(axes: "Axes") -> None:
+        for k, points in enumerate(curve.experts):
+            if points:
+                axes.plot(*_binned(points), color=_colour(k, len(curve.experts)), label=f"expert {k}")
+        if curve.train:
+            axes.plot(*_binned(curve.train), color=QUIET, label="training batch")
+        if curve.held_out:
+            axes.plot(*_columns(curve.held_out), color=INK, marker="o", markersize=3.5, label="held out")
+        every = [value for points in (*curve.experts, curve.train, curve.held_out) for _, value in points]
+        if every and min(every) > 0 and max(every) > 4 * min(every):
+            _log_axis(axes)
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel(curve.unit)
+        _legend(axes)
+
+    return _draw(name, "Learning curve", paint)
+
+
+def loss_terms(name: str, terms: Sequence[LossTerm]) -> str:
+    """The further terms of the objective over steps, before their weights."""
+
+    def paint(axes: "Axes") -> None:
+        for k, term in enumerate(terms):
+            label = f"{term.name}, weight {term.weight:g}"
+            axes.plot(*_binned(term.values), color=_colour(k, len(terms)), label=label)
+        axes.set_xlabel("optimiser step")
+        axes.set_ylabel(", ".join(dict.fromkeys(term.unit for term in terms)))
+        _legend(axes)
+
+    return _draw(name, "Terms of the objective beside the likelihood", paint)
+
+
+def gate_weights(name: str, weights: GateWeightsByNoise) -> str:
+    """Mean gate weights as a stacked area over the noise level."""
+
+    def paint(axes: "Axes") -> None:
+        order = np.argsort(weights.log_snr)
+        x, y = np.array(weights.log_snr)[order], np.array(weights.mean)[order].T
+        colours = [_colour(k, len(y)) for k in range(len(y))]
+        axes.stackplot(
+            x, y, colors=colours, labels=[f"expert {k}" for k in range(len(y))], edgecolor="white", linewidth=0.6
+        )
+        axes.set(xlabel=NOISE_AXIS, ylabel="mean gate weight", ylim=(0, 1), xlim=(x[0], x[-1]))
+        _legend(axes)
+
+    return _draw(name, "Mean gate weight of each expert by noise level", paint)
+
+
+def slice_matrix(name: str, bits: SliceBits, slices: Sequence[str]) -> str:
+    """Held-out bits/dim per expert and slice with numbers; the colour is the excess over the column's best expert."""
+    values = np.array(bits.matrix, dtype=float)
+    rows = np.vstack([values, np.array(bits.merged, dtype=float)[None]])
+    excess = rows - np.fmin.reduce(values)  # NaN only where a slice has no held-out image
+    n_experts, n_slices = values.shape
+
+    def paint(axes: "Axes") -> None:
+        top = max(float(np.nanmax(excess)), 1e-9)
+        picture = axes.imshow(np.clip(excess, 0, None), cmap="Blues", vmin=0, vmax=top * 1.15, aspect="auto")
+        for row, column in np.ndindex(rows.shape):
+            value, best = rows[row, column], row < n_experts and excess[row, column] == 0
+            axes.text(
+                column,
+                row,
+                "–" if np.isnan(value) else f"{value:.3f}",
+                ha="center",
+                va="center",
+                fontsize=9 if n_slices <= 6 else 7,
+                fontweight="bold" if best else "normal",
+                color="white" if excess[row, column] > 0.6 * top else INK,
+            )
+        if n_experts == n_slices:
+            from matplotlib.patches import Rectangle
+
+            for k in range(n_experts):
+                corner = (k - 0.46, k - 0.46)
+                axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=1.6))
+        axes.axhline(n_experts - 0.5, color="white", linewidth=4)
+        axes.set_xticks(range(n_slices), slices)
+        if sum(map(len, slices)) > 30:
+            axes.tick_params(axis="x", labelrotation=30)
+            for label in axes.get_xticklabels():
+                label.set(horizontalalignment="right", rotation_mode="anchor")
+        axes.set_yticks(range(n_experts + 1), [*(f"expert {k}" for k in range(n_experts)), "merged"])
+        axes.set_xlabel("slice of the held-out images")
+        axes.grid(visible=False)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.figure.colorbar(picture, ax=axes, label="excess, bits/dim")
+
+    return _draw(name, "Held-out bits per dimension of each expert on each slice", paint, 1.2 + 0.42 * (n_experts + 1))
+
+
+def expert_usage(name: str, usage: Sequence[float]) -> str:
+    """Mean gate weight of each expert as bars, with the line of balanced use."""
+    n = len(usage)
+
+    def paint(axes: "Axes") -> None:
+        bars = axes.bar(range(n), usage, color=[_colour(k, n) for k in range(n)], width=0.65)
+        if n <= 10:
+            axes.bar_label(bars, fmt="%.3f", padding=2, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
+        axes.axhline(1 / n, color=INK, linestyle="--", linewidth=1.2, label=f"balanced: 1/{n}")
+        axes.set_xticks(range(n))
+        axes.set(xlabel="expert", ylabel="mean gate weight", ylim=(0, max(*usage, 1 / n) * 1.18))
+        axes.grid(visible=False, axis="x")
+        _legend(axes)
+
+    return _draw(name, "Use of each expert", paint)
+
+
+def router_accuracy(name: str, router: RouterAccuracy, slices: Sequence[str]) -> str:
+    """How often the gate picks the expert of the image's slice, over log-SNR, with the line of chance."""
+
+    def paint(axes: "Axes") -> None:
+        per_slice = np.array(router.per_slice, dtype=float)
+        for k in range(per_slice.shape[1] if per_slice.ndim == 2 else 0):
+            label = slices[k] if k < len(slices) else f"slice {k}"
+            axes.plot(router.log_snr, per_slice[:, k], color=_colour(k, per_slice.shape[1]), linewidth=1, label=label)
+        accuracy = np.array(router.accuracy, dtype=float)
+        axes.plot(router.log_snr, accuracy, color=INK, linewidth=2.2, label="all images")
+        axes.axhline(router.chance, color=QUIET, linestyle="--", linewidth=1.2, label=f"chance: {router.chance:.3g}")
+        axes.set(xlabel=NOISE_AXIS, ylabel="routing accuracy", ylim=(0, 1.02))
+        _legend(axes)
+
+    return _draw(name, "Router accuracy by noise level", paint)
+
+
+def bound_by_noise(name: str, bound: BoundByNoise) -> str:
+    """Where over the noise levels the bound is spent: the merged model and each expert on its own."""
+
+    def paint(axes: "Axes") -> None:
+        for k, values in enumerate(bound.experts if len(bound.experts) > 1 else []):
+            axes.plot(
+                bound.log_snr, values, color=_colour(k, len(bound.experts)), linewidth=1.2, label=f"expert {k} alone"
+            )
+        label = "merged" if len(bound.experts) > 1 else "model"
+        axes.plot(bound.log_snr, bound.merged, color=INK, linewidth=2.2, label=label)
+        axes.set(xlabel=NOISE_AXIS, ylabel=bound.unit)
+        axes.set_ylim(bottom=0)
+        _legend(axes)
+
+    return _draw(name, "The bound by noise level", paint)
+
+
+def _draw(name: str, title: str, paint: Callable[["Axes"], object], height: float = 2.8) -> str:
+    """One plot as an SVG element whose ids start with `name`, so that several share a page."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's matplotlibrc must not change the report
+        mpl.rcParams.update(STYLE)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        paint(figure.add_subplot())
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).strip()
+
+
+def _colour(k: int, n: int) -> str:
+    """Colour of expert k of n."""
+    if n <= len(COLOURS):
+        return COLOURS[k]
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    return to_hex(mpl.colormaps["viridis"](k / (n - 1)))
+
+
+def _legend(axes: "Axes") -> None:
+    """Above the plot, where it hides nothing; the figure grows by its height."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    columns = min(len(labels), max(1, int(WIDTH / (0.38 + 0.068 * max(map(len, labels))))))  # inches of 8 pt text
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=columns, fontsize=8, handlelength=1.4, columnspacing=1.2
+    )
+    figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(labels) // columns))
+
+
+def _log_axis(axes: "Axes") -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter, NullLocator
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _columns(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _binned(points: Sequence[tuple[int, float]]) -> tuple[list[float], list[float]]:
+    """Steps and values; more than MAX_POINTS of them as means of neighbours."""
+    edges = np.linspace(0, len(points), min(len(points), MAX_POINTS) + 1).astype(int)
+    means = [np.mean(points[start:stop], axis=0) for start, stop in pairwise(edges)]
+    return [float(step) for step, _ in means], [float(value) for _, value in means]

@@ -1,0 +1,20 @@
+"""The metric table for a terminal."""
+
+from rich.table import Table
+
+from moeframe.report.page import format_figure, format_interval
+from moeframe.report.results import Results, UnavailableResult
+
+
+def terminal_table(results: Results) -> Table:
+    """One row per metric: value, interval, unit and direction."""
+    table = Table(title=f"{results.name}, {len(results.seeds)} seed{'s' if len(results.seeds) > 1 else ''}")
+    for column in ("metric", "value", "95 % interval", "unit", "better"):
+        table.add_column(column, justify="right" if column in ("value", "95 % interval") else "left")
+    for name, metric in results.metrics.items():
+        if isinstance(metric, UnavailableResult):
+            table.add_row(name, "-", "", f"unavailable: {metric.unavailable}", "")
+        else:
+            interval = format_interval(metric.interval) if metric.interval else ""
+            table.add_row(name, format_figure(metric.mean, metric.interval), interval, metric.unit, metric.better)
+    return table

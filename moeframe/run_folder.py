@@ -1,0 +1,151 @@
+"""The folder of a run: who may write into it, what it holds, and what it must not be mixed with."""
+
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moeframe.errors import RunFolderError
+from moeframe.spec import RunSpec
+from moeframe.storage import explaining, write_file
+
+SPEC = "spec.yaml"
+MEASURING = ("metrics", "evaluation", "sampler")
+"""Sections that say how a model is measured, not how it came about."""
+_OWN_FILES = (SPEC, "environment.json", "card.json", "results.json", "report.html")
+
+
+class RunFolder:
+    """Paths of one run."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.spec = path / SPEC
+        self.environment = path / "environment.json"
+        self.card = path / "card.json"
+        self.results = path / "results.json"
+
+    def seed(self, seed: int) -> Path:
+        """Folder of one seed."""
+        return self.path / f"seed-{seed}"
+
+    def checkpoints(self, seed: int) -> Path:
+        """Folder of one seed's checkpoints."""
+        return self.seed(seed) / "checkpoints"
+
+    def metrics(self, seed: int) -> Path:
+        """One seed's metrics; present when its evaluation is complete."""
+        return self.seed(seed) / "metrics.json"
+
+    def seeds(self) -> list[int]:
+        """Seeds that have a folder."""
+        return sorted(int(path.name.removeprefix("seed-")) for path in self.path.glob("seed-*") if path.is_dir())
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder for one process; the lock goes with the process, however it ends."""
+        with explaining(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(
+                    f"{self.path}: another moeframe process works in this folder; wait for it or choose --out"
+                ) from None
+            yield
+
+    def admit(self, spec: RunSpec, *, fresh: bool) -> None:
+        """Take the folder for `spec`: new, or the same run to resume. Raises RunFolderError for anything else."""
+        if not self.spec.exists():
+            strangers = sorted(path.name for path in self.path.iterdir() if path.name != ".lock")
+            if strangers:
+                raise RunFolderError(
+                    f"{self.path}: holds {', '.join(strangers[:5])} but no run; choose an empty folder with --out"
+                )
+        elif fresh:
+            self._clear()
+        else:
+            changes = spec_changes(self.read_spec(), spec.dump())
+            if changes:
+                measuring = all(change.startswith(MEASURING) for change in changes)
+                instead = "measure the trained model anew with `moeframe evaluate`, " if measuring else ""
+                raise RunFolderError(
+                    f"{self.path}: belongs to another spec ({'; '.join(changes[:6])}); {instead}"
+                    "choose another folder with --out, or --fresh to delete what is there and start over"
+                )
+        self.write_spec(spec)
+
+    def write_spec(self, spec: RunSpec) -> None:
+        """Record the resolved spec."""
+        write_file(self.spec, yaml.safe_dump(spec.dump(), sort_keys=False, allow_unicode=True).encode())
+
+    def read_spec(self) -> dict[str, Any]:
+        """The resolved spec as plain data. Raises RunFolderError when the folder is no run."""
+        try:
+            data = yaml.safe_load(self.spec.read_text(encoding="utf-8"))
+        except OSError:
+            raise RunFolderError(
+                f"{self.path}: is no run folder (no {SPEC}); name a folder that `moeframe run` wrote"
+            ) from None
+        except yaml.YAMLError:
+            raise RunFolderError(f"{self.spec}: is damaged; run again with --fresh") from None
+        if not isinstance(data, dict):
+            raise RunFolderError(f"{self.spec}: is damaged; run again with --fresh")
+        return data
+
+    def _clear(self) -> None:
+        with explaining(self.path):
+            for name in _OWN_FILES:
+                (self.path / name).unlink(missing_ok=True)
+            for seed in self.seeds():
+                shutil.rmtree(self.seed(seed))
+
+
+class EventLog:
+    """events.jsonl of one seed: what was logged after the checkpoint that a run resumes from is logged again."""
+
+    def __init__(self, path: Path, step: int):
+        self.path = path
+        with explaining(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            kept = [line for line in self._lines() if line["step"] <= step]
+        write_file(path, "".join(_encode(line) for line in kept).encode())
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        if not self.path.exists():
+            return
+        for text in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(text)
+            except ValueError:
+                return  # the process died while it wrote this line
+
+    def write(self, kind: str, facts: dict[str, Any]) -> None:
+        """Append one line."""
+        with explaining(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(_encode({"kind": kind, **facts}))
+
+
+def _encode(event: dict[str, Any]) -> str:
+    return json.dumps(event, allow_nan=False) + "\n"
+
+
+def spec_changes(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two resolved specs differ, apart from the device."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [key for key in {**old, **new} if path or key != "device"]
+        return [
+            change for key in keys for change in spec_changes(old.get(key), new.get(key), f"{path}.{key}".strip("."))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            change for i, pair in enumerate(zip(old, new, strict=True)) for change in spec_changes(*pair, f"{path}.{i}")
+        ]
+    return [] if old == new else [f"{path}: {old!r} there, {new!r} now"]

@@ -1,0 +1,242 @@
+"""A run as a straight line: spec -> parts -> warm start -> joint training -> evaluation -> results and report."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from moeframe import checkpoint
+from moeframe.assembly import Assembly, assemble
+from moeframe.diagnostics import write_diagnostics
+from moeframe.diffusion import to_levels
+from moeframe.environment import describe_environment
+from moeframe.errors import NonFiniteError, RunFolderError
+from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.gate import Gate
+from moeframe.interfaces.sampler import Sampler, SamplerState
+from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.mixture import MergedDenoiser
+from moeframe.progress import Silent, Watcher
+from moeframe.randomness import Streams, Trajectories
+from moeframe.registry import Registry
+from moeframe.report.page import write_report
+from moeframe.report.results import Results, combine_seeds, write_results
+from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
+from moeframe.shapes import Levels
+from moeframe.spec import RunSpec
+from moeframe.spec_file import load_spec
+from moeframe.storage import write_file
+from moeframe.training import StepLog, Trainer, load_weights
+
+
+def run(
+    spec: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    fresh: bool = False,
+    watcher: Watcher | None = None,
+) -> Results:
+    """Do everything that a spec file says, or finish what an interrupted run of it left; returns results.json.
+
+    `overrides` are `path=value` texts, `out` replaces runs/NAME, `fresh` deletes an earlier run in that folder.
+    Raises a MoeframeError that says what to mend.
+    """
+    registry = Registry.installed()
+    resolved = load_spec(spec, registry, overrides)
+    folder = RunFolder(run_folder_of(resolved.name, out))
+    with folder.claimed():
+        folder.admit(resolved, fresh=fresh)
+        environment = describe_environment(resolved.device)
+        write_file(folder.environment, _json(environment))
+        for seed in resolved.seeds:
+            if not folder.metrics(seed).exists():
+                _run_seed(folder, resolved, registry, seed, watcher or Silent())
+        return _summarise(folder, resolved)
+
+
+def run_folder_of(name: str, out: str | Path | None) -> Path:
+    """runs/NAME below the working directory, unless another folder is named."""
+    return Path("runs") / name if out is None else Path(out)
+
+
+def _run_seed(folder: RunFolder, spec: RunSpec, registry: Registry, seed: int, watcher: Watcher) -> None:
+    assembly = assemble(spec, registry, seed)
+    write_file(folder.card, _json(assembly.dataset.card()))
+    if assembly.slices.slicer is not None:
+        write_slices(folder.seed(seed) / "slices.npz", assembly)
+    trainer = Trainer(assembly)
+    train(trainer, folder, seed, watcher)
+    evaluation = ModelEvaluation(assembly, trainer.averaged if spec.evaluation.weights == "ema" else trainer.model)
+    _evaluate_seed(folder.seed(seed), assembly, evaluation, watcher)
+
+
+def train(trainer: Trainer, folder: RunFolder, seed: int, watcher: Watcher) -> None:
+    """Train to the end from the newest checkpoint, logging, measuring and saving on the way."""
+    newest = checkpoint.latest(folder.checkpoints(seed))
+    if newest is not None:
+        trainer.restore(checkpoint.load(newest))
+    events = EventLog(folder.seed(seed) / "events.jsonl", trainer.step)
+    config = trainer.config
+    n_warm = trainer.assembly.spec.warm_start_steps
+    if newest is None:
+        checkpoint.save(folder.checkpoints(seed), trainer.snapshot())
+
+    def follow(log: StepLog) -> str:
+        ends_phase = log.step in (n_warm, config.steps)
+        if log.step % config.log_every == 0 or ends_phase or log.step == 1:
+            events.write("train", dataclasses.asdict(log))
+        if log.step % config.held_out_every == 0 or ends_phase:
+            held_out = trainer.held_out()
+            events.write("held_out", {"phase": log.phase, **dataclasses.asdict(held_out)})
+            note = f"held-out {held_out.bits_per_dim:.3f} bits/dim"
+        else:
+            note = ""
+        if log.step % config.checkpoint_every == 0 or ends_phase:
+            checkpoint.save(folder.checkpoints(seed), trainer.snapshot())
+        return note
+
+    try:
+        if trainer.step < n_warm:
+            watcher.begin(f"seed {seed}: warm start", n_warm, trainer.step)
+            for log in trainer.warm_start():
+                watcher.advance(follow(log))
+        if trainer.step < config.steps:
+            watcher.begin(f"seed {seed}: joint training", config.steps - n_warm, trainer.step - n_warm)
+            for log in trainer.train_jointly():
+                watcher.advance(follow(log))
+    except NonFiniteError as error:
+        kept = checkpoint.latest(folder.checkpoints(seed))
+        raise NonFiniteError(f"{error}; the last good checkpoint is kept: {kept}") from None
+
+
+def _evaluate_seed(folder: Path, assembly: Assembly, evaluation: ModelEvaluation, watcher: Watcher) -> None:
+    watcher.begin(f"seed {assembly.streams.seed}: evaluation", len(assembly.metrics) + 1)
+    entries = {}
+    for metric in assembly.metrics:
+        entries[metric.config.key] = measure(metric, evaluation)
+        watcher.advance(metric.config.key)
+    write_diagnostics(folder, assembly, evaluation)
+    watcher.advance("pictures")
+    # Last, because its presence says that the seed is complete.
+    write_file(folder / "metrics.json", _json(entries))
+
+
+def _summarise(folder: RunFolder, spec: RunSpec) -> Results:
+    per_seed = {seed: json.loads(folder.metrics(seed).read_bytes()) for seed in spec.seeds}
+    environment = json.loads(folder.environment.read_bytes())
+    results = combine_seeds(spec.name, spec.hash(), environment, per_seed)
+    write_results(folder.results, results)
+    write_report(folder.path)
+    return results
+
+
+def write_slices(path: Path, assembly: Assembly) -> None:
+    """The slice of every example and what the slicer learned, as npz."""
+    import io
+
+    import numpy as np
+
+    slicer = assembly.slices.slicer
+    assert slicer is not None
+    buffer = io.BytesIO()
+    learned = {f"state/{name}": np.asarray(values) for name, values in slicer.state().items()}
+    np.savez(
+        buffer, allow_pickle=False, train=assembly.slices.train.numpy(), test=assembly.slices.test.numpy(), **learned
+    )
+    write_file(path, buffer.getvalue())
+
+
+# --- finished runs ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model with the schedule and sampler of its run, ready for a notebook."""
+
+    spec: RunSpec
+    seed: int
+    assembly: Assembly
+    denoiser: MergedDenoiser
+    """The merged model; a torch module."""
+
+    @property
+    def experts(self) -> list[Expert]:
+        """The experts, each a torch module."""
+        return [expert for expert in self.denoiser.experts if isinstance(expert, Expert)]
+
+    @property
+    def gate(self) -> Gate | None:
+        """The gate, a torch module; None for a single expert."""
+        return self.denoiser.gate
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule."""
+        return self.assembly.schedule
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler of the spec."""
+        return self.assembly.sampler
+
+    @torch.no_grad()
+    def trajectory(self, n: int, seed: int = 0) -> list[SamplerState]:
+        """All states of n sampling trajectories."""
+        items = Trajectories.numbered(Streams(seed), 0, n)
+        noise = items.normal(self.assembly.image.tensor_shape, "sampling/noise").to(self.assembly.device)
+        return list(self.sampler.trajectory(self.denoiser, noise, items))
+
+    def sample(self, n: int, seed: int = 0) -> Levels:
+        """n images, integers 0 .. levels-1, (n, channels, height, width)."""
+        return to_levels(self.trajectory(n, seed)[-1].z, self.assembly.image.levels).cpu()
+
+
+def load(folder: str | Path, seed: int | None = None, *, device: str | None = None) -> LoadedRun:
+    """The trained model of a run folder; the first seed unless one is named. Raises RunFolderError or CheckpointError."""
+    registry = Registry.installed()
+    place = RunFolder(Path(folder))
+    place.read_spec()
+    spec = load_spec(place.spec, registry, () if device is None else (f"device={device}",))
+    return _load(place, spec, registry, spec.seeds[0] if seed is None else seed)
+
+
+def _load(place: RunFolder, spec: RunSpec, registry: Registry, seed: int) -> LoadedRun:
+    newest = checkpoint.latest(place.checkpoints(seed))
+    if newest is None:
+        raise RunFolderError(f"{place.path}: has no checkpoint of seed {seed}; its seeds are {spec.seeds}")
+    assembly = assemble(spec, registry, seed)
+    tensors = dict(checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"])
+    tensors.pop("n_averaged", None)
+    load_weights(assembly.model, tensors)
+    return LoadedRun(spec, seed, assembly, assembly.model.eval())
+
+
+def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watcher | None = None) -> Results:
+    """Measure a trained run again; `overrides` may change how it is measured, never what was trained.
+
+    results.json, report and the folder's spec.yaml are rewritten. Raises RunFolderError, CheckpointError or SpecError.
+    """
+    registry = Registry.installed()
+    place = RunFolder(Path(folder))
+    trained = place.read_spec()
+    spec = load_spec(place.spec, registry, overrides)
+    others = [change for change in spec_changes(trained, spec.dump()) if not change.startswith(MEASURING)]
+    if others:
+        raise RunFolderError(f"{place.path}: {'; '.join(others)}: evaluate can change {', '.join(MEASURING)} only")
+    with place.claimed():
+        for seed in spec.seeds:
+            loaded = _load(place, spec, registry, seed)
+            evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser)
+            _evaluate_seed(place.seed(seed), loaded.assembly, evaluation, watcher or Silent())
+        place.write_spec(spec)
+        write_file(place.environment, _json(describe_environment(spec.device)))
+        return _summarise(place, spec)
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()

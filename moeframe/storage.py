@@ -1,0 +1,41 @@
+"""Files that are either whole or absent: written beside their place, flushed, then renamed into it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from moeframe.errors import StorageError
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write atomically. Raises StorageError naming the path and the cause; the old file, if any, stays."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with explaining(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_and_flush(temporary, content)
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_and_flush(path: Path, content: bytes) -> None:
+    """Write and wait until the disk has it."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Turn OSError into StorageError with a way out."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder with --out; "
+            "what was saved before is untouched, the same command resumes from it"
+        ) from None

@@ -1,0 +1,342 @@
+"""Training as two generators that a caller can watch: warm_start (phase 1) and train_jointly (phase 2).
+
+Phase 1: at each step every expert learns from a batch of its own slice. Phase 2: one batch of all the data, experts and
+gate together. Every draw of step s is addressed by s, so training can be cut anywhere and resumed bit for bit.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from moeframe.assembly import Assembly
+from moeframe.checkpoint import Snapshot
+from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixels, velocity_of
+from moeframe.errors import CheckpointError, NonFiniteError
+from moeframe.interfaces.denoiser import Denoised
+from moeframe.interfaces.loss import Loss, TrainingStep
+from moeframe.likelihood import Bound, continuous_bound
+from moeframe.mixture import MergedDenoiser
+from moeframe.randomness import Trajectories, batch_indices
+from moeframe.routing import profile_routing
+
+Phase = Literal["warm_start", "joint"]
+
+
+@dataclass(frozen=True)
+class TermValue:
+    """One loss term of one step, before its weight."""
+
+    value: float
+    unit: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """What happened in one step."""
+
+    step: int
+    phase: Phase
+    objective: float
+    terms: dict[str, TermValue]
+    experts: list[float | None]
+    """Each expert's own denoising error on the items it saw, bits/dim (bound weighting); None if it saw none."""
+    gradient_norm: float
+    learning_rate: float
+    usage: list[float]
+    """Mean gate weight of each expert over the batch."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The averaged model on held-out images during training."""
+
+    step: int
+    bits_per_dim: float
+    standard_error: float
+    n: int
+    log_snr: list[float]
+    gate_weights: list[list[float]]
+    router_accuracy: list[float]
+    router_accuracy_by_slice: list[list[float]]
+
+
+class Trainer:
+    """Owns the weights, their average and the optimiser of one seed."""
+
+    def __init__(self, assembly: Assembly):
+        self.assembly = assembly
+        self.config = assembly.spec.training
+        self.model = assembly.model
+        self.step = 0
+        self.ema = AveragedModel(self.model, multi_avg_fn=_ema_update(self.config.ema_decay))
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+        )
+        self._alone = [self.model.alone(k) for k in range(len(self.model.experts))]
+        if self.config.compile:
+            for expert in self.model.experts:
+                expert.compile()
+
+    @property
+    def averaged(self) -> MergedDenoiser:
+        """The model with averaged weights."""
+        model = self.ema.module
+        assert isinstance(model, MergedDenoiser)
+        return model
+
+    # --- the two phases -----------------------------------------------------------------------------------------------
+
+    def warm_start(self) -> Iterator[StepLog]:
+        """Phase 1, from the current step to its end."""
+        self.model.train()
+        while self.step < self.assembly.spec.warm_start_steps:
+            yield self._warm_start_step()
+
+    def train_jointly(self) -> Iterator[StepLog]:
+        """Phase 2, from the current step to the end."""
+        self.model.train()
+        while self.step < self.config.steps:
+            yield self._joint_step()
+
+    def _warm_start_step(self) -> StepLog:
+        learning_rate = self._begin_step()
+        losses = [loss for loss in self.assembly.losses if not loss.NEEDS_GATE]
+        logs = []
+        norms = []
+        for k, expert in enumerate(self._alone):
+            members = self.assembly.slices.members[k] if self.assembly.slices.n_slices > 1 else None
+            facts = self._forward(expert, members, f"warm_start/{k}")
+            _, terms = self._backward(losses, facts, [k])
+            norms.append(self._clip(self.model.experts[k]))
+            logs.append(terms)
+        self._finish_step()
+        mean = {name: _mean_term([terms[name] for terms in logs]) for name in logs[0]}
+        return StepLog(
+            step=self.step,
+            phase="warm_start",
+            objective=sum(term.value * term.weight for term in mean.values()),
+            terms=mean,
+            experts=[next(iter(terms.values())).value for terms in logs],
+            gradient_norm=max(norms),
+            learning_rate=learning_rate,
+            usage=[1 / len(logs)] * len(logs),
+        )
+
+    def _joint_step(self) -> StepLog:
+        learning_rate = self._begin_step()
+        losses = [loss for loss in self.assembly.losses if self.model.gate is not None or not loss.NEEDS_GATE]
+        facts = self._forward(self.model, None, "joint")
+        objective, terms = self._backward(losses, facts, list(range(len(self.model.experts))))
+        norm = self._clip(self.model)
+        self._finish_step()
+        return StepLog(
+            step=self.step,
+            phase="joint",
+            objective=objective,
+            terms=terms,
+            experts=_expert_errors(facts, len(self.model.experts)),
+            gradient_norm=norm,
+            learning_rate=learning_rate,
+            usage=facts.denoised.routing.weights.detach().mean(0).tolist(),
+        )
+
+    # --- pieces of a step ---------------------------------------------------------------------------------------------
+
+    def _begin_step(self) -> float:
+        rate = self.learning_rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        return rate
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up, then constant or a cosine to zero at the last step."""
+        warmup = self.config.learning_rate_warmup
+        scale = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        if self.config.learning_rate_decay == "cosine" and step > warmup:
+            progress = (step - warmup) / max(1, self.config.steps - warmup)
+            scale *= 0.5 * (1 + math.cos(math.pi * progress))
+        return self.config.learning_rate * scale
+
+    def _forward(self, denoiser: MergedDenoiser, members: Tensor | None, purpose: str) -> TrainingStep:
+        """Noise one batch and denoise it; `members` restricts the batch to some training examples."""
+        a, step, size = self.assembly, self.step, self.config.batch_size
+        n = len(a.train) if members is None else len(members)
+        positions = batch_indices(a.streams, n, size, step, f"{purpose}/order")
+        indices = positions if members is None else members[positions]
+        x = to_pixels(a.train.images(indices).to(a.device), a.image.levels)
+        times = a.streams.low_discrepancy(size, f"{purpose}/times", step).to(a.device)
+        noise = a.streams.normal(x.shape, f"{purpose}/noise", step).to(a.device)
+        log_snr = a.schedule.log_snr(times)
+        z = add_noise(x, noise, log_snr)
+        items = Trajectories.numbered(a.streams, step * size, (step + 1) * size)
+        autocast = torch.autocast(a.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
+        with a.streams.governing_torch(f"{purpose}/dropout", step), autocast:
+            denoised = denoiser(z, log_snr, items)
+        velocity = velocity_of(x, noise, log_snr)
+        slices = a.slices.train[indices].to(a.device)
+        return TrainingStep(x, z, log_snr, a.schedule.rate(times), velocity, denoised, slices)
+
+    def _backward(
+        self, losses: list[Loss], facts: TrainingStep, experts: list[int]
+    ) -> tuple[float, dict[str, TermValue]]:
+        values = {loss.name(): loss(facts) for loss in losses}
+        terms = {
+            loss.name(): TermValue(float(values[loss.name()].detach()), loss.UNIT, loss.config.weight)
+            for loss in losses
+        }
+        for name, term in terms.items():
+            if not math.isfinite(term.value):
+                raise self._non_finite(f"loss term '{name}' is {term.value}", _culprit(facts.denoised, experts))
+        objective = torch.stack([values[loss.name()] * loss.config.weight for loss in losses]).sum()
+        objective.backward()  # type: ignore[no-untyped-call]
+        return float(objective.detach()), terms
+
+    def _clip(self, part: nn.Module) -> float:
+        norm = float(nn.utils.clip_grad_norm_(part.parameters(), self.config.gradient_clip))
+        if not math.isfinite(norm):
+            raise self._non_finite(f"the gradient's norm is {norm}", self._culprit_by_gradient())
+        return norm
+
+    def _finish_step(self) -> None:
+        self.optimizer.step()
+        self.ema.update_parameters(self.model)
+        self.step += 1
+
+    def _non_finite(self, what: str, culprit: str) -> NonFiniteError:
+        return NonFiniteError(
+            f"step {self.step + 1}: {what}; the part at fault: {culprit}; "
+            "try a lower training.learning_rate or training.gradient_clip"
+        )
+
+    def _culprit_by_gradient(self) -> str:
+        parts = {f"expert {k}": expert for k, expert in enumerate(self.model.experts)}
+        if self.model.gate is not None:
+            parts["the gate"] = self.model.gate
+        guilty = [
+            name
+            for name, part in parts.items()
+            if any(p.grad is not None and not bool(torch.isfinite(p.grad).all()) for p in part.parameters())
+        ]
+        return ", ".join(guilty) or "the sum over all parts"
+
+    # --- watching -----------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def held_out(self) -> HeldOut:
+        """The bound and the routing of the averaged model on the first test images, with the same noise each time."""
+        a = self.assembly
+        model = self.averaged.eval()
+        n = min(self.config.held_out_images, len(a.test))
+        times = a.streams.low_discrepancy(n, "held_out/times")
+        parts = []
+        for start in range(0, n, a.spec.evaluation.batch_size):
+            stop = min(n, start + a.spec.evaluation.batch_size)
+            levels = a.test.images(torch.arange(start, stop)).to(a.device)
+            items = Trajectories.numbered(a.streams, start, stop)
+            parts.append(continuous_bound(model, a.schedule, a.image, levels, times[start:stop].to(a.device), items))
+        total = Bound.concatenate(parts).total
+        shown = torch.arange(min(n, a.spec.evaluation.batch_size))
+        items = Trajectories(a.streams, shown)
+        routing = profile_routing(
+            model, a.schedule, a.image, a.test.images(shown), a.slices.test[shown], items, n_levels=11
+        )
+        return HeldOut(
+            step=self.step,
+            bits_per_dim=float(total.mean()),
+            standard_error=float(total.std() / math.sqrt(n)) if n > 1 else math.nan,
+            n=n,
+            log_snr=routing.log_snr,
+            gate_weights=routing.mean_weights.tolist(),
+            router_accuracy=routing.accuracy.tolist(),
+            router_accuracy_by_slice=routing.accuracy_by_slice.tolist(),
+        )
+
+    # --- saving and resuming ------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Everything that resuming needs; no generator state, because randomness is addressed."""
+        optimizer = {
+            f"{index}.{key}": torch.as_tensor(value)
+            for index, state in self.optimizer.state_dict()["state"].items()
+            for key, value in state.items()
+        }
+        return Snapshot(
+            self.step,
+            {
+                "model": self.model.state_dict(),
+                "ema": {**self.averaged.state_dict(), "n_averaged": self.ema.n_averaged},
+                "optimizer": optimizer,
+            },
+        )
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Continue from a snapshot. Raises CheckpointError when it is of another model."""
+        load_weights(self.model, snapshot.tensors["model"])
+        averaged = dict(snapshot.tensors["ema"])
+        self.ema.n_averaged.copy_(averaged.pop("n_averaged"))
+        load_weights(self.averaged, averaged)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in snapshot.tensors["optimizer"].items():
+            index, key = name.split(".", 1)
+            state.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.step = snapshot.step
+
+
+def load_weights(model: nn.Module, tensors: "dict[str, Tensor] | object") -> None:
+    """Load named tensors strictly. Raises CheckpointError listing what does not fit."""
+    assert isinstance(tensors, dict)
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
+    if missing or extra or shapes:
+        found = [
+            f"{what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+            for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
+            if names
+        ]
+        raise CheckpointError(f"the checkpoint is of another model; tensors {'; '.join(found)}")
+    model.load_state_dict(tensors)
+
+
+def _ema_update(decay: float):  # type: ignore[no-untyped-def]
+    """Exponential average whose decay rises to its value, so that early weights are forgotten in short runs."""
+
+    def update(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor | int) -> None:
+        n = int(n_averaged)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
+def _mean_term(terms: list[TermValue]) -> TermValue:
+    return TermValue(sum(term.value for term in terms) / len(terms), terms[0].unit, terms[0].weight)
+
+
+@torch.no_grad()
+def _expert_errors(facts: TrainingStep, n_experts: int) -> list[float | None]:
+    errors: list[float | None] = [None] * n_experts
+    for part in facts.denoised.contributions:
+        log_snr = facts.log_snr[part.items]
+        nats = facts.rate[part.items] * diffusion_nats(facts.velocity[part.items], part.velocity, log_snr)
+        errors[part.expert] = float(bits_per_dim(nats, facts.x[0].numel()).mean())
+    return errors
+
+
+def _culprit(denoised: Denoised, experts: list[int]) -> str:
+    """Which part predicted something that is not finite; `experts` names the experts behind a single one."""
+    if not bool(torch.isfinite(denoised.routing.weights).all()):
+        return "the gate"
+    guilty = [
+        f"expert {experts[part.expert]}"
+        for part in denoised.contributions
+        if not bool(torch.isfinite(part.velocity).all())
+    ]
+    return ", ".join(guilty) or "the loss term itself"

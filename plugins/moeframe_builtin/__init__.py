@@ -1,0 +1,95 @@
+"""The components that moeframe comes with, registered through the same entry point and hooks as a stranger's plugin."""
+
+from moeframe.hookspecs import hookimpl
+from moeframe.interfaces.dataset import Dataset
+from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.gate import Gate
+from moeframe.interfaces.loss import Loss
+from moeframe.interfaces.metric import Metric
+from moeframe.interfaces.sampler import Sampler
+from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.interfaces.slicer import Slicer
+from moeframe_builtin.datasets.digits import Digits
+from moeframe_builtin.datasets.gaussian import Gaussian
+from moeframe_builtin.datasets.image_folder import ImageFolder
+from moeframe_builtin.datasets.photo_patches import PhotoPatches
+from moeframe_builtin.experts.unet import UNetExpert
+from moeframe_builtin.gates.random import RandomGate
+from moeframe_builtin.gates.softmax import SoftmaxGate
+from moeframe_builtin.gates.top_k import TopKGate
+from moeframe_builtin.gates.uniform import UniformGate
+from moeframe_builtin.losses.entropy import EntropyLoss
+from moeframe_builtin.losses.load_balance import LoadBalanceLoss
+from moeframe_builtin.losses.nll import NllLoss
+from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric
+from moeframe_builtin.metrics.cost import LatencyMetric, NetworkCallsMetric, ParametersMetric, PeakMemoryMetric
+from moeframe_builtin.metrics.frechet import FrechetMetric
+from moeframe_builtin.metrics.reconstruction import PsnrMetric, SsimMetric
+from moeframe_builtin.samplers.ancestral import AncestralSampler
+from moeframe_builtin.samplers.ddim import DdimSampler
+from moeframe_builtin.samplers.heun import HeunSampler
+from moeframe_builtin.schedules.cosine import CosineSchedule
+from moeframe_builtin.schedules.ddpm import DdpmSchedule
+from moeframe_builtin.schedules.edm import EdmSchedule
+from moeframe_builtin.schedules.linear import LinearSchedule
+from moeframe_builtin.slicers.class_group import ClassGroup
+from moeframe_builtin.slicers.color_variance import ColorVariance
+
+MOEFRAME_API = 1
+
+
+@hookimpl
+def moeframe_datasets() -> list[type[Dataset]]:
+    """Datasets that need no download."""
+    return [Digits, Gaussian, ImageFolder, PhotoPatches]
+
+
+@hookimpl
+def moeframe_slicers() -> list[type[Slicer]]:
+    """Slices by class and by colour."""
+    return [ClassGroup, ColorVariance]
+
+
+@hookimpl
+def moeframe_experts() -> list[type[Expert]]:
+    """The UNet."""
+    return [UNetExpert]
+
+
+@hookimpl
+def moeframe_gates() -> list[type[Gate]]:
+    """Soft, sparse and untrained gates."""
+    return [RandomGate, SoftmaxGate, TopKGate, UniformGate]
+
+
+@hookimpl
+def moeframe_losses() -> list[type[Loss]]:
+    """The terms of the regularised objective."""
+    return [EntropyLoss, LoadBalanceLoss, NllLoss]
+
+
+@hookimpl
+def moeframe_schedules() -> list[type[NoiseSchedule]]:
+    """The field's usual noise schedules."""
+    return [CosineSchedule, DdpmSchedule, EdmSchedule, LinearSchedule]
+
+
+@hookimpl
+def moeframe_samplers() -> list[type[Sampler]]:
+    """Stochastic, and deterministic of first and second order."""
+    return [AncestralSampler, DdimSampler, HeunSampler]
+
+
+@hookimpl
+def moeframe_metrics() -> list[type[Metric]]:
+    """Likelihood, quality and cost."""
+    return [
+        BitsPerDimMetric,
+        FrechetMetric,
+        LatencyMetric,
+        NetworkCallsMetric,
+        ParametersMetric,
+        PeakMemoryMetric,
+        PsnrMetric,
+        SsimMetric,
+    ]

@@ -1,0 +1,36 @@
+"""Random gate: one expert drawn uniformly, the baseline that shows what routing is worth."""
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from moeframe.interfaces.gate import Gate, Routing
+from moeframe.randomness import Trajectories
+from moeframe.shapes import GateWeights, Images, LogSnr
+
+
+class RandomGate(Gate):
+    """One uniformly random expert, for a whole trajectory (`per_sample`) or anew at each step (`per_step`)."""
+
+    class Config(Gate.Config):
+        type: Literal["random"] = "random"
+        redraw: Literal["per_sample", "per_step"] = Field(
+            default="per_step",
+            description="per_sample keeps one expert for a trajectory, per_step draws at each noise level",
+        )
+
+    config: Config
+
+    def forward(self, z: Images, log_snr: LogSnr) -> GateWeights:  # noqa: ARG002
+        """Always raises ValueError: the draws come from the trajectories that `route` is given."""
+        raise ValueError("a random gate needs trajectories: pass them as the third argument of the denoiser")
+
+    def route(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Routing:
+        """One-hot weights; a function of (seed, item) or of (seed, item, λ), never of the batch."""
+        if trajectories is None:
+            return super().route(z, log_snr)
+        per = log_snr if self.config.redraw == "per_step" else None
+        chosen = trajectories.choice(self.n_experts, "random_gate", per)
+        weights = torch.nn.functional.one_hot(chosen, self.n_experts).to(z)
+        return Routing(weights, weights)

@@ -1,0 +1,106 @@
+"""Slices made of whole classes, given or balanced by size."""
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+
+from moeframe.errors import DataError
+from moeframe.interfaces.component import SpecFacts
+from moeframe.interfaces.dataset import Examples
+from moeframe.interfaces.slicer import Slicer, State
+from moeframe.shapes import SliceIds
+
+Groups = Sequence[Sequence[int]]
+
+
+def problems_of(groups: Groups, n_classes: int) -> list[str]:
+    """What keeps the groups from being a partition of the classes 0 .. n_classes-1."""
+    places = [(number, group) for group, numbers in enumerate(groups) for number in numbers]
+    listed = [number for number, _ in places]
+    twice = [number for number in sorted(set(listed)) if listed.count(number) > 1]
+    unknown = sorted(set(listed) - set(range(n_classes)))
+    left_out = sorted(set(range(n_classes)) - set(listed))
+    found = [
+        f"class {number} is in groups {', '.join(str(group) for at, group in places if at == number)}"
+        for number in twice
+    ]
+    if unknown:
+        found.append(f"no such class: {', '.join(map(str, unknown))} (the data has classes 0..{n_classes - 1})")
+    if left_out:
+        found.append(f"in no group: class {', '.join(map(str, left_out))}")
+    return found
+
+
+def balanced_groups(counts: Sequence[int], n_groups: int) -> list[list[int]]:
+    """Each class, largest first, joins the group that is smallest so far; of equals the lowest number goes first.
+
+    >>> balanced_groups([5, 9, 5, 1], 2)
+    [[1, 3], [0, 2]]
+    """
+    groups: list[list[int]] = [[] for _ in range(n_groups)]
+    sizes = [0] * n_groups
+    for number in sorted(range(len(counts)), key=lambda number: (-counts[number], number)):
+        smallest = min(range(n_groups), key=lambda group: (sizes[group], group))
+        groups[smallest].append(number)
+        sizes[smallest] += counts[number]
+    return groups
+
+
+class ClassGroup(Slicer):
+    """Whole classes per expert: the groups you name, or groups of about equal size."""
+
+    class Config(Slicer.Config):
+        type: Literal["class_group"] = "class_group"
+        groups: tuple[tuple[int, ...], ...] | None = None
+        """Class numbers of each slice; left out, the classes are grouped to balance the training split."""
+
+        def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
+            """One group per expert."""
+            if self.groups is not None and len(self.groups) != facts.n_experts:
+                yield (
+                    "groups",
+                    f"{len(self.groups)} groups for {facts.n_experts} experts; give one group of classes per expert",
+                )
+
+    config: Config
+    _slice_of_class: list[int] | None = None
+
+    def fit(self, train: Examples) -> None:
+        """Check the given groups against the classes, or balance groups on the training split."""
+        counts = train.labels.bincount(minlength=len(train.label_names)).tolist()
+        groups = self._balanced(counts) if self.config.groups is None else self.config.groups
+        assert len(groups) == self.n_slices, "Config.conflicts reports this"
+        if found := problems_of(groups, len(counts)):
+            raise DataError(f"class_group: {'; '.join(found)}; each class belongs to exactly one group")
+        slice_of_class = {number: group for group, numbers in enumerate(groups) for number in numbers}
+        self._slice_of_class = [slice_of_class[number] for number in range(len(counts))]
+
+    def _balanced(self, counts: list[int]) -> list[list[int]]:
+        n_present = sum(count > 0 for count in counts)
+        if n_present < self.n_slices:
+            raise DataError(
+                f"class_group: {self.n_slices} slices need as many classes, but the training data has {n_present}; "
+                f"use at most {n_present} experts or another slicer"
+            )
+        return balanced_groups(counts, self.n_slices)
+
+    def assign(self, examples: Examples) -> SliceIds:
+        """The group of each example's class."""
+        assert self._slice_of_class is not None, "fit or restore first"
+        n_classes = len(self._slice_of_class)
+        unknown = sorted({label for label in examples.labels.tolist() if label >= n_classes})
+        if unknown:
+            raise DataError(
+                f"class_group: class {', '.join(map(str, unknown))} is not among the {n_classes} of the training data"
+            )
+        return torch.tensor(self._slice_of_class)[examples.labels]
+
+    def state(self) -> State:
+        """Slice number of each class."""
+        assert self._slice_of_class is not None, "fit first"
+        return {"slice_of_class": [float(number) for number in self._slice_of_class]}
+
+    def restore(self, state: State) -> None:
+        """Take back the slice number of each class."""
+        self._slice_of_class = [int(number) for number in state["slice_of_class"]]
