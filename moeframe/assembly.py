@@ -95,6 +95,11 @@ def assemble(spec: RunSpec, registry: Registry, seed: int) -> Assembly:
     streams = Streams(seed)
     dataset = build_dataset(spec, registry)
     train, test = dataset.split("train"), dataset.split("test")
+    if len(train) < 1 or len(test) < 2:
+        raise DataError(
+            f"dataset '{spec.dataset.type}' has {len(train)} training and {len(test)} test images; "
+            "a run needs at least 1 and 2, because an interval needs two"
+        )
     slices = cut_slices(spec, registry, streams, train, test)
     schedule = registry.get(NoiseSchedule, spec.schedule.type)(spec.schedule)
     model = build_model(spec, registry, dataset.image, streams)
@@ -145,7 +150,8 @@ def cut_slices(spec: RunSpec, registry: Registry, streams: Streams, train: Examp
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < k:
             found = f"{int(ids.min())} .. {int(ids.max())}"
             raise DataError(
-                f"slicer '{spec.slicer.type}' made slices {found} for {k} experts, which have 0 .. {k - 1}; change the experts' number to match"
+                f"slicer '{spec.slicer.type}' made slices {found} for {k} experts, which have 0 .. {k - 1}; "
+                "change the number of experts to match"
             )
     empty = [str(i) for i, size in enumerate(slices.train_sizes) if size == 0]
     if empty:

@@ -89,7 +89,7 @@ def _read_state(path: Path) -> dict[str, Any]:
         state = json.loads(path.read_bytes())
         claimed = state.pop("sha256")
         intact = claimed == _digest(state)
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _broken(path, "is missing or not readable") from None
     if not intact:
         raise _broken(path, "does not match its checksum: it was altered")
@@ -117,5 +117,6 @@ def _read_tensors(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _broken(path: Path, what: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} {what}; delete the folder {path.parent.name} to go on from the checkpoint before it, or restart with --fresh"
+        f"{path} {what}; delete the folder {path.parent.name} to go on from the checkpoint before it, "
+        "or restart with --fresh"
     )

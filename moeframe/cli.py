@@ -4,12 +4,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from moeframe import __version__
 from moeframe.errors import MoeframeError
+
+if TYPE_CHECKING:
+    from moeframe.registry import Registry
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -54,6 +57,7 @@ def run(spec: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool) -
     from moeframe.runs import run as run_spec
     from moeframe.runs import run_folder_of
 
+    _installed()
     with watching() as watcher:
         results = run_spec(spec, overrides=overrides, out=out, fresh=fresh, watcher=watcher)
     _print_results(results, run_folder_of(results.name, out))
@@ -67,10 +71,9 @@ def validate(spec: Path, overrides: tuple[str, ...], resolved: bool) -> None:
     """Check SPEC against the installed components and say everything that is wrong with it."""
     import yaml
 
-    from moeframe.registry import Registry
     from moeframe.spec_file import load_spec
 
-    checked = load_spec(spec, Registry.installed(), overrides)
+    checked = load_spec(spec, _installed(), overrides)
     if resolved:
         click.echo(yaml.safe_dump(checked.dump(), sort_keys=False, allow_unicode=True), nl=False)
     else:
@@ -82,9 +85,7 @@ def validate(spec: Path, overrides: tuple[str, ...], resolved: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, with each component's config schema.")
 def plugins(kind: str | None, as_json: bool) -> None:
     """List the installed components, of one KIND or of all, and the plugins that are broken."""
-    from moeframe.registry import Registry
-
-    registry = Registry.installed()
+    registry = _installed()
     rows = [
         {
             "name": item.component.name(),
@@ -105,17 +106,14 @@ def plugins(kind: str | None, as_json: bool) -> None:
             for row in rows:
                 if row["kind"] == each:
                     click.echo(f"  {row['name']:<16} {row['summary']}  [{row['distribution']} {row['version']}]")
-    for problem in [*(f"broken plugin: {broken}" for broken in registry.broken), *registry.conflicts()]:
-        click.echo(f"warning: {problem}", err=True)
 
 
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of a spec file, for editors; it covers every installed component."""
-    from moeframe.registry import Registry
     from moeframe.spec import json_schema
 
-    click.echo(json.dumps(json_schema(Registry.installed()), indent=1))
+    click.echo(json.dumps(json_schema(_installed()), indent=1))
 
 
 @main.command()
@@ -170,6 +168,16 @@ def doctor(spec: Path | None, overrides: tuple[str, ...]) -> None:
         click.echo(f"{mark}  {finding.what}: {finding.detail}")
     if spec is not None and not all(finding.ok for finding in findings):
         sys.exit(2)
+
+
+def _installed() -> "Registry":
+    """What is installed, saying on standard error what is broken."""
+    from moeframe.registry import Registry
+
+    registry = Registry.installed()
+    for problem in [*(f"broken plugin: {broken}" for broken in registry.broken), *registry.conflicts()]:
+        click.echo(f"warning: {problem}", err=True)
+    return registry
 
 
 def _print_results(results: Any, folder: Path) -> None:

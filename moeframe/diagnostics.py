@@ -1,4 +1,4 @@
-"""What the report draws of one seed beside its metrics: pictures, and what gate and experts do over noise and slices."""
+"""What the report draws of one seed: pictures, and what gate and experts do over noise levels and slices."""
 
 import json
 import math
@@ -56,10 +56,11 @@ def write_diagnostics(folder: Path, assembly: Assembly, evaluation: ModelEvaluat
 def _write_trajectories(path: Path, evaluation: ModelEvaluation, scale: int) -> list[float]:
     """One row per sample, from noise to image; returns the log-SNRs shown before the final image."""
     states = list(evaluation.trajectory(0, TRAJECTORIES))
-    chosen = [states[round(i * (len(states) - 1) / (STATES - 1))] for i in range(STATES)]
+    # A set, because a sampler of few steps has fewer states than there is room for.
+    chosen = [states[i] for i in sorted({round(i * (len(states) - 1) / (STATES - 1)) for i in range(STATES)})]
     columns = [to_levels(state.z, evaluation.image.levels).cpu() for state in chosen]
     rows = torch.stack(columns, 1).flatten(0, 1)
-    write_grid(path, rows, evaluation.image.levels, STATES, scale)
+    write_grid(path, rows, evaluation.image.levels, len(chosen), scale)
     return [state.log_snr for state in chosen[:-1]]
 
 

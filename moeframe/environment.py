@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-import moeframe
 from moeframe.assembly import resolve_device
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "torch-fidelity", "lpips")
@@ -16,7 +15,7 @@ def describe_environment(device_name: str) -> dict[str, Any]:
     """Versions of moeframe, Python and the packages behind the figures, and the device."""
     device = resolve_device(device_name)
     facts: dict[str, Any] = {
-        "moeframe": moeframe.__version__,
+        "moeframe": installed_version("moeframe") or "not installed",
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": str(device),

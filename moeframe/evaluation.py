@@ -107,4 +107,9 @@ def measure(metric: Metric, evaluation: Evaluation) -> dict[str, Any]:
 
 def _entry(measurement: Measurement) -> dict[str, Any]:
     entry = asdict(measurement)
-    return {**entry, "interval": list(entry["interval"]) if entry["interval"] else None}
+    low, high = measurement.interval or (math.nan, math.nan)
+    return {
+        **entry,
+        "interval": [low, high] if math.isfinite(low) and math.isfinite(high) else None,
+        "parts": {name: value for name, value in measurement.parts.items() if math.isfinite(value)},
+    }

@@ -69,11 +69,15 @@ class MergedDenoiser(nn.Module):
         return contributions
 
 
+_ROUNDING = 1e-4
+"""A log-SNR in float32 may pass the ends of its own schedule by this much."""
+
+
 def _require_range(expert: Expert, k: int, log_snr: LogSnr) -> None:
     low, high = expert.log_snr_range
     if low == -math.inf and high == math.inf:
         return
-    outside = (log_snr < low) | (log_snr > high)
+    outside = (log_snr < low - _ROUNDING) | (log_snr > high + _ROUNDING)
     if outside.any():
         raise RangeError(
             f"expert {k} ({expert.name()}) is valid for log-SNR {low:g} .. {high:g} "

@@ -6,9 +6,10 @@ A broken plugin never stops a run that does not need it, and is never silent.
 import importlib.metadata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
 import pluggy
+from pydantic import PydanticUserError
 
 from moeframe import hookspecs
 from moeframe.hookspecs import API_VERSION, PROJECT
@@ -33,10 +34,15 @@ class EntryPoint(Protocol):
     """The part of importlib.metadata.EntryPoint that loading needs."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its name in the group."""
+
     @property
-    def dist(self) -> Any: ...
-    def load(self) -> Any: ...
+    def dist(self) -> Any:
+        """Its distribution."""
+
+    def load(self) -> Any:
+        """Import what it names."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ class LoadedPlugins:
     broken: tuple[BrokenPlugin, ...]
 
 
-class _Broken(Exception):
+class _BrokenError(Exception):
     """Internal: a plugin breaks a rule; the message is the cause."""
 
 
@@ -112,11 +118,11 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, provider: Prov
     plugin = entry_point.load()
     wanted = getattr(plugin, "MOEFRAME_API", API_VERSION)
     if wanted != API_VERSION:
-        raise _Broken(f"made for plugin API {wanted}, this moeframe has {API_VERSION}; install a matching release")
+        raise _BrokenError(f"made for plugin API {wanted}, this moeframe has {API_VERSION}; install a matching release")
     name = f"{provider.distribution}:{provider.entry_point}"
     try:
         if manager.register(plugin, name) is None:
-            raise _Broken("its registration is blocked")
+            raise _BrokenError("its registration is blocked")
         manager.check_pending()
         return _components(manager, plugin)
     except BaseException:
@@ -128,7 +134,7 @@ def _load(manager: pluggy.PluginManager, entry_point: EntryPoint, provider: Prov
 def _components(manager: pluggy.PluginManager, plugin: Any) -> list[type[Component]]:
     callers = manager.get_hookcallers(plugin) or []
     if not callers:
-        raise _Broken("it implements no moeframe hook; mark a function such as moeframe_gates with @hookimpl")
+        raise _BrokenError("it implements no moeframe hook; mark a function such as moeframe_gates with @hookimpl")
     components: list[type[Component]] = []
     for caller in callers:
         kind = caller.name.removeprefix(f"{PROJECT}_")
@@ -140,25 +146,32 @@ def _components(manager: pluggy.PluginManager, plugin: Any) -> list[type[Compone
 
 def _checked(hook: str, kind: str, answer: object) -> list[type[Component]]:
     if not isinstance(answer, list):
-        raise _Broken(f"{hook} returned {type(answer).__name__}, not a list of classes")
+        raise _BrokenError(f"{hook} returned {type(answer).__name__}, not a list of classes")
     base = KINDS[kind]
     for component in answer:
         if not (isinstance(component, type) and issubclass(component, base)):
-            raise _Broken(f"{hook} returned {component!r}, which is not a subclass of {base.__name__}")
+            raise _BrokenError(f"{hook} returned {component!r}, which is not a subclass of {base.__name__}")
+        if kind != component.KIND:
+            raise _BrokenError(f"{component.__name__}.KIND is {component.KIND!r}; leave it as {base.__name__} has it")
+        if not (isinstance(component.Config, type) and issubclass(component.Config, base.Config)):
+            raise _BrokenError(f"{component.__name__}.Config must be a subclass of {base.__name__}.Config")
         field = component.Config.model_fields["type"]
-        if not isinstance(field.default, str):
-            raise _Broken(f'{component.__name__}.Config needs a name: type: Literal["its_name"] = "its_name"')
+        if not isinstance(field.default, str) or get_args(field.annotation) != (field.default,):
+            raise _BrokenError(f'{component.__name__}.Config needs a name: type: Literal["its_name"] = "its_name"')
         missing = getattr(component, "__abstractmethods__", None)
         if missing:
-            raise _Broken(f"{component.__name__} does not implement {', '.join(sorted(missing))}")
+            raise _BrokenError(f"{component.__name__} does not implement {', '.join(sorted(missing))}")
+        try:
+            component.config_schema()
+        except PydanticUserError as error:
+            raise _BrokenError(f"{component.__name__}.Config must hold plain values only: {error.message}") from error
     return answer
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, _Broken):
+    if isinstance(error, _BrokenError):
         return str(error)
     if isinstance(error, SystemExit):
         return f"it called exit({error.code!r}) while it was loaded"
-    if isinstance(error, pluggy.PluginValidationError):
-        return " ".join(str(error).split())
-    return f"{type(error).__name__}: {error}"
+    message = " ".join(str(error).split())
+    return message if isinstance(error, pluggy.PluginValidationError) else f"{type(error).__name__}: {message}"

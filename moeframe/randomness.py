@@ -54,7 +54,8 @@ class Streams:
     def low_discrepancy(self, n: int, purpose: str, *address: Address) -> Tensor:
         """n points on [0, 1), one in each interval of length 1/n, sharing one offset (VDM, appendix I.1)."""
         offset = torch.rand((), dtype=torch.float64, generator=self.generator(purpose, *address))
-        return torch.remainder(offset + torch.arange(n, dtype=torch.float64) / n, 1.0).float()
+        points = torch.remainder(offset + torch.arange(n, dtype=torch.float64) / n, 1.0).float()
+        return points.clamp(max=1 - 2**-24)  # float32 rounds what is nearer to 1 up to it
 
     @contextmanager
     def governing_torch(self, purpose: str, *address: Address) -> Iterator[None]:

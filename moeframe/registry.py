@@ -54,8 +54,10 @@ class Registry:
         """Why `name` cannot be used, with the nearest name, what is installed and which plugins are broken."""
         claims = self._claims[kind].get(name, [])
         if len(claims) > 1:
-            owners = " and ".join(str(claim.provider) for claim in claims)
-            return f"{SINGULAR[kind]} '{name}' is supplied by {owners}; uninstall one of them"
+            owners = sorted({str(claim.provider) for claim in claims})
+            if len(owners) == 1:
+                return f"{SINGULAR[kind]} '{name}' is supplied {len(claims)} times by {owners[0]}; tell its authors"
+            return f"{SINGULAR[kind]} '{name}' is supplied by {' and by '.join(owners)}; uninstall one of them"
         installed = self.names(kind)
         parts = [f"unknown {SINGULAR[kind]} '{name}'", *did_you_mean(name, installed)]
         parts.append(f"installed: {', '.join(installed)}" if installed else f"no {SINGULAR[kind]} is installed")

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from moeframe.storage import explaining, write_file
 SPEC = "spec.yaml"
 MEASURING = ("metrics", "evaluation", "sampler")
 """Sections that say how a model is measured, not how it came about."""
+_LOCK = ".lock"
+_SEED_FOLDER = re.compile(r"seed-(0|[1-9][0-9]*)")
 _OWN_FILES = (SPEC, "environment.json", "card.json", "results.json", "report.html")
 
 
@@ -44,14 +47,15 @@ class RunFolder:
 
     def seeds(self) -> list[int]:
         """Seeds that have a folder."""
-        return sorted(int(path.name.removeprefix("seed-")) for path in self.path.glob("seed-*") if path.is_dir())
+        found = (_SEED_FOLDER.fullmatch(path.name) for path in self.path.iterdir() if path.is_dir())
+        return sorted(int(match[1]) for match in found if match)
 
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the folder for one process; the lock goes with the process, however it ends."""
         with explaining(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
+            lock = (self.path / _LOCK).open("w")
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,8 +68,9 @@ class RunFolder:
     def admit(self, spec: RunSpec, *, fresh: bool) -> None:
         """Take the folder for `spec`: new, or the same run to resume. Raises RunFolderError for anything else."""
         if not self.spec.exists():
-            strangers = sorted(path.name for path in self.path.iterdir() if path.name != ".lock")
+            strangers = sorted(path.name for path in self.path.iterdir() if path.name != _LOCK)
             if strangers:
+                (self.path / _LOCK).unlink()  # a stranger's folder is left as it was
                 raise RunFolderError(
                     f"{self.path}: holds {', '.join(strangers[:5])} but no run; choose an empty folder with --out"
                 )
@@ -73,7 +78,7 @@ class RunFolder:
             self._clear()
         else:
             changes = spec_changes(self.read_spec(), spec.dump())
-            if changes:
+            if changes and self.seeds():  # without a seed nothing was begun: a first try with a mistake in it
                 measuring = all(change.startswith(MEASURING) for change in changes)
                 instead = "measure the trained model anew with `moeframe evaluate`, " if measuring else ""
                 raise RunFolderError(
@@ -94,7 +99,7 @@ class RunFolder:
             raise RunFolderError(
                 f"{self.path}: is no run folder (no {SPEC}); name a folder that `moeframe run` wrote"
             ) from None
-        except yaml.YAMLError:
+        except (yaml.YAMLError, UnicodeDecodeError):
             raise RunFolderError(f"{self.spec}: is damaged; run again with --fresh") from None
         if not isinstance(data, dict):
             raise RunFolderError(f"{self.spec}: is damaged; run again with --fresh")
@@ -121,11 +126,14 @@ class EventLog:
     def _lines(self) -> Iterator[dict[str, Any]]:
         if not self.path.exists():
             return
-        for text in self.path.read_text(encoding="utf-8").splitlines():
+        for text in self.path.read_bytes().splitlines():
             try:
-                yield json.loads(text)
+                event = json.loads(text)
             except ValueError:
                 return  # the process died while it wrote this line
+            if not (isinstance(event, dict) and "step" in event):
+                return
+            yield event
 
     def write(self, kind: str, facts: dict[str, Any]) -> None:
         """Append one line."""

@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from moeframe.assembly import Assembly, assemble
 from moeframe.diagnostics import write_diagnostics
 from moeframe.diffusion import to_levels
 from moeframe.environment import describe_environment
-from moeframe.errors import NonFiniteError, RunFolderError
+from moeframe.errors import CheckpointError, NonFiniteError, RunFolderError
 from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.held_out import measure_held_out
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.sampler import Sampler, SamplerState
@@ -24,7 +26,7 @@ from moeframe.progress import Silent, Watcher
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
 from moeframe.report.page import write_report
-from moeframe.report.results import Results, combine_seeds, write_results
+from moeframe.report.results import Results, combine_seeds, read_metrics, write_results
 from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
 from moeframe.shapes import Levels
 from moeframe.spec import RunSpec
@@ -76,42 +78,46 @@ def _run_seed(folder: RunFolder, spec: RunSpec, registry: Registry, seed: int, w
 
 
 def train(trainer: Trainer, folder: RunFolder, seed: int, watcher: Watcher) -> None:
-    """Train to the end from the newest checkpoint, logging, measuring and saving on the way."""
+    """Train to the end from the newest checkpoint, logging, measuring and saving on the way.
+
+    Raises NonFiniteError naming the part at fault; the state before that step is saved first.
+    """
     newest = checkpoint.latest(folder.checkpoints(seed))
     if newest is not None:
-        trainer.restore(checkpoint.load(newest))
+        snapshot = checkpoint.load(newest)
+        with _naming(newest):
+            trainer.restore(snapshot)
     events = EventLog(folder.seed(seed) / "events.jsonl", trainer.step)
+    begin = 0
+    for title, end, phase in (
+        ("warm start", trainer.assembly.spec.warm_start_steps, trainer.warm_start),
+        ("joint training", trainer.config.steps, trainer.train_jointly),
+    ):
+        if trainer.step < end:
+            watcher.begin(f"seed {seed}: {title}", end - begin, trainer.step - begin)
+            try:
+                for log in phase():
+                    watcher.advance(_record(trainer, log, events, folder.checkpoints(seed), last=log.step == end))
+            except NonFiniteError as error:
+                kept = checkpoint.save(folder.checkpoints(seed), trainer.snapshot())
+                raise NonFiniteError(f"{error}; the state before this step is kept: {kept}") from None
+        begin = end
+
+
+def _record(trainer: Trainer, log: StepLog, events: EventLog, checkpoints: Path, *, last: bool) -> str:
+    """Write what is due after a step; returns the figure worth showing."""
     config = trainer.config
-    n_warm = trainer.assembly.spec.warm_start_steps
-    if newest is None:
-        checkpoint.save(folder.checkpoints(seed), trainer.snapshot())
-
-    def follow(log: StepLog) -> str:
-        ends_phase = log.step in (n_warm, config.steps)
-        if log.step % config.log_every == 0 or ends_phase or log.step == 1:
-            events.write("train", dataclasses.asdict(log))
-        if log.step % config.held_out_every == 0 or ends_phase:
-            held_out = trainer.held_out()
-            events.write("held_out", {"phase": log.phase, **dataclasses.asdict(held_out)})
-            note = f"held-out {held_out.bits_per_dim:.3f} bits/dim"
-        else:
-            note = ""
-        if log.step % config.checkpoint_every == 0 or ends_phase:
-            checkpoint.save(folder.checkpoints(seed), trainer.snapshot())
-        return note
-
-    try:
-        if trainer.step < n_warm:
-            watcher.begin(f"seed {seed}: warm start", n_warm, trainer.step)
-            for log in trainer.warm_start():
-                watcher.advance(follow(log))
-        if trainer.step < config.steps:
-            watcher.begin(f"seed {seed}: joint training", config.steps - n_warm, trainer.step - n_warm)
-            for log in trainer.train_jointly():
-                watcher.advance(follow(log))
-    except NonFiniteError as error:
-        kept = checkpoint.latest(folder.checkpoints(seed))
-        raise NonFiniteError(f"{error}; the last good checkpoint is kept: {kept}") from None
+    note = ""
+    if last or log.step == 1 or log.step % config.log_every == 0:
+        events.write("train", dataclasses.asdict(log))
+        note = f"{next(iter(log.terms.values())).value:.3f} bits/dim"
+    if last or log.step % config.held_out_every == 0:
+        held_out = measure_held_out(trainer.assembly, trainer.averaged, log.step)
+        events.write("held_out", {"phase": log.phase, **dataclasses.asdict(held_out)})
+        note = f"{held_out.bits_per_dim:.3f} bits/dim held out"
+    if last or log.step % config.checkpoint_every == 0:
+        checkpoint.save(checkpoints, trainer.snapshot())
+    return note
 
 
 def _evaluate_seed(folder: Path, assembly: Assembly, evaluation: ModelEvaluation, watcher: Watcher) -> None:
@@ -127,7 +133,7 @@ def _evaluate_seed(folder: Path, assembly: Assembly, evaluation: ModelEvaluation
 
 
 def _summarise(folder: RunFolder, spec: RunSpec) -> Results:
-    per_seed = {seed: json.loads(folder.metrics(seed).read_bytes()) for seed in spec.seeds}
+    per_seed = {seed: read_metrics(folder.metrics(seed)) for seed in spec.seeds}
     environment = json.loads(folder.environment.read_bytes())
     results = combine_seeds(spec.name, spec.hash(), environment, per_seed)
     write_results(folder.results, results)
@@ -197,7 +203,10 @@ class LoadedRun:
 
 
 def load(folder: str | Path, seed: int | None = None, *, device: str | None = None) -> LoadedRun:
-    """The trained model of a run folder; the first seed unless one is named. Raises RunFolderError or CheckpointError."""
+    """The trained model of a run folder, of its first seed unless one is named.
+
+    Raises RunFolderError or CheckpointError.
+    """
     registry = Registry.installed()
     place = RunFolder(Path(folder))
     place.read_spec()
@@ -212,8 +221,18 @@ def _load(place: RunFolder, spec: RunSpec, registry: Registry, seed: int) -> Loa
     assembly = assemble(spec, registry, seed)
     tensors = dict(checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"])
     tensors.pop("n_averaged", None)
-    load_weights(assembly.model, tensors)
+    with _naming(newest):
+        load_weights(assembly.model, tensors)
     return LoadedRun(spec, seed, assembly, assembly.model.eval())
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Say which checkpoint does not fit."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watcher | None = None) -> Results:

@@ -7,8 +7,7 @@ are checked as strictly as our own and a broken plugin cannot spoil the spec of 
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 from pydantic.json_schema import models_json_schema
@@ -23,9 +22,8 @@ from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
 from moeframe.plugins import KINDS
-from moeframe.registry import SINGULAR, Registry, did_you_mean
-
-Path = tuple[str | int, ...]
+from moeframe.registry import Registry
+from moeframe.spec_flaws import Flaw, FlawsError, Path, flaws_of, shown
 
 SECTIONS = {
     "dataset": "datasets",
@@ -35,8 +33,14 @@ SECTIONS = {
     "sampler": "samplers",
 }
 """Sections that hold one component, and its kind."""
+OPTIONAL_SECTIONS = ("slicer", "gate")
+"""Sections that a single expert does without."""
 LIST_SECTIONS = {"experts": "experts", "objective": "losses", "metrics": "metrics"}
 """Sections that hold a list of components, and their kind."""
+
+
+KEPT_IN_SCHEMA = ("title", "description", "minItems")
+"""What the JSON Schema of a component section keeps of RunSpec's, which knows only the abstract Config."""
 
 
 class _Section(BaseModel):
@@ -46,7 +50,7 @@ class _Section(BaseModel):
 class TrainingConfig(_Section):
     """How the experts and the gate are trained."""
 
-    steps: int = Field(default=1000, ge=0, description="optimiser steps of both phases together")
+    steps: int = Field(default=1000, ge=0, le=10**9, description="optimiser steps of both phases together")
     batch_size: int = Field(
         default=64, ge=1, description="images per step; in the warm start, images per expert and step"
     )
@@ -67,7 +71,7 @@ class TrainingConfig(_Section):
     compile: bool = Field(default=False, description="torch.compile the experts")
     log_every: int = Field(default=25, ge=1, description="steps between lines of events.jsonl")
     held_out_every: int = Field(default=250, ge=1, description="steps between held-out bounds during training")
-    held_out_images: int = Field(default=256, ge=1, description="test images behind each of them")
+    held_out_images: int = Field(default=256, ge=2, description="test images behind each of them")
     checkpoint_every: int = Field(default=250, ge=1, description="steps between checkpoints")
 
 
@@ -83,8 +87,12 @@ class EvaluationConfig(_Section):
 class RunSpec(_Section):
     """One run. Component sections hold the Config of the component that they name."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the name of the run folder")
-    seeds: list[int] = Field(default=[0], min_length=1, description="one independent training per seed")
+    name: str = Field(
+        max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="also the name of the run folder"
+    )
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(
+        default=[0], min_length=1, description="one independent training per seed"
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     dataset: SerializeAsAny[Dataset.Config]
     slicer: SerializeAsAny[Slicer.Config] | None = None
@@ -130,37 +138,19 @@ class RunSpec(_Section):
         return seeds
 
 
-@dataclass(frozen=True)
-class Flaw:
-    """One thing wrong at a path of the spec; `about_key` when the key itself is wrong rather than its value."""
-
-    path: Path
-    message: str
-    about_key: bool = False
-
-
-class FlawsError(Exception):
-    """Internal: the flaws of a spec, before they are given a place in a file."""
-
-    def __init__(self, flaws: list[Flaw]):
-        super().__init__(flaws)
-        self.flaws = flaws
-
-
 def bind(data: dict[str, Any], registry: Registry) -> RunSpec:
     """Validate plain data against the installed components. Raises FlawsError with every flaw at once."""
     binder = _Binder(registry)
     bound = binder.bind(data)
+    flaws = list(binder.flaws)
+    spec = None
     try:
         spec = RunSpec.model_validate(bound)
     except ValidationError as error:
-        flaws = [flaw for flaw in flaws_of(error, RunSpec) if not binder.covers(flaw.path)]
-        raise FlawsError(binder.flaws + flaws) from None
-    if binder.flaws:
-        raise FlawsError(binder.flaws)
-    conflicts = list(_conflicts(spec))
-    if conflicts:
-        raise FlawsError(conflicts)
+        flaws += [flaw for flaw in flaws_of(error, RunSpec) if not binder.covers(flaw.path)]
+    flaws += [flaw for flaw in _conflicts(bound, spec, registry) if not binder.covers(flaw.path)]
+    if spec is None or flaws:
+        raise FlawsError(flaws)
     return spec
 
 
@@ -173,12 +163,12 @@ class _Binder:
 
     def covers(self, path: Path) -> bool:
         """Whether a flaw at or above this path is known already."""
-        return any(path[: len(flaw.path)] == flaw.path or flaw.path[: len(path)] == path for flaw in self.flaws)
+        return bool(path) and any(path[: len(f.path)] == f.path or f.path[: len(path)] == path for f in self.flaws)
 
     def bind(self, data: dict[str, Any]) -> dict[str, Any]:
         bound = dict(data)
         for section, kind in SECTIONS.items():
-            if bound.get(section) is not None:
+            if section in bound and not (section in OPTIONAL_SECTIONS and bound[section] is None):
                 bound[section] = self._component((section,), kind, bound[section])
         for section, kind in LIST_SECTIONS.items():
             items = bound.get(section)
@@ -190,15 +180,19 @@ class _Binder:
         installed = ", ".join(self.registry.names(kind)) or "none"
         if not isinstance(value, dict):
             self.flaws.append(
-                Flaw(path, f"a {SINGULAR[kind]} is a mapping with a 'type', not {value!r}; installed: {installed}")
+                Flaw(path, f"must be a mapping with a 'type', not {shown(value)}; installed {kind}: {installed}")
             )
             return None
         if "type" not in value:
-            self.flaws.append(Flaw(path, f"missing key 'type'; installed: {installed}"))
+            self.flaws.append(Flaw(path, f"missing key 'type'; installed {kind}: {installed}"))
             return None
         name = value["type"]
+        if not isinstance(name, str):
+            words = f"must be the name of a component, not {shown(name)}; installed {kind}: {installed}"
+            self.flaws.append(Flaw((*path, "type"), words))
+            return None
         if name not in self.registry.names(kind):
-            self.flaws.append(Flaw((*path, "type"), self.registry.why_not(kind, str(name))))
+            self.flaws.append(Flaw((*path, "type"), self.registry.why_not(kind, name)))
             return None
         config = self.registry.get(KINDS[kind], name).Config
         try:
@@ -208,67 +202,58 @@ class _Binder:
             return None
 
 
-def flaws_of(error: ValidationError, model: type[BaseModel]) -> list[Flaw]:
-    """pydantic's errors in our words."""
-    flaws = []
-    for item in error.errors(include_url=False):
-        path: Path = tuple(item["loc"])
-        kind = item["type"]
-        if kind == "extra_forbidden":
-            known = _known_keys(model, path[:-1])
-            words = [
-                f"unknown key '{path[-1]}'",
-                *did_you_mean(str(path[-1]), known),
-                f"known keys: {', '.join(known)}",
-            ]
-            flaws.append(Flaw(path, "; ".join(words), about_key=True))
-        elif kind == "missing":
-            flaws.append(Flaw(path[:-1], f"missing key '{path[-1]}'", about_key=True))
-        elif kind == "value_error":
-            flaws.append(Flaw(path, str(item["ctx"]["error"])))
+def _conflicts(bound: dict[str, Any], spec: RunSpec | None, registry: Registry) -> Iterator[Flaw]:
+    """What is wrong between sections that are each right on their own, as far as the flaws found before let us see."""
+    configs = dict(_component_configs(bound))
+    experts = [config.copies for config in configs.values() if isinstance(config, Expert.Config)]
+    if experts and len(experts) == len(bound["experts"]):
+        k = sum(experts)
+        if k > 1 and bound.get("gate") is None:
+            yield Flaw(
+                ("gate",), f"{k} experts need a gate: add a section 'gate', for example  gate: {{type: softmax}}"
+            )
+        if k > 1 and bound.get("slicer") is None and spec is not None and spec.warm_start_steps > 0:
+            yield Flaw(
+                ("slicer",),
+                f"the warm start of {k} experts needs a slicer: add a section 'slicer', or set training.warm_start: 0",
+            )
+        facts = SpecFacts(n_experts=k)
+        for path, config in configs.items():
+            for key, message in config.conflicts(facts):
+                yield Flaw((*path, key), message)
+    yield from _repetitions(configs)
+    if spec is not None and _experts_learn_nothing(spec, registry):
+        yield Flaw(("objective",), "the experts learn from no term, all are about the gate; add one: {type: nll}")
+
+
+def _repetitions(configs: dict[Path, Component.Config]) -> Iterator[Flaw]:
+    seen: set[tuple[str, str]] = set()
+    for path, config in configs.items():
+        if isinstance(config, Metric.Config):
+            item, message = ("metric", config.key), f"a second metric is called '{config.key}'; give it its own 'label'"
+        elif isinstance(config, Loss.Config):
+            item, message = ("loss", config.type), f"a second loss '{config.type}'; name each loss once"
         else:
-            message = item["msg"].removeprefix("Input ").replace("should be", "must be")
-            flaws.append(Flaw(path, f"{message}, not {item['input']!r}"))
-    return flaws
+            continue
+        if item in seen:
+            yield Flaw(path, message)
+        seen.add(item)
 
 
-def _known_keys(model: type[BaseModel], path: Path) -> list[str]:
-    for part in path:
-        field = model.model_fields.get(str(part))
-        inner = field.annotation if field is not None else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
+def _experts_learn_nothing(spec: RunSpec, registry: Registry) -> bool:
+    gate_is_trained_alone = spec.gate is not None and spec.warm_start_steps == 0
+    return not gate_is_trained_alone and all(registry.get(Loss, term.type).NEEDS_GATE for term in spec.objective)
 
 
-def _conflicts(spec: RunSpec) -> Iterator[Flaw]:
-    """What is wrong between sections that are each right on their own."""
-    k = spec.n_experts
-    if k > 1 and spec.gate is None:
-        yield Flaw((), f"{k} experts need a gate: add a section 'gate', for example  gate: {{type: softmax}}")
-    if k > 1 and spec.slicer is None and spec.warm_start_steps > 0:
-        yield Flaw(
-            (), f"the warm start of {k} experts needs a slicer: add a section 'slicer', or set training.warm_start: 0"
-        )
-    facts = SpecFacts(n_experts=k)
-    for path, config in _component_configs(spec):
-        for key, message in config.conflicts(facts):
-            yield Flaw((*path, key), message)
-    labels = [metric.key for metric in spec.metrics]
-    for i, label in enumerate(labels):
-        if label in labels[:i]:
-            yield Flaw(("metrics", i), f"a second metric is called '{label}'; give it a 'label' of its own")
-
-
-def _component_configs(spec: RunSpec) -> Iterator[tuple[Path, Component.Config]]:
+def _component_configs(bound: dict[str, Any]) -> Iterator[tuple[Path, Component.Config]]:
     for section in SECTIONS:
-        config = getattr(spec, section)
-        if config is not None:
-            yield (section,), config
+        if isinstance(bound.get(section), Component.Config):
+            yield (section,), bound[section]
     for section in LIST_SECTIONS:
-        for i, config in enumerate(getattr(spec, section)):
-            yield (section, i), config
+        items = bound.get(section)
+        for i, config in enumerate(items if isinstance(items, list) else []):
+            if isinstance(config, Component.Config):
+                yield (section, i), config
 
 
 def json_schema(registry: Registry) -> dict[str, Any]:
@@ -280,14 +265,14 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     definitions = top["$defs"]
     schema: dict[str, Any] = definitions.pop(refs[(RunSpec, "validation")]["$ref"].rsplit("/", 1)[1])
     for section, kind in kinds.items():
-        choice = {"oneOf": [refs[(config, "validation")] for config in configs[kind]]}
+        choices = [refs[(config, "validation")] for config in configs[kind]]
+        if section in OPTIONAL_SECTIONS:
+            choices.append({"type": "null"})
         for config in configs[kind]:
             definition = definitions[refs[(config, "validation")]["$ref"].rsplit("/", 1)[1]]
             definition["required"] = sorted({"type", *definition.get("required", [])})
-        described = {
-            key: value for key, value in schema["properties"][section].items() if key in ("title", "description")
-        }
-        body = choice if section in SECTIONS else {"type": "array", "items": choice}
+        described = {key: value for key, value in schema["properties"][section].items() if key in KEPT_IN_SCHEMA}
+        body = {"oneOf": choices} if section in SECTIONS else {"type": "array", "items": {"oneOf": choices}}
         schema["properties"][section] = {**described, **body}
     schema["properties"]["base"] = {
         "type": "string",

@@ -4,7 +4,8 @@
 Mappings are merged key by key, except where `type` changes: then the whole section is replaced. Lists are replaced.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,17 @@ import yaml
 
 from moeframe.errors import InputError, Problem, SpecError
 from moeframe.registry import Registry
-from moeframe.spec import Flaw, FlawsError, RunSpec, bind
-from moeframe.spec import Path as SpecPath
+from moeframe.spec import RunSpec, bind
+from moeframe.spec_flaws import Flaw, FlawsError, shown
+from moeframe.spec_flaws import Path as SpecPath
 
-MAX_NODES = 20_000
+MAX_NODES = 10_000
 MAX_DEPTH = 40
+YAML_TAG = "tag:yaml.org,2002:"
+PLAIN_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")
+
+PlaceOf = Callable[[yaml.Mark | None], str]
+"""Names the place of a mark in a text; None for the text as a whole."""
 
 
 @dataclass
@@ -41,12 +48,18 @@ class Document:
 def load_spec(path: str | Path, registry: Registry, overrides: Sequence[str] = ()) -> RunSpec:
     """Read, merge and validate a spec file. Raises SpecError with every problem of the file."""
     document = read_document(Path(path))
+    problems: list[Problem] = []
     for override in overrides:
-        _apply_override(document, override)
+        try:
+            _apply_override(document, override)
+        except SpecError as error:
+            problems += error.problems
+    if problems:
+        raise SpecError(problems)
     try:
         return bind(document.data, registry)
     except FlawsError as error:
-        raise SpecError([_problem(document, flaw) for flaw in error.flaws]) from None
+        raise SpecError(sorted((_problem(document, flaw) for flaw in error.flaws), key=_position)) from None
 
 
 def read_document(path: Path) -> Document:
@@ -57,7 +70,7 @@ def read_document(path: Path) -> Document:
     base_name = document.data.pop("base")
     place = document.values[("base",)]
     if not isinstance(base_name, str):
-        raise SpecError([Problem(place, "base", f"base is the name of a file, not {base_name!r}")])
+        raise SpecError([Problem(place, "base", f"must be the name of a file, not {shown(base_name)}")])
     base_path = path.parent / base_name
     if not base_path.is_file():
         raise SpecError([Problem(place, "base", f"no file {base_path}; base is relative to the file that names it")])
@@ -97,35 +110,43 @@ def _read_one(path: Path) -> Document:
         raise InputError(f"{path}: this is a folder, not a spec file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file in UTF-8 (byte {error.start}); a spec is YAML text") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise InputError(f"{str(path)!r}: cannot be read: {getattr(error, 'strerror', error)}") from None
     return _parse(text, str(path))
 
 
 def _parse(text: str, source: str) -> Document:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
-        raise SpecError([Problem(place, "", f"not YAML: {error.problem or error.context}")]) from None
-    except yaml.YAMLError as error:
-        raise SpecError([Problem(source, "", f"not YAML: {' '.join(str(error).split())}")]) from None
+    def place_of(mark: yaml.Mark | None) -> str:
+        return f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
+
+    node = _compose(text, place_of)
     if not isinstance(node, yaml.MappingNode):
         found = {yaml.SequenceNode: "a list", yaml.ScalarNode: "one value"}.get(type(node), "empty")
         raise SpecError([Problem(f"{source}:1:1", "", f"a spec is a mapping of sections, this file is {found}")])
-    reader = _Reader(source)
+    reader = _Reader(place_of)
     data = reader.plain(node, ())
     if reader.problems:
         raise SpecError(reader.problems)
     return Document(data, reader.keys, reader.values)
 
 
+def _compose(text: str, place_of: PlaceOf) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        place, what = place_of(error.problem_mark or error.context_mark), error.problem or error.context
+        raise SpecError([Problem(place, "", f"not YAML: {what}")]) from None
+    except yaml.YAMLError as error:
+        raise SpecError([Problem(place_of(None), "", f"not YAML: {' '.join(str(error).split())}")]) from None
+    except RecursionError:
+        raise SpecError([Problem(place_of(None), "", f"nested deeper than the {MAX_DEPTH} levels allowed")]) from None
+
+
 class _Reader:
     """Turns YAML nodes into plain data, noting places, duplicate keys and runaway aliases."""
 
-    def __init__(self, source: str):
-        self.source = source
+    def __init__(self, place_of: PlaceOf):
+        self._place_of = place_of
         self.keys: dict[SpecPath, str] = {}
         self.values: dict[SpecPath, str] = {}
         self.problems: list[Problem] = []
@@ -140,25 +161,36 @@ class _Reader:
                 [Problem(self._place(node), "", f"{what}; remove aliases (*name) that repeat or contain themselves")]
             )
         self.values[path] = self._place(node)
+        tag = node.tag.removeprefix(YAML_TAG)
+        if tag not in PLAIN_TAGS:
+            self._report(node, path, f"the tag {node.tag} is not supported; write a plain value, list or mapping")
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.plain(item, (*path, i)) for i, item in enumerate(node.value)]
+        if tag == "timestamp":
+            return node.value  # what looks like a date is a word here
         try:
-            return self._constructor.construct_object(node)
-        except (yaml.YAMLError, ValueError) as error:
-            problem = getattr(error, "problem", None) or str(error)
-            self._report(node, path, f"not a plain value: {problem}")
+            value = self._constructor.construct_object(node)
+        except (yaml.YAMLError, ValueError, KeyError) as error:
+            self._report(node, path, f"not a plain value: {getattr(error, 'problem', None) or error}")
             return None
+        if isinstance(value, int) and abs(value) >= 2**63:
+            self._report(node, path, "this integer is beyond 64 bits")
+            return None
+        return value
 
     def _mapping(self, node: yaml.MappingNode, path: SpecPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = key_node.value
-            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != "tag:yaml.org,2002:str":
-                self._report(
-                    key_node, path, f"keys are words, not {key!r}; merge keys (<<) are not supported, use 'base'"
-                )
+            if key_node.tag == f"{YAML_TAG}merge":
+                self._report(key_node, path, "merge keys (<<) are not supported; write the keys out, or use 'base'")
+                continue
+            if not isinstance(key_node, yaml.ScalarNode) or key_node.tag != f"{YAML_TAG}str":
+                found = repr(key) if isinstance(key, str) else "a list or a mapping"
+                self._report(key_node, path, f"a key is a word, not {found}")
                 continue
             here = (*path, key)
             if key in result:
@@ -171,7 +203,7 @@ class _Reader:
         return result
 
     def _place(self, node: yaml.Node) -> str:
-        return f"{self.source}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+        return self._place_of(node.start_mark)
 
     def _report(self, node: yaml.Node, path: SpecPath, message: str) -> None:
         self.problems.append(Problem(self._place(node), dotted(path), message))
@@ -192,10 +224,12 @@ def dotted(path: SpecPath) -> str:
 def _apply_override(document: Document, override: str) -> None:
     name, separator, text = override.partition("=")
     place = f"--set {override}"
-    if not separator or not name:
+    parts = [part.strip() for part in name.split(".")]
+    if not separator or not all(parts):
         raise SpecError([Problem(place, "", "write it as path=value, for example --set training.steps=500")])
+    if parts[0] == "base":
+        raise SpecError([Problem(place, "base", "can only be written in the spec file")])
     value = _parse_value(text, place)
-    parts = name.split(".")
     container: Any = document.data
     path: SpecPath = ()
     for part in parts[:-1]:
@@ -203,43 +237,49 @@ def _apply_override(document: Document, override: str) -> None:
         path = (*path, key)
         if isinstance(container, dict) and container.get(key) is None:
             container[key] = {}
+            _move(document, path, place)
         container = container[key]
     key = _key(container, parts[-1], path, place)
     if key == "type" and isinstance(container, dict) and container.get("type") != value:
         container.clear()
     container[key] = value
-    here = (*path, key)
+    _move(document, (*path, key), place)
+
+
+def _move(document: Document, path: SpecPath, place: str) -> None:
+    """What stands at `path` was written at `place`."""
     for places in (document.keys, document.values):
-        for stale in [known for known in places if known[: len(here)] == here]:
+        for stale in [known for known in places if known[: len(path)] == path]:
             del places[stale]
-        places[here] = place
+        places[path] = place
 
 
 def _key(container: Any, part: str, path: SpecPath, place: str) -> str | int:
     if isinstance(container, dict):
         return part
     if isinstance(container, list):
-        if part.isdigit() and int(part) < len(container):
+        if part in map(str, range(len(container))):
             return int(part)
-        last = len(container) - 1
-        raise SpecError([Problem(place, dotted(path), f"'{part}' is no item of this list; items are 0 .. {last}")])
-    raise SpecError([Problem(place, dotted(path), f"is the value {container!r}, it has no key '{part}'")])
+        items = f"its items are 0 .. {len(container) - 1}" if container else "it is empty"
+        raise SpecError([Problem(place, dotted(path), f"'{part}' is no item of this list; {items}")])
+    raise SpecError([Problem(place, dotted(path), f"is the value {shown(container)}, it has no key '{part}'")])
 
 
 def _parse_value(text: str, place: str) -> Any:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise SpecError(
-            [Problem(place, "", f"the value is not YAML: {getattr(error, 'problem', None) or error}")]
-        ) from None
+    node = _compose(text, lambda _: place)
     if node is None:
         return None
-    reader = _Reader(place)
+    reader = _Reader(lambda _: place)
     value = reader.plain(node, ())
     if reader.problems:
         raise SpecError(reader.problems)
     return value
+
+
+def _position(problem: Problem) -> tuple[str, int, int]:
+    """Order of the problems in a report: by file, then from top to bottom."""
+    written = re.fullmatch(r"(.*):(\d+):(\d+)", problem.place, re.DOTALL)
+    return (written[1], int(written[2]), int(written[3])) if written else (problem.place, 0, 0)
 
 
 def _problem(document: Document, flaw: Flaw) -> Problem:

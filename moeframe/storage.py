@@ -36,6 +36,6 @@ def explaining(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder with --out; "
-            "what was saved before is untouched, the same command resumes from it"
+            f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder "
+            "with --out; what was saved before is untouched, the same command resumes from it"
         ) from None

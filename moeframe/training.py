@@ -5,9 +5,9 @@ gate together. Every draw of step s is addressed by s, so training can be cut an
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +19,12 @@ from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixel
 from moeframe.errors import CheckpointError, NonFiniteError
 from moeframe.interfaces.denoiser import Denoised
 from moeframe.interfaces.loss import Loss, TrainingStep
-from moeframe.likelihood import Bound, continuous_bound
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories, batch_indices
-from moeframe.routing import profile_routing
 
 Phase = Literal["warm_start", "joint"]
+_Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
+_Average: TypeAlias = Callable[[_Tensors, _Tensors, Tensor | int], None]
 
 
 @dataclass(frozen=True)
@@ -50,20 +50,6 @@ class StepLog:
     learning_rate: float
     usage: list[float]
     """Mean gate weight of each expert over the batch."""
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The averaged model on held-out images during training."""
-
-    step: int
-    bits_per_dim: float
-    standard_error: float
-    n: int
-    log_snr: list[float]
-    gate_weights: list[list[float]]
-    router_accuracy: list[float]
-    router_accuracy_by_slice: list[list[float]]
 
 
 class Trainer:
@@ -107,13 +93,13 @@ class Trainer:
     def _warm_start_step(self) -> StepLog:
         learning_rate = self._begin_step()
         losses = [loss for loss in self.assembly.losses if not loss.NEEDS_GATE]
-        logs = []
-        norms = []
+        logs, norms, errors = [], [], []
         for k, expert in enumerate(self._alone):
             members = self.assembly.slices.members[k] if self.assembly.slices.n_slices > 1 else None
             facts = self._forward(expert, members, f"warm_start/{k}")
             _, terms = self._backward(losses, facts, [k])
             norms.append(self._clip(self.model.experts[k]))
+            errors.append(_expert_errors(facts, 1)[0])
             logs.append(terms)
         self._finish_step()
         mean = {name: _mean_term([terms[name] for terms in logs]) for name in logs[0]}
@@ -122,7 +108,7 @@ class Trainer:
             phase="warm_start",
             objective=sum(term.value * term.weight for term in mean.values()),
             terms=mean,
-            experts=[next(iter(terms.values())).value for terms in logs],
+            experts=errors,
             gradient_norm=max(norms),
             learning_rate=learning_rate,
             usage=[1 / len(logs)] * len(logs),
@@ -199,10 +185,11 @@ class Trainer:
         return float(objective.detach()), terms
 
     def _clip(self, part: nn.Module) -> float:
-        norm = float(nn.utils.clip_grad_norm_(part.parameters(), self.config.gradient_clip))
-        if not math.isfinite(norm):
-            raise self._non_finite(f"the gradient's norm is {norm}", self._culprit_by_gradient())
-        return norm
+        norm = nn.utils.get_total_norm(p.grad for p in part.parameters() if p.grad is not None)
+        if not bool(torch.isfinite(norm)):  # before clipping, which would spread it to every part
+            raise self._non_finite(f"the gradient's norm is {float(norm)}", self._culprit_by_gradient())
+        nn.utils.clip_grads_with_norm_(part.parameters(), self.config.gradient_clip, norm)
+        return float(norm)
 
     def _finish_step(self) -> None:
         self.optimizer.step()
@@ -225,38 +212,6 @@ class Trainer:
             if any(p.grad is not None and not bool(torch.isfinite(p.grad).all()) for p in part.parameters())
         ]
         return ", ".join(guilty) or "the sum over all parts"
-
-    # --- watching -----------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def held_out(self) -> HeldOut:
-        """The bound and the routing of the averaged model on the first test images, with the same noise each time."""
-        a = self.assembly
-        model = self.averaged.eval()
-        n = min(self.config.held_out_images, len(a.test))
-        times = a.streams.low_discrepancy(n, "held_out/times")
-        parts = []
-        for start in range(0, n, a.spec.evaluation.batch_size):
-            stop = min(n, start + a.spec.evaluation.batch_size)
-            levels = a.test.images(torch.arange(start, stop)).to(a.device)
-            items = Trajectories.numbered(a.streams, start, stop)
-            parts.append(continuous_bound(model, a.schedule, a.image, levels, times[start:stop].to(a.device), items))
-        total = Bound.concatenate(parts).total
-        shown = torch.arange(min(n, a.spec.evaluation.batch_size))
-        items = Trajectories(a.streams, shown)
-        routing = profile_routing(
-            model, a.schedule, a.image, a.test.images(shown), a.slices.test[shown], items, n_levels=11
-        )
-        return HeldOut(
-            step=self.step,
-            bits_per_dim=float(total.mean()),
-            standard_error=float(total.std() / math.sqrt(n)) if n > 1 else math.nan,
-            n=n,
-            log_snr=routing.log_snr,
-            gate_weights=routing.mean_weights.tolist(),
-            router_accuracy=routing.accuracy.tolist(),
-            router_accuracy_by_slice=routing.accuracy_by_slice.tolist(),
-        )
 
     # --- saving and resuming ------------------------------------------------------------------------------------------
 
@@ -290,9 +245,8 @@ class Trainer:
         self.step = snapshot.step
 
 
-def load_weights(model: nn.Module, tensors: "dict[str, Tensor] | object") -> None:
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Load named tensors strictly. Raises CheckpointError listing what does not fit."""
-    assert isinstance(tensors, dict)
     own = model.state_dict()
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     shapes = sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
@@ -302,14 +256,17 @@ def load_weights(model: nn.Module, tensors: "dict[str, Tensor] | object") -> Non
             for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
             if names
         ]
-        raise CheckpointError(f"the checkpoint is of another model; tensors {'; '.join(found)}")
+        raise CheckpointError(
+            f"the checkpoint is of another model; tensors {'; '.join(found)}; "
+            "start over with --fresh, or use the spec that it was trained with"
+        )
     model.load_state_dict(tensors)
 
 
-def _ema_update(decay: float):  # type: ignore[no-untyped-def]
+def _ema_update(decay: float) -> _Average:
     """Exponential average whose decay rises to its value, so that early weights are forgotten in short runs."""
 
-    def update(averaged: list[Tensor], current: list[Tensor], n_averaged: Tensor | int) -> None:
+    def update(averaged: _Tensors, current: _Tensors, n_averaged: Tensor | int) -> None:
         n = int(n_averaged)
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
 

@@ -35,4 +35,6 @@ class Denoised:
 class Denoiser(Protocol):
     """A function of noisy images and their log-SNR; `trajectories` only addresses random draws."""
 
-    def __call__(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Denoised: ...
+    def __call__(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Denoised:
+        """The prediction for each item."""
+        ...

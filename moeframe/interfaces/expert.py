@@ -17,7 +17,7 @@ class Expert(nn.Module, Component):
     KIND: ClassVar[str] = "experts"
 
     class Config(Component.Config):
-        copies: int = Field(default=1, ge=1, description="how many experts of this kind the mixture holds")
+        copies: int = Field(default=1, ge=1, le=1024, description="how many experts of this kind the mixture holds")
 
     config: Config
 

@@ -24,7 +24,7 @@ class Slicer(Component):
         self.n_slices = n_slices
         self.streams = streams
 
-    def fit(self, train: Examples) -> None:  # noqa: B027  (a slicer without thresholds has nothing to fit)
+    def fit(self, train: Examples) -> None:
         """Learn thresholds from the training split."""
 
     @abstractmethod

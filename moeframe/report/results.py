@@ -180,6 +180,14 @@ def require_finite(value: object, place: str) -> None:
             require_finite(inner, f"{place}[{i}]")
 
 
+def read_metrics(path: Path) -> SeedMetrics:
+    """The parsed metrics.json of one seed. Raises RunFolderError when it is damaged."""
+    metrics = read_json(path)
+    if not isinstance(metrics, dict) or not all(isinstance(entry, dict) for entry in metrics.values()):
+        raise RunFolderError(f"{path} does not hold a mapping of measurements; delete it and run again")
+    return metrics
+
+
 def write_results(path: Path, results: Results) -> None:
     """Write results.json atomically. Raises NonFiniteError for a NaN in `how`, StorageError when it cannot write."""
     content = results.model_dump(mode="python")

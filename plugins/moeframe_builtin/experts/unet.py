@@ -25,7 +25,7 @@ Maps: TypeAlias = Float[Tensor, "batch _ _ _"]
 
 
 class UNetExpert(Expert):
-    """UNet with residual blocks, noise-level modulation and optional attention; predicts noise, velocity, image or EDM's F."""
+    """UNet with noise-level modulation and optional attention; predicts noise, velocity, image or EDM's F."""
 
     class Config(Expert.Config):
         type: Literal["unet"] = "unet"

@@ -68,10 +68,12 @@ class FrechetMetric(Metric):
             how={
                 "feature_space": "EfficientNet-Lite0 (ImageNet), global mean of the last 1280 maps",
                 "weights_sha256": digest,
-                "preprocessing": f"grey repeated to RGB; bilinear antialiased resize to {self.config.input_size} px; ImageNet mean and sd",
+                "preprocessing": "grey repeated to RGB; bilinear antialiased resize to "
+                f"{self.config.input_size} px; ImageNet mean and sd",
                 "samples": n,
                 "against": f"the first {n} test images",
-                "real_against_real": f"{floor_n} training images against the first {floor_n} test images: the floor at this N",
+                "real_against_real": f"{floor_n} training images against the first {floor_n} test images: "
+                "the floor at this N",
                 "sampler": f"{evaluation.sampler.name()}, {evaluation.sampler.config.steps} steps",
                 "distance": "torch-fidelity, on our features",
                 "caution": "not an FID; biased upward at small N, compare only at equal N and with the floor",

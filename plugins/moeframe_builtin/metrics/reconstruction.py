@@ -71,7 +71,8 @@ class PsnrMetric(Metric):
                 values.append(float(peak_signal_noise_ratio(original, image, data_range=peak)))
         if len(values) < 2:
             raise UnavailableError(
-                f"{exact} of {len(pairs.images)} reconstructions are exact, so their PSNR is infinite; set a lower log_snr"
+                f"{exact} of {len(pairs.images)} reconstructions are exact, so their PSNR is infinite; "
+                "set a lower log_snr"
             )
         how = {"library": "skimage.metrics.peak_signal_noise_ratio", "data_range": peak, "exact_left_out": exact}
         return _measurement(values, "dB", evaluation, self.config, how)
@@ -113,7 +114,8 @@ class SsimMetric(Metric):
         ]
         how = {
             "library": "skimage.metrics.structural_similarity",
-            "window": f"Gaussian, sigma 1.5, {self.WINDOW} pixels; border of {border_window // 2} pixels left out of the mean",
+            "window": f"Gaussian, sigma 1.5, {self.WINDOW} pixels; "
+            f"a border of {border_window // 2} pixels is left out of the mean",
             "data_range": peak,
         }
         if side < self.WINDOW:

@@ -23,7 +23,9 @@ class CosineSchedule(NoiseSchedule):
     def log_snr(self, times: Times) -> LogSnr:
         """λ(t), exact at both ends of the range."""
         start, end = self._angle(self.config.log_snr_max), self._angle(self.config.log_snr_min)
-        return -2 * torch.log(torch.tan(start + (end - start) * times)) + self.config.shift
+        # float64: in float32 an angle this near to π/2 loses λ, and can pass π/2
+        angle = start + (end - start) * times.double()
+        return (-2 * torch.log(torch.tan(angle)) + self.config.shift).to(times.dtype)
 
     def _angle(self, log_snr: float) -> float:
         return math.atan(math.exp((self.config.shift - log_snr) / 2))

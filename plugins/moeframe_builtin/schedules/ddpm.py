@@ -37,7 +37,8 @@ class DdpmSchedule(NoiseSchedule):
 
     def log_snr(self, times: Times) -> LogSnr:
         """Piecewise linear λ(t) through the discrete steps."""
-        position = times.clamp(0, 1) * (self.config.train_steps - 1)
-        lower = position.detach().floor().clamp(max=self.config.train_steps - 2).long()
+        position = times * (self.config.train_steps - 1)
+        # only the index is clamped: the gradient of a clamped time, and so the rate, would be zero at t = 0 and 1
+        lower = position.detach().floor().clamp(0, self.config.train_steps - 2).long()
         table = self._table.to(times)
         return table[lower] + (position - lower) * (table[lower + 1] - table[lower])

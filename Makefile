@@ -1,0 +1,36 @@
+# Each target sets up .venv by itself the first time.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check lint bench figures clean
+
+demo: .venv/installed  ## the main job on the embedded default: runs/digits/report.html
+	$(BIN)/moeframe run specs/digits.yaml
+
+test: .venv/installed  ## all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: lint  ## what to run before a commit
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" -q
+
+lint: .venv/installed  ## format, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/installed  ## speed, side by side in one run: results/engine/speed.json
+	$(BIN)/python benchmarks/speed.py
+
+figures: .venv/installed  ## exactness and resume figures: results/engine/
+	$(BIN)/python benchmarks/exactness.py
+	$(BIN)/python benchmarks/resume.py
+
+.venv/installed: pyproject.toml examples/moeframe-myslicer/pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e examples/moeframe-myslicer
+	touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

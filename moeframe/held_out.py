@@ -1,0 +1,66 @@
+"""The averaged model on held-out images while it trains: the bound, and what the gate does."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from moeframe.assembly import Assembly
+from moeframe.likelihood import Bound, continuous_bound
+from moeframe.mixture import MergedDenoiser
+from moeframe.randomness import Trajectories
+from moeframe.routing import profile_routing
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The averaged model on held-out images during training."""
+
+    step: int
+    bits_per_dim: float
+    standard_error: float
+    n: int
+    log_snr: list[float]
+    gate_weights: list[list[float]]
+    router_accuracy: list[float]
+    router_accuracy_by_slice: list[list[float | None]]
+    """None for a slice without images among them."""
+
+
+@torch.no_grad()
+def measure_held_out(assembly: Assembly, model: MergedDenoiser, step: int) -> HeldOut:
+    """The first test images, with the same times and noise each time, so that the curve moves with the model alone."""
+    a = assembly
+    model = model.eval()
+    n = min(a.spec.training.held_out_images, len(a.test))
+    batch_size = a.spec.evaluation.batch_size
+    times = a.streams.low_discrepancy(n, "held_out/times")
+    parts = []
+    for start in range(0, n, batch_size):
+        stop = min(n, start + batch_size)
+        levels = a.test.images(torch.arange(start, stop)).to(a.device)
+        items = Trajectories.numbered(a.streams, start, stop)
+        parts.append(continuous_bound(model, a.schedule, a.image, levels, times[start:stop].to(a.device), items))
+    total = Bound.concatenate(parts).total
+    shown = torch.arange(min(n, batch_size))
+    routing = profile_routing(
+        model,
+        a.schedule,
+        a.image,
+        a.test.images(shown),
+        a.slices.test[shown],
+        Trajectories(a.streams, shown),
+        n_levels=11,
+    )
+    return HeldOut(
+        step=step,
+        bits_per_dim=float(total.mean()),
+        standard_error=float(total.std() / math.sqrt(n)) if n > 1 else 0.0,
+        n=n,
+        log_snr=routing.log_snr,
+        gate_weights=routing.mean_weights.tolist(),
+        router_accuracy=routing.accuracy.tolist(),
+        router_accuracy_by_slice=[
+            [None if math.isnan(hit) else hit for hit in row] for row in routing.accuracy_by_slice.tolist()
+        ],
+    )

@@ -1,0 +1,65 @@
+"""Rules that the contracts of several kinds share."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from moeframe.interfaces.component import Component
+from moeframe.randomness import Streams
+
+STREAMS = Streams(0)
+M = TypeVar("M", bound=nn.Module)
+
+
+def expect(holds: bool, component: type[Component], rule: str) -> None:
+    """Raise AssertionError when a rule does not hold."""
+    if not holds:
+        raise AssertionError(f"{component.__name__} ('{component.name()}', {component.KIND}) breaks the rule: {rule}")
+
+
+def checked_config(component: type[Component], config: Any) -> Any:
+    """The config, or the default one, after the rules for configs."""
+    if config is None:
+        try:
+            config = component.Config.model_validate({"type": component.name()})
+        except ValidationError as error:
+            raise AssertionError(
+                f"{component.__name__} has settings without default; pass a config:\n{error}"
+            ) from None
+    expect(bool(component.summary()), component, "it has a docstring, whose first line is its summary")
+    settings = config.model_dump(mode="json")
+    expect(type(config).model_validate(settings) == config, component, "its config survives JSON")
+    rules = type(config).model_config
+    expect(rules.get("extra") == "forbid" and bool(rules.get("frozen")), component, "its config is strict and frozen")
+    return config
+
+
+def stirred(build: Callable[[], M], seed: int = 0) -> M:
+    """A new module, every parameter moved a little: a gate or network that starts at zero would pass anything."""
+    streams = Streams(seed)
+    with torch.no_grad(), streams.governing_torch("weights"):
+        module = build()
+        for name, parameter in module.named_parameters():
+            parameter.add_(streams.normal(parameter.shape, "stir", name).to(parameter), alpha=0.2)
+    return module
+
+
+def close(first: Tensor, second: Tensor) -> bool:
+    """Equal up to float32 rounding in another order of summation."""
+    return first.shape == second.shape and torch.allclose(first, second, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def expect_each_item_on_its_own(component: type[Component], compute: Callable[[Tensor], Tensor], n: int) -> None:
+    """Each result of `compute(items)` is a function of the item and the seed, not of the batch or torch's own seed."""
+    whole = compute(torch.arange(n))
+    order = STREAMS.permutation(n, "order")
+    expect(close(compute(order), whole[order]), component, "the order of the batch does not matter")
+    alone = torch.cat([compute(torch.tensor([i])) for i in range(n)])
+    expect(close(alone, whole), component, "an item does not depend on the others in its batch")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(STREAMS.permutation(1000, "other global seed")[0]))
+        expect(torch.equal(compute(torch.arange(n)), whole), component, "the same seed gives the same result")

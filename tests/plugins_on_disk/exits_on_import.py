@@ -1,0 +1,5 @@
+"""A script that was announced as a plugin."""
+
+import sys
+
+sys.exit(3)

@@ -1,0 +1,8 @@
+"""Fails when it is asked."""
+
+from moeframe import hookimpl
+
+
+@hookimpl
+def moeframe_gates():
+    return [{}["gate"]]

@@ -1,0 +1,3 @@
+"""Needs something that is not there."""
+
+raise RuntimeError("libfoo is missing\n  install it")

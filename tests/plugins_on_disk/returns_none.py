@@ -1,0 +1,8 @@
+"""Forgot to return."""
+
+from moeframe import hookimpl
+
+
+@hookimpl
+def moeframe_gates():
+    pass

@@ -1,0 +1,8 @@
+"""Not a list."""
+
+from moeframe import hookimpl
+
+
+@hookimpl
+def moeframe_gates():
+    return ()

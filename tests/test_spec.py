@@ -1,0 +1,207 @@
+"""RunSpec: what identifies a run, what a broken plugin does to it, and the JSON Schema for editors."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from moeframe.errors import SpecError
+from moeframe.plugins import KINDS, installed_entry_points
+from moeframe.registry import Registry
+from moeframe.spec import LIST_SECTIONS, SECTIONS, RunSpec, bind, json_schema
+from moeframe.spec_file import load_spec
+from moeframe.spec_flaws import FlawsError
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "specs/digits.yaml"
+
+
+@pytest.fixture
+def tiny(tiny_spec):
+    return yaml.safe_load(tiny_spec.read_text())
+
+
+# --- what identifies a run --------------------------------------------------------------------------------------------
+
+
+def test_the_resolved_spec_is_the_same_spec(registry):
+    spec = load_spec(DIGITS, registry)
+    again = bind(yaml.safe_load(yaml.safe_dump(spec.dump())), registry)
+    assert again == spec
+    assert again.hash() == spec.hash()
+
+
+def test_writing_a_default_out_does_not_change_the_hash(tiny, registry):
+    longer = {**tiny, "seeds": [0], "training": {**tiny["training"], "weight_decay": 0.01}}
+    assert bind(longer, registry).hash() == bind(tiny, registry).hash()
+
+
+def test_the_device_does_not_change_the_hash(tiny, registry):
+    assert bind({**tiny, "device": "cuda:1"}, registry).hash() == bind(tiny, registry).hash()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"name": "other"},
+        {"seeds": [1]},
+        {"gate": {"type": "softmax", "width": 5}},
+        {"metrics": []},
+        {"evaluation": {"batch_size": 5}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_everything_else_changes_the_hash(tiny, registry, change):
+    assert bind({**tiny, **change}, registry).hash() != bind(tiny, registry).hash()
+
+
+def test_copies_count_as_experts(tiny, registry):
+    experts = [{"type": "unet", "copies": 3}, {"type": "unet", "channels": 8}]
+    spec = bind({**tiny, "experts": experts}, registry)
+    assert spec.n_experts == len(spec.expert_configs) == 4
+    assert [config.channels for config in spec.expert_configs] == [32, 32, 32, 8]
+
+
+def test_the_warm_start_is_a_share_of_the_steps(tiny, registry):
+    training = {"steps": 10, "warm_start": 0.25}
+    assert bind({**tiny, "slicer": {"type": "class_group"}, "training": training}, registry).warm_start_steps == 2
+
+
+def test_a_spec_cannot_be_changed(tiny, registry):
+    spec = bind(tiny, registry)
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.name = "other"
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.gate.width = 3
+
+
+def test_a_single_expert_needs_neither_gate_nor_slicer(tiny, registry):
+    spec = bind({**tiny, "experts": [{"type": "unet"}], "gate": None, "training": {"warm_start": 0.5}}, registry)
+    assert spec.gate is None
+    assert spec.slicer is None
+
+
+def test_every_kind_has_a_section():
+    assert sorted([*SECTIONS.values(), *LIST_SECTIONS.values()]) == sorted(KINDS)
+    assert {*SECTIONS, *LIST_SECTIONS} < set(RunSpec.model_fields)
+
+
+# --- broken and conflicting plugins -----------------------------------------------------------------------------------
+
+
+def test_a_broken_plugin_does_not_touch_a_spec_that_does_not_need_it(tiny, registry, on_disk):
+    crowded = Registry.installed([on_disk("raises_on_import"), *installed_entry_points(), on_disk("exits_on_import")])
+    assert len(crowded.broken) == 2
+    assert bind(tiny, crowded) == bind(tiny, registry)
+
+
+def test_a_spec_that_names_a_broken_plugins_component_fails_with_distribution_and_cause(tiny_spec, on_disk):
+    registry = Registry.installed([*installed_entry_points(), on_disk("raises_on_import")])
+    with pytest.raises(SpecError) as caught:
+        load_spec(tiny_spec, registry, ["gate.type=mine"])
+    assert str(caught.value) == (
+        "--set gate.type=mine: gate.type: unknown gate 'mine'; installed: random, softmax, top_k, uniform; "
+        "a plugin that may supply it is broken: dist-raises_on_import 1.2 (entry point 'raises_on_import'): "
+        "RuntimeError: libfoo is missing install it"
+    )
+
+
+def test_a_spec_that_names_a_component_of_two_plugins_fails_naming_both(tiny_spec, on_disk):
+    registry = Registry.installed([*installed_entry_points(), on_disk("good_gate"), on_disk("claims_even")])
+    with pytest.raises(SpecError) as caught:
+        load_spec(tiny_spec, registry, ["gate.type=even"])
+    assert str(caught.value) == (
+        "--set gate.type=even: gate.type: gate 'even' is supplied by dist-claims_even 1.2 and by dist-good_gate 1.2; "
+        "uninstall one of them"
+    )
+
+
+def test_a_strangers_component_is_checked_as_strictly_as_ours(tiny, on_disk):
+    registry = Registry.installed([*installed_entry_points(), on_disk("good_gate")])
+    assert bind({**tiny, "gate": {"type": "even"}}, registry).gate.type == "even"
+    with pytest.raises(FlawsError) as caught:
+        bind({**tiny, "gate": {"type": "even", "width": 3}}, registry)
+    assert [flaw.message for flaw in caught.value.flaws] == ["unknown key 'width'; known keys: type"]
+
+
+def test_without_any_gate_installed_the_error_says_so(tiny, on_disk):
+    with pytest.raises(FlawsError) as caught:
+        bind(tiny, Registry.installed([on_disk("good_slicer")]))
+    messages = {flaw.path: flaw.message for flaw in caught.value.flaws}
+    assert messages["gate", "type"] == "unknown gate 'softmax'; no gate is installed"
+    assert len(messages) == 8
+
+
+# --- JSON Schema ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def schema(registry):
+    return json_schema(registry)
+
+
+@pytest.fixture(scope="module")
+def complaints(schema):
+    """The messages of a draft-7 validator about some data."""
+    validator = jsonschema.Draft7Validator(schema)
+    return lambda data: [error.message for error in validator.iter_errors(data)]
+
+
+def test_the_schema_is_draft_7_and_nothing_later(schema):
+    jsonschema.Draft7Validator.check_schema(schema)
+    assert schema["$schema"] == "http://json-schema.org/draft-07/schema#"
+    text = json.dumps(schema)
+    assert not [word for word in ("prefixItems", "$defs", "unevaluated", "dependentRequired") if word in text]
+
+
+def test_the_schema_lists_every_installed_component(schema, registry):
+    for section, kind in {**SECTIONS, **LIST_SECTIONS}.items():
+        place = schema["properties"][section]
+        choices = (place if section in SECTIONS else place["items"])["oneOf"]
+        names = [
+            schema["definitions"][choice["$ref"].removeprefix("#/definitions/")]["properties"]["type"]["const"]
+            for choice in choices
+            if "$ref" in choice
+        ]
+        assert names == registry.names(kind)
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("specs/**/*.yaml"), *ROOT.glob("examples/**/parity.yaml")], ids=str)
+def test_the_schema_accepts_what_we_ship(complaints, path):
+    assert complaints(yaml.safe_load(path.read_text())) == []
+
+
+def test_the_schema_accepts_every_resolved_spec(complaints, tiny, registry):
+    alone = {**tiny, "experts": [{"type": "unet"}], "gate": None}
+    for data in (tiny, alone):
+        assert complaints(bind(data, registry).dump()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gaet": {"type": "softmax"}},
+        {"gate": {"type": "softmax", "droput": 0.1}},
+        {"gate": {"type": "sofmax"}},
+        {"gate": {"k": 1}},
+        {"dataset": None},
+        {"experts": {"type": "unet"}},
+        {"experts": []},
+        {"training": {"steps": -1}},
+        {"seeds": [-1]},
+        {"name": "../tiny"},
+    ],
+    ids=str,
+)
+def test_the_schema_refuses_what_validation_refuses(complaints, tiny, registry, change):
+    assert complaints({**tiny, **change})
+    with pytest.raises(FlawsError):
+        bind({**tiny, **change}, registry)
+
+
+def test_the_schema_asks_for_sections_unless_there_is_a_base(complaints):
+    assert complaints({"name": "x"})
+    assert complaints({"name": "x", "base": "digits.yaml"}) == []
