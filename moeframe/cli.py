@@ -131,9 +131,10 @@ def schema() -> None:
 )
 def sample(run_folder: Path, count: int, seed: int, run_seed: int | None, device: str | None, out: Path) -> None:
     """Draw new images from the trained run in RUN."""
-    from moeframe.report.grids import write_images
+    from moeframe.report.grids import require_image_path, write_images
     from moeframe.runs import load
 
+    require_image_path(out)
     loaded = load(run_folder, run_seed, device=device)
     write_images(out, loaded.sample(count, seed), loaded.assembly.image.levels)
     click.echo(f"{count} images in {out}")

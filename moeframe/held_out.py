@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from moeframe.assembly import Assembly
-from moeframe.likelihood import Bound, continuous_bound
+from moeframe.likelihood import Bound, continuous_bound, standard_error
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.routing import profile_routing
@@ -41,7 +41,7 @@ def measure_held_out(assembly: Assembly, model: MergedDenoiser, step: int) -> He
         levels = a.test.images(torch.arange(start, stop)).to(a.device)
         items = Trajectories.numbered(a.streams, start, stop)
         parts.append(continuous_bound(model, a.schedule, a.image, levels, times[start:stop].to(a.device), items))
-    total = Bound.concatenate(parts).total
+    bound = Bound.concatenate(parts)
     shown = torch.arange(min(n, batch_size))
     routing = profile_routing(
         model,
@@ -54,8 +54,8 @@ def measure_held_out(assembly: Assembly, model: MergedDenoiser, step: int) -> He
     )
     return HeldOut(
         step=step,
-        bits_per_dim=float(total.mean()),
-        standard_error=float(total.std() / math.sqrt(n)) if n > 1 else 0.0,
+        bits_per_dim=float(bound.total.mean()),
+        standard_error=standard_error([bound]) if n > 1 else 0.0,
         n=n,
         log_snr=routing.log_snr,
         gate_weights=routing.mean_weights.tolist(),

@@ -82,22 +82,23 @@ def continuous_bound(
     times: Times,
     items: Trajectories,
 ) -> Bound:
-    """One unbiased draw of the bound for each image, at its own time.
+    """One unbiased draw of the bound for each image, at its own log-SNR λ = λmax - (λmax - λmin) t.
 
-    `levels` and `times` lie on the model's device; draws are addressed by `items`, so that two models see the same
-    noise. The draw at time t stands for the whole integral: ½ ‖ε - ε̂‖² · (-dλ/dt).
+    The schedule gives the range alone, so that models with different schedules over one range are measured at the same
+    noise levels. The draw stands for the whole integral: ½ ‖ε - ε̂‖² · (λmax - λmin). `levels` and `times` lie on the
+    model's device; noise is addressed by `items`, so that two models see the same.
     """
     x = to_pixels(levels, image.levels)
     n_dims = image.n_dims
 
-    log_snr = schedule.log_snr(times)
+    low, high = schedule.log_snr_min, schedule.log_snr_max
+    log_snr = high - (high - low) * times
     noise = items.normal(image.tensor_shape, "bound/noise").to(x)
     z = add_noise(x, noise, log_snr)
     predicted = denoiser(z, log_snr, items).velocity
-    diffusion = schedule.rate(times) * diffusion_nats(velocity_of(x, noise, log_snr), predicted, log_snr)
+    diffusion = (high - low) * diffusion_nats(velocity_of(x, noise, log_snr), predicted, log_snr)
 
-    cleanest = torch.full_like(times, schedule.log_snr_max)
-    noisiest = torch.full_like(times, schedule.log_snr_min)
+    cleanest, noisiest = torch.full_like(times, high), torch.full_like(times, low)
     z_cleanest = add_noise(x, items.normal(image.tensor_shape, "bound/reconstruction").to(x), cleanest)
     reconstruction = reconstruction_nats(levels, z_cleanest, cleanest, image.levels)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moeframe.errors import DataError, InputError
+from moeframe.errors import InputError
 from moeframe.shapes import Levels
 from moeframe.storage import write_file
 
@@ -18,7 +18,7 @@ GAP_GREY = 225
 def write_grid(path: Path, images: Levels, n_levels: int, columns: int, scale: int) -> None:
     """Write images row by row, each pixel as a `scale` x `scale` square; level 0 is black and n_levels - 1 is white.
 
-    Raises DataError unless the images have 1 (grey) or 3 (RGB) channels, StorageError when it cannot write.
+    Three channels are RGB; of any other number each channel is drawn in grey, side by side. Raises StorageError.
     """
     from PIL import Image
 
@@ -27,7 +27,8 @@ def write_grid(path: Path, images: Levels, n_levels: int, columns: int, scale: i
     assert columns > 0
     assert scale > 0
     if channels not in (1, 3):
-        raise DataError(f"images of {channels} channels cannot be drawn; 1 (grey) or 3 (RGB) can")
+        images = images.permute(0, 2, 1, 3).reshape(n, 1, height, channels * width)
+        channels, width = 1, channels * width
     grey = np.rint(images.cpu().numpy() * (255 / (n_levels - 1))).astype(np.uint8)
     tiles = grey.transpose(0, 2, 3, 1).repeat(scale, axis=1).repeat(scale, axis=2)
 
@@ -43,16 +44,21 @@ def write_grid(path: Path, images: Levels, n_levels: int, columns: int, scale: i
     write_file(path, buffer.getvalue())
 
 
+def require_image_path(path: Path) -> None:
+    """Raises InputError for a path that `write_images` would refuse; ask before the images are made."""
+    if path.suffix not in (".png", ".npz"):
+        raise InputError(f"{path}: ends in '{path.suffix}'; name a .png or an .npz file")
+
+
 def write_images(path: Path, images: Levels, n_levels: int) -> None:
     """Write images as a PNG grid, or as integer levels (n, channels, height, width) where the path ends in .npz.
 
     Raises InputError for another ending, StorageError when it cannot write.
     """
+    require_image_path(path)
     if path.suffix == ".png":
         write_grid(path, images, n_levels, columns=min(16, len(images)), scale=max(1, 64 // images.shape[-1]))
-    elif path.suffix == ".npz":
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, images=images.cpu().numpy(), levels=n_levels)
-        write_file(path, buffer.getvalue())
-    else:
-        raise InputError(f"{path}: ends in '{path.suffix}'; name a .png or an .npz file")
+        return
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, images=images.cpu().numpy(), levels=n_levels)
+    write_file(path, buffer.getvalue())

@@ -91,6 +91,11 @@ def test_more_repeats_lower_the_monte_carlo_error(sparse):
     assert abs(many.value - few.value) < 4 * few.parts["monte_carlo_error"]
 
 
+def test_each_repeat_draws_its_own_noise(sparse):
+    two, three = (BitsPerDimMetric(BitsPerDimMetric.Config(repeats=r)).measure(sparse) for r in (2, 3))
+    assert two.parts["reconstruction"] != three.parts["reconstruction"]  # which no time enters, only the noise
+
+
 def test_the_bound_does_not_depend_on_the_batch_size(registry, sparse):
     other = evaluation_of(registry, evaluation={"batch_size": 5})
     one, two = (BitsPerDimMetric(BitsPerDimMetric.Config()).measure(e) for e in (sparse, other))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from moeframe.errors import DataError, NonFiniteError, RunFolderError, StorageError
+from moeframe.errors import NonFiniteError, RunFolderError, StorageError
 from moeframe.report.grids import GAP, write_grid
 from moeframe.report.results import UnavailableResult, combine_seeds, read_results, write_results
 
@@ -160,6 +160,12 @@ def test_a_grid_is_the_same_bytes_twice(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_a_grid_of_two_channels_is_refused(tmp_path):
-    with pytest.raises(DataError, match="images of 2 channels cannot be drawn"):
-        write_grid(tmp_path / "grid.png", torch.zeros(1, 2, 4, 4, dtype=torch.long), n_levels=2, columns=1, scale=1)
+def test_channels_that_are_not_colours_are_drawn_side_by_side(tmp_path):
+    from PIL import Image
+
+    images = torch.zeros(1, 2, 4, 4, dtype=torch.long)
+    images[:, 1] = 1
+    write_grid(tmp_path / "grid.png", images, n_levels=2, columns=1, scale=1)
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.mode == "L"
+        assert [picture.getpixel((x, 3)) for x in range(2, 10)] == [0] * 4 + [255] * 4

@@ -48,7 +48,7 @@ class BitsPerDimMetric(Metric):
                 "split": "test",
                 "images": n,
                 "draws_per_image": self.config.repeats,
-                "times": "low-discrepancy over the split, importance weight -dλ/dt",
+                "times": "low-discrepancy over the split, uniform in log-SNR",
                 "log_snr_range": [schedule.log_snr_min, schedule.log_snr_max],
                 "levels": evaluation.image.levels,
                 "uniform_model": math.log2(evaluation.image.levels),
