@@ -109,7 +109,7 @@ def overhead_of_the_engine() -> dict[str, object]:
         trainer = Trainer(assembled(*overrides, *changes))
         bare = _BareLoop(assembled(*overrides, *changes))
         steps = trainer.train_jointly()
-        report[title] = summary(interleaved(60, bare=bare.step, engine=lambda: next(steps)), "bare")  # noqa: B023
+        report[title] = summary(interleaved(120, bare=bare.step, engine=lambda: next(steps)), "bare")  # noqa: B023
     return report
 
 

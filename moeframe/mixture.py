@@ -34,8 +34,8 @@ class MergedDenoiser(nn.Module):
         contributions = tuple(self._dispatch(z, log_snr, routing.weights))
         merged = torch.zeros_like(z)
         for part in contributions:
-            weight = routing.weights[part.items, part.expert].to(part.velocity.dtype).view(-1, 1, 1, 1)
-            merged = merged.index_add(0, part.items, (weight * part.velocity).to(merged.dtype))
+            weighted = (routing.weights[part.items, part.expert].view(-1, 1, 1, 1) * part.velocity).to(z.dtype)
+            merged = merged + weighted if len(part.items) == len(z) else merged.index_add(0, part.items, weighted)
         return Denoised(merged, routing, contributions)
 
     def route(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Routing:

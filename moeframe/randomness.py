@@ -60,18 +60,25 @@ class Streams:
     @contextmanager
     def governing_torch(self, purpose: str, *address: Address) -> Iterator[None]:
         """Within the block torch's global generators (initialisers, dropout) are seeded from this address."""
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(derive_key(self.seed, purpose, *address))
+        generators = [torch.default_generator]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # nothing draws on a GPU before that
+            generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
+        states = [generator.get_state() for generator in generators]
+        for generator in generators:
+            generator.manual_seed(derive_key(self.seed, purpose, *address))
+        try:
             yield
+        finally:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
 
 
 def batch_indices(streams: Streams, n: int, batch_size: int, step: int, purpose: str) -> Tensor:
     """Indices into n items of batch number `step`: consecutive pieces of one new permutation per epoch."""
-    positions = range(step * batch_size, (step + 1) * batch_size)
-    epochs = range(positions[0] // n, positions[-1] // n + 1)
-    order = {epoch: streams.permutation(n, purpose, epoch) for epoch in epochs}
-    return torch.stack([order[position // n][position % n] for position in positions])
+    start, stop = step * batch_size, (step + 1) * batch_size
+    first, last = start // n, (stop - 1) // n
+    order = torch.cat([streams.permutation(n, purpose, epoch) for epoch in range(first, last + 1)])
+    return order[start - first * n : stop - first * n]
 
 
 @dataclass(frozen=True)

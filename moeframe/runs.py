@@ -219,8 +219,7 @@ def _load(place: RunFolder, spec: RunSpec, registry: Registry, seed: int) -> Loa
     if newest is None:
         raise RunFolderError(f"{place.path}: has no checkpoint of seed {seed}; its seeds are {spec.seeds}")
     assembly = assemble(spec, registry, seed)
-    tensors = dict(checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"])
-    tensors.pop("n_averaged", None)
+    tensors = checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"]
     with _naming(newest):
         load_weights(assembly.model, tensors)
     return LoadedRun(spec, seed, assembly, assembly.model.eval())

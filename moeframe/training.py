@@ -5,15 +5,15 @@ gate together. Every draw of step s is addressed by s, so training can be cut an
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from moeframe.assembly import Assembly
+from moeframe.averaging import MovingAverage
 from moeframe.checkpoint import Snapshot
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixels, velocity_of
 from moeframe.errors import CheckpointError, NonFiniteError
@@ -23,8 +23,6 @@ from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories, batch_indices
 
 Phase = Literal["warm_start", "joint"]
-_Tensors: TypeAlias = tuple[Tensor, ...] | list[Tensor]
-_Average: TypeAlias = Callable[[_Tensors, _Tensors, Tensor | int], None]
 
 
 @dataclass(frozen=True)
@@ -60,11 +58,16 @@ class Trainer:
         self.config = assembly.spec.training
         self.model = assembly.model
         self.step = 0
-        self.ema = AveragedModel(self.model, multi_avg_fn=_ema_update(self.config.ema_decay))
+        self.ema = MovingAverage(self.model, self.config.ema_decay)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self._alone = [self.model.alone(k) for k in range(len(self.model.experts))]
+        parts = {f"expert {k}": expert for k, expert in enumerate(self.model.experts)}
+        if self.model.gate is not None:
+            parts["the gate"] = self.model.gate
+        # listed once: walking the module tree at every step is a visible share of a small model's step
+        self._parameters = {name: list(part.parameters()) for name, part in parts.items()}
         if self.config.compile:
             for expert in self.model.experts:
                 expert.compile()
@@ -72,9 +75,7 @@ class Trainer:
     @property
     def averaged(self) -> MergedDenoiser:
         """The model with averaged weights."""
-        model = self.ema.module
-        assert isinstance(model, MergedDenoiser)
-        return model
+        return self.ema.model
 
     # --- the two phases -----------------------------------------------------------------------------------------------
 
@@ -98,7 +99,7 @@ class Trainer:
             members = self.assembly.slices.members[k] if self.assembly.slices.n_slices > 1 else None
             facts = self._forward(expert, members, f"warm_start/{k}")
             _, terms = self._backward(losses, facts, [k])
-            norms.append(self._clip(self.model.experts[k]))
+            norms.append(self._clip([f"expert {k}"]))
             errors.append(_expert_errors(facts, 1)[0])
             logs.append(terms)
         self._finish_step()
@@ -119,7 +120,7 @@ class Trainer:
         losses = [loss for loss in self.assembly.losses if self.model.gate is not None or not loss.NEEDS_GATE]
         facts = self._forward(self.model, None, "joint")
         objective, terms = self._backward(losses, facts, list(range(len(self.model.experts))))
-        norm = self._clip(self.model)
+        norm = self._clip(list(self._parameters))
         self._finish_step()
         return StepLog(
             step=self.step,
@@ -184,16 +185,17 @@ class Trainer:
         objective.backward()  # type: ignore[no-untyped-call]
         return float(objective.detach()), terms
 
-    def _clip(self, part: nn.Module) -> float:
-        norm = nn.utils.get_total_norm(p.grad for p in part.parameters() if p.grad is not None)
-        if not bool(torch.isfinite(norm)):  # before clipping, which would spread it to every part
+    def _clip(self, parts: list[str]) -> float:
+        parameters = [p for part in parts for p in self._parameters[part] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if not math.isfinite(float(norm)):  # before clipping, which would spread it to every part
             raise self._non_finite(f"the gradient's norm is {float(norm)}", self._culprit_by_gradient())
-        nn.utils.clip_grads_with_norm_(part.parameters(), self.config.gradient_clip, norm)
+        nn.utils.clip_grads_with_norm_(parameters, self.config.gradient_clip, norm)
         return float(norm)
 
     def _finish_step(self) -> None:
         self.optimizer.step()
-        self.ema.update_parameters(self.model)
+        self.ema.update(self.step)
         self.step += 1
 
     def _non_finite(self, what: str, culprit: str) -> NonFiniteError:
@@ -203,13 +205,10 @@ class Trainer:
         )
 
     def _culprit_by_gradient(self) -> str:
-        parts = {f"expert {k}": expert for k, expert in enumerate(self.model.experts)}
-        if self.model.gate is not None:
-            parts["the gate"] = self.model.gate
         guilty = [
             name
-            for name, part in parts.items()
-            if any(p.grad is not None and not bool(torch.isfinite(p.grad).all()) for p in part.parameters())
+            for name, parameters in self._parameters.items()
+            if any(p.grad is not None and not bool(torch.isfinite(p.grad).all()) for p in parameters)
         ]
         return ", ".join(guilty) or "the sum over all parts"
 
@@ -226,7 +225,7 @@ class Trainer:
             self.step,
             {
                 "model": self.model.state_dict(),
-                "ema": {**self.averaged.state_dict(), "n_averaged": self.ema.n_averaged},
+                "ema": self.averaged.state_dict(),
                 "optimizer": optimizer,
             },
         )
@@ -234,9 +233,7 @@ class Trainer:
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot. Raises CheckpointError when it is of another model."""
         load_weights(self.model, snapshot.tensors["model"])
-        averaged = dict(snapshot.tensors["ema"])
-        self.ema.n_averaged.copy_(averaged.pop("n_averaged"))
-        load_weights(self.averaged, averaged)
+        load_weights(self.averaged, snapshot.tensors["ema"])
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in snapshot.tensors["optimizer"].items():
             index, key = name.split(".", 1)
@@ -261,16 +258,6 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             "start over with --fresh, or use the spec that it was trained with"
         )
     model.load_state_dict(tensors)
-
-
-def _ema_update(decay: float) -> _Average:
-    """Exponential average whose decay rises to its value, so that early weights are forgotten in short runs."""
-
-    def update(averaged: _Tensors, current: _Tensors, n_averaged: Tensor | int) -> None:
-        n = int(n_averaged)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-
-    return update
 
 
 def _mean_term(terms: list[TermValue]) -> TermValue:

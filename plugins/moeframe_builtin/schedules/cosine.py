@@ -22,10 +22,20 @@ class CosineSchedule(NoiseSchedule):
 
     def log_snr(self, times: Times) -> LogSnr:
         """λ(t), exact at both ends of the range."""
-        start, end = self._angle(self.config.log_snr_max), self._angle(self.config.log_snr_min)
-        # float64: in float32 an angle this near to π/2 loses λ, and can pass π/2
-        angle = start + (end - start) * times.double()
-        return (-2 * torch.log(torch.tan(angle)) + self.config.shift).to(times.dtype)
+        return (-2 * torch.log(torch.tan(self._angle(times))) + self.config.shift).to(times.dtype)
 
-    def _angle(self, log_snr: float) -> float:
-        return math.atan(math.exp((self.config.shift - log_snr) / 2))
+    def rate(self, times: Times) -> Times:
+        """4 φ' / sin 2φ of the angle φ(t) = π u / 2."""
+        start, end = self._ends()
+        return (4 * (end - start) / torch.sin(2 * self._angle(times))).to(times.dtype)
+
+    def _angle(self, times: Times) -> Times:
+        start, end = self._ends()
+        # float64: in float32 an angle this near to π/2 loses λ, and can pass π/2
+        return start + (end - start) * times.double()
+
+    def _ends(self) -> tuple[float, float]:
+        def angle(log_snr: float) -> float:
+            return math.atan(math.exp((self.config.shift - log_snr) / 2))
+
+        return angle(self.config.log_snr_max), angle(self.config.log_snr_min)

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+import torch
+
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.shapes import LogSnr, Times
 from moeframe_builtin.schedules.span import Span
@@ -18,3 +20,7 @@ class LinearSchedule(NoiseSchedule):
     def log_snr(self, times: Times) -> LogSnr:
         """λ(t) = λmax + (λmin - λmax) t."""
         return self.config.log_snr_max + (self.config.log_snr_min - self.config.log_snr_max) * times
+
+    def rate(self, times: Times) -> Times:
+        """The same at every time."""
+        return torch.full_like(times, self.config.log_snr_max - self.config.log_snr_min)
