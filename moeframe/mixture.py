@@ -32,10 +32,7 @@ class MergedDenoiser(nn.Module):
         """Merged velocity of z. Raises RangeError where an expert that is asked is not valid."""
         routing = self.route(z, log_snr, trajectories)
         contributions = tuple(self._dispatch(z, log_snr, routing.weights))
-        merged = torch.zeros_like(z)
-        for part in contributions:
-            weighted = (routing.weights[part.items, part.expert].view(-1, 1, 1, 1) * part.velocity).to(z.dtype)
-            merged = merged + weighted if len(part.items) == len(z) else merged.index_add(0, part.items, weighted)
+        merged = contributions[0].velocity.to(z.dtype) if self.gate is None else _mix(z, routing, contributions)
         return Denoised(merged, routing, contributions)
 
     def route(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Routing:
@@ -71,6 +68,16 @@ class MergedDenoiser(nn.Module):
 
 _ROUNDING = 1e-4
 """A log-SNR in float32 may pass the ends of its own schedule by this much."""
+
+
+def _mix(z: Images, routing: Routing, contributions: Sequence[Contribution]) -> Images:
+    """Σ w_k v̂_k, each expert's share added at the items that it saw; in the type of z."""
+    merged = torch.zeros_like(z)
+    for part in contributions:
+        weights = routing.weights[part.items, part.expert].view(-1, 1, 1, 1)
+        weighted = (weights * part.velocity).to(z.dtype)
+        merged = merged + weighted if len(part.items) == len(z) else merged.index_add(0, part.items, weighted)
+    return merged
 
 
 def _require_range(expert: Expert, k: int, log_snr: LogSnr) -> None:
