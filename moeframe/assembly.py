@@ -33,6 +33,11 @@ class Slices:
     n_slices: int
 
     @property
+    def names(self) -> list[str]:
+        """What each slice holds."""
+        return self.slicer.slice_names if self.slicer is not None else ["all images"]
+
+    @property
     def train_sizes(self) -> list[int]:
         """Training examples per slice."""
         return torch.bincount(self.train, minlength=self.n_slices).tolist()

@@ -116,6 +116,27 @@ def schema() -> None:
     click.echo(json.dumps(json_schema(_installed()), indent=1))
 
 
+@main.command("slice")
+@click.argument("spec", type=click.Path(path_type=Path))
+@overrides_option
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the contact sheets; slices/NAME if not given.")
+def slice_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> None:
+    """Cut the data of SPEC into slices, before any training: sizes, thresholds and a contact sheet of each."""
+    from rich.console import Console
+
+    from moeframe.report.tables import slice_table
+    from moeframe.slicing import slice_data
+
+    _installed()
+    folder = Path("slices") / spec.stem if out is None else out
+    slices = slice_data(spec, folder, overrides)
+    assert slices.slicer is not None
+    Console().print(slice_table(slices.names, slices.train_sizes, slices.test_sizes))
+    for name, values in slices.slicer.state().items():
+        click.echo(f"{name}: {', '.join(f'{value:.6g}' for value in values)}")
+    click.echo(f"contact sheets: {folder}/slice-0.png ... slice-{slices.n_slices - 1}.png")
+
+
 @main.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("-n", "count", type=click.IntRange(min=1), default=64, show_default=True, help="Number of images.")

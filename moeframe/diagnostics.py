@@ -108,7 +108,7 @@ def _slices(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
 
     return {
         "slices": {
-            "names": [f"slice {s}" for s in range(slices.n_slices)],
+            "names": slices.names,
             "train": slices.train_sizes,
             "test": slices.test_sizes,
         },

@@ -29,6 +29,7 @@ from moeframe.report.page import write_report
 from moeframe.report.results import Results, combine_seeds, read_metrics, write_results
 from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
 from moeframe.shapes import Levels
+from moeframe.slicing import write_slices
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec
 from moeframe.storage import write_file
@@ -70,7 +71,7 @@ def _run_seed(folder: RunFolder, spec: RunSpec, registry: Registry, seed: int, w
     assembly = assemble(spec, registry, seed)
     write_file(folder.card, _json(assembly.dataset.card()))
     if assembly.slices.slicer is not None:
-        write_slices(folder.seed(seed) / "slices.npz", assembly)
+        write_slices(folder.seed(seed), assembly.slices, assembly.train, assembly.image, assembly.streams)
     trainer = Trainer(assembly)
     train(trainer, folder, seed, watcher)
     evaluation = ModelEvaluation(assembly, trainer.averaged if spec.evaluation.weights == "ema" else trainer.model)
@@ -139,22 +140,6 @@ def _summarise(folder: RunFolder, spec: RunSpec) -> Results:
     write_results(folder.results, results)
     write_report(folder.path)
     return results
-
-
-def write_slices(path: Path, assembly: Assembly) -> None:
-    """The slice of every example and what the slicer learned, as npz."""
-    import io
-
-    import numpy as np
-
-    slicer = assembly.slices.slicer
-    assert slicer is not None
-    buffer = io.BytesIO()
-    learned = {f"state/{name}": np.asarray(values) for name, values in slicer.state().items()}
-    np.savez(
-        buffer, allow_pickle=False, train=assembly.slices.train.numpy(), test=assembly.slices.test.numpy(), **learned
-    )
-    write_file(path, buffer.getvalue())
 
 
 # --- finished runs ----------------------------------------------------------------------------------------------------

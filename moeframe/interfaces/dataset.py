@@ -1,13 +1,13 @@
 """Dataset: integer images in a train and a test split, with a card that says where they come from."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 
 from moeframe.interfaces.component import Component, ImageShape
-from moeframe.shapes import ItemIds, Levels, SliceIds
+from moeframe.shapes import ItemIds, Levels, PerItem, SliceIds
 
 Split = Literal["train", "test"]
 
@@ -19,6 +19,8 @@ class Examples(Protocol):
     labels: SliceIds
     """Class number per image; zeros where the data has no classes."""
     label_names: tuple[str, ...]
+    attributes: Mapping[str, PerItem]
+    """Further facts per image by name (CelebA's 40, say); empty where the data has none."""
 
     def __len__(self) -> int: ...
 
@@ -30,10 +32,17 @@ class Examples(Protocol):
 class InMemoryExamples:
     """A split whose images are one tensor."""
 
-    def __init__(self, images: Levels, labels: SliceIds, label_names: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        images: Levels,
+        labels: SliceIds,
+        label_names: tuple[str, ...] = (),
+        attributes: Mapping[str, PerItem] | None = None,
+    ):
         assert len(images) == len(labels)
         self._images = images
         self.labels = labels
+        self.attributes = attributes or {}
         self.label_names = label_names or tuple(str(i) for i in range(int(labels.max()) + 1 if len(labels) else 0))
 
     def __len__(self) -> int:

@@ -31,6 +31,11 @@ class Slicer(Component):
     def assign(self, examples: Examples) -> SliceIds:
         """Slice number 0 .. n_slices-1 of each example; a function of that example and the fitted state alone."""
 
+    @property
+    def slice_names(self) -> list[str]:
+        """What each slice holds, in a few words, for tables and plots."""
+        return [f"slice {k}" for k in range(self.n_slices)]
+
     def state(self) -> State:
         """What `fit` learned, by name."""
         return {}

@@ -102,6 +102,7 @@ def write_report(folder: Path) -> Path:
     diagnostics = _read_diagnostics(seed_folder / "diagnostics.json")
     sections = [
         *_pictures(seed_folder, diagnostics),
+        *_contact_sheets(seed_folder, diagnostics),
         *_learning(_read_events(seed_folder / "events.jsonl")),
         *_routing(diagnostics),
     ]
@@ -182,6 +183,17 @@ def _pictures(folder: Path, diagnostics: Diagnostics) -> Iterator[Section]:
         if path.exists():
             png = base64.b64encode(path.read_bytes()).decode()
             yield Section(title, [Figure(title, caption, png=png)], "pictures")
+
+
+def _contact_sheets(folder: Path, diagnostics: Diagnostics) -> Iterator[Section]:
+    names = diagnostics.slices.names if diagnostics.slices else []
+    figures = []
+    for k, name in enumerate(names):
+        path = folder / f"slice-{k}.png"
+        if path.exists():
+            png = base64.b64encode(path.read_bytes()).decode()
+            figures.append(Figure(name, f"Slice {k}: training images drawn at random.", png=png))
+    yield Section("What the slices hold", figures, "pictures")
 
 
 def _learning(events: Sequence[Event]) -> Iterator[Section]:

@@ -1,4 +1,6 @@
-"""The metric table for a terminal."""
+"""Tables for a terminal: metrics of a run, sizes of slices."""
+
+from collections.abc import Sequence
 
 from rich.table import Table
 
@@ -17,4 +19,14 @@ def terminal_table(results: Results) -> Table:
         else:
             interval = format_interval(metric.interval) if metric.interval else ""
             table.add_row(name, format_figure(metric.mean, metric.interval), interval, metric.unit, metric.better)
+    return table
+
+
+def slice_table(names: Sequence[str], train: Sequence[int], test: Sequence[int]) -> Table:
+    """One row per slice: sizes in both splits and its share of the training split."""
+    table = Table(title="slices")
+    for column in ("slice", "holds", "training images", "share", "test images"):
+        table.add_column(column, justify="left" if column == "holds" else "right")
+    for k, name in enumerate(names):
+        table.add_row(str(k), name, f"{train[k]:,}", f"{train[k] / sum(train):.1%}", f"{test[k]:,}")
     return table

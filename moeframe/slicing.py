@@ -1,0 +1,54 @@
+"""What the slices hold, before any training: sizes, thresholds, and a contact sheet of each."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from moeframe.assembly import Slices, build_dataset, cut_slices
+from moeframe.errors import InputError
+from moeframe.interfaces.component import ImageShape
+from moeframe.interfaces.dataset import Examples
+from moeframe.randomness import Streams
+from moeframe.registry import Registry
+from moeframe.report.grids import write_grid
+from moeframe.spec_file import load_spec
+from moeframe.storage import write_file
+
+SHOWN = 60
+COLUMNS = 20
+
+
+def slice_data(spec: str | Path, out: Path, overrides: Sequence[str] = ()) -> Slices:
+    """Cut the data of a spec as its first seed would, and write slices.npz and the contact sheets into `out`.
+
+    Raises SpecError, DataError, or InputError for a spec without a slicer.
+    """
+    registry = Registry.installed()
+    resolved = load_spec(spec, registry, overrides)
+    if resolved.slicer is None:
+        raise InputError(f"{spec}: has no slicer; add a section 'slicer', for example  slicer: {{type: class_group}}")
+    streams = Streams(resolved.seeds[0])
+    dataset = build_dataset(resolved, registry)
+    train, test = dataset.split("train"), dataset.split("test")
+    slices = cut_slices(resolved, registry, streams, train, test)
+    write_slices(out, slices, train, dataset.image, streams)
+    return slices
+
+
+def write_slices(folder: Path, slices: Slices, train: Examples, image: ImageShape, streams: Streams) -> None:
+    """slices.npz (slice of every example, what the slicer learned) and slice-K.png (random training images)."""
+    assert slices.slicer is not None
+    buffer = io.BytesIO()
+    learned = {f"state/{name}": np.asarray(values) for name, values in slices.slicer.state().items()}
+    np.savez(buffer, allow_pickle=False, train=slices.train.numpy(), test=slices.test.numpy(), **learned)
+    write_file(folder / "slices.npz", buffer.getvalue())
+    for k, members in enumerate(slices.members):
+        shown = members[streams.permutation(len(members), "slices/shown", k)[:SHOWN]]
+        write_grid(contact_sheet(folder, k), train.images(shown), image.levels, COLUMNS, max(1, 48 // image.width))
+
+
+def contact_sheet(folder: Path, k: int) -> Path:
+    """Where the contact sheet of slice k lies."""
+    return folder / f"slice-{k}.png"
