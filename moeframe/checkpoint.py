@@ -16,7 +16,7 @@ from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from moeframe.errors import CheckpointError
 from moeframe.storage import explaining, write_and_flush
@@ -74,6 +74,24 @@ def load(path: Path) -> Snapshot:
         group: _read_tensors(path / f"{group}.safetensors", expected) for group, expected in state["files"].items()
     }
     return Snapshot(state["step"], tensors)
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load named tensors strictly. Raises CheckpointError listing what does not fit."""
+    own = model.state_dict()
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    shapes = sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
+    if missing or extra or shapes:
+        found = [
+            f"{what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
+            for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
+            if names
+        ]
+        raise CheckpointError(
+            f"the checkpoint is of another model; tensors {'; '.join(found)}; "
+            "start over with --fresh, or use the spec that it was trained with"
+        )
+    model.load_state_dict(tensors)
 
 
 def _all(folder: Path) -> list[Path]:

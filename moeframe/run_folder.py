@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from moeframe.errors import RunFolderError
-from moeframe.spec import RunSpec
+from moeframe.spec import MACHINE_SETTINGS, RunSpec
 from moeframe.storage import explaining, write_file
 
 SPEC = "spec.yaml"
@@ -146,9 +146,9 @@ def _encode(event: dict[str, Any]) -> str:
 
 
 def spec_changes(old: Any, new: Any, path: str = "") -> list[str]:
-    """Where two resolved specs differ, apart from the device."""
+    """Where two resolved specs differ, apart from the settings of the machine."""
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [key for key in {**old, **new} if path or key != "device"]
+        keys = [key for key in {**old, **new} if (path, key) not in MACHINE_SETTINGS]
         return [
             change for key in keys for change in spec_changes(old.get(key), new.get(key), f"{path}.{key}".strip("."))
         ]

@@ -33,7 +33,7 @@ from moeframe.slicing import write_slices
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec
 from moeframe.storage import write_file
-from moeframe.training import StepLog, Trainer, load_weights
+from moeframe.training import StepLog, Trainer
 
 
 def run(
@@ -206,7 +206,7 @@ def _load(place: RunFolder, spec: RunSpec, registry: Registry, seed: int) -> Loa
     assembly = assemble(spec, registry, seed)
     tensors = checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"]
     with _naming(newest):
-        load_weights(assembly.model, tensors)
+        checkpoint.load_weights(assembly.model, tensors)
     return LoadedRun(spec, seed, assembly, assembly.model.eval())
 
 

@@ -43,6 +43,10 @@ KEPT_IN_SCHEMA = ("title", "description", "minItems")
 """What the JSON Schema of a component section keeps of RunSpec's, which knows only the abstract Config."""
 
 
+MACHINE_SETTINGS = (("", "device"), ("training", "workers"))
+"""Section and key of what may differ between two sittings of one run."""
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -67,6 +71,8 @@ class TrainingConfig(_Section):
     weight_decay: float = Field(default=0.01, ge=0, description="AdamW's decoupled weight decay")
     gradient_clip: float = Field(default=5.0, gt=0, description="largest global norm of the gradient")
     ema_decay: float = Field(default=0.999, ge=0, lt=1, description="decay of the averaged weights that are evaluated")
+    horizontal_flip: bool = Field(default=False, description="mirror each training image with probability one half")
+    workers: int = Field(default=0, ge=0, le=64, description="processes that decode training images ahead")
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast of the forward pass")
     compile: bool = Field(default=False, description="torch.compile the experts")
     log_every: int = Field(default=25, ge=1, description="steps between lines of events.jsonl")
@@ -126,8 +132,10 @@ class RunSpec(_Section):
         return dumped
 
     def hash(self) -> str:
-        """Identifies the run: SHA-256 of the resolved spec without `device`, which changes no intent."""
-        content = {key: value for key, value in self.dump().items() if key != "device"}
+        """Identifies the run: SHA-256 of the resolved spec without the settings of the machine."""
+        content = self.dump()
+        for section, key in MACHINE_SETTINGS:
+            (content[section] if section else content).pop(key)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @field_validator("seeds")

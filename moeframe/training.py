@@ -5,20 +5,22 @@ gate together. Every draw of step s is addressed by s, so training can be cut an
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from moeframe import checkpoint
 from moeframe.assembly import Assembly
 from moeframe.averaging import MovingAverage
 from moeframe.checkpoint import Snapshot
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixels, velocity_of
-from moeframe.errors import CheckpointError, NonFiniteError
+from moeframe.errors import NonFiniteError
 from moeframe.interfaces.denoiser import Denoised
 from moeframe.interfaces.loss import Loss, TrainingStep
+from moeframe.loading import Batch, fetch_batches
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories, batch_indices
 
@@ -82,22 +84,36 @@ class Trainer:
     def warm_start(self) -> Iterator[StepLog]:
         """Phase 1, from the current step to its end."""
         self.model.train()
+        slices = self.assembly.slices
+        members = slices.members if slices.n_slices > 1 else [torch.arange(len(self.assembly.train))]
+        sources = [(f"warm_start/{k}", members[k]) for k in range(len(self.model.experts))]
+        batches = self._batches(self.assembly.spec.warm_start_steps, sources)
         while self.step < self.assembly.spec.warm_start_steps:
-            yield self._warm_start_step()
+            yield self._warm_start_step(batches)
 
     def train_jointly(self) -> Iterator[StepLog]:
         """Phase 2, from the current step to the end."""
         self.model.train()
+        batches = self._batches(self.config.steps, [("joint", torch.arange(len(self.assembly.train)))])
         while self.step < self.config.steps:
-            yield self._joint_step()
+            yield self._joint_step(batches)
 
-    def _warm_start_step(self) -> StepLog:
+    def _batches(self, end: int, sources: list[tuple[str, Tensor]]) -> Iterator[Batch]:
+        """For each step up to `end`, one batch of each source: its purpose and the training examples it draws from."""
+        streams, size = self.assembly.streams, self.config.batch_size
+        plan = (
+            members[batch_indices(streams, len(members), size, step, f"{purpose}/order")]
+            for step in range(self.step, end)
+            for purpose, members in sources
+        )
+        return fetch_batches(self.assembly.train, plan, self.config.workers)
+
+    def _warm_start_step(self, batches: Iterator[Batch]) -> StepLog:
         learning_rate = self._begin_step()
         losses = [loss for loss in self.assembly.losses if not loss.NEEDS_GATE]
         logs, norms, errors = [], [], []
         for k, expert in enumerate(self._alone):
-            members = self.assembly.slices.members[k] if self.assembly.slices.n_slices > 1 else None
-            facts = self._forward(expert, members, f"warm_start/{k}")
+            facts = self._forward(expert, next(batches), f"warm_start/{k}")
             _, terms = self._backward(losses, facts, [k])
             norms.append(self._clip([f"expert {k}"]))
             errors.append(_expert_errors(facts, 1)[0])
@@ -115,10 +131,10 @@ class Trainer:
             usage=[1 / len(logs)] * len(logs),
         )
 
-    def _joint_step(self) -> StepLog:
+    def _joint_step(self, batches: Iterator[Batch]) -> StepLog:
         learning_rate = self._begin_step()
         losses = [loss for loss in self.assembly.losses if self.model.gate is not None or not loss.NEEDS_GATE]
-        facts = self._forward(self.model, None, "joint")
+        facts = self._forward(self.model, next(batches), "joint")
         objective, terms = self._backward(losses, facts, list(range(len(self.model.experts))))
         norm = self._clip(list(self._parameters))
         self._finish_step()
@@ -151,13 +167,14 @@ class Trainer:
             scale *= 0.5 * (1 + math.cos(math.pi * progress))
         return self.config.learning_rate * scale
 
-    def _forward(self, denoiser: MergedDenoiser, members: Tensor | None, purpose: str) -> TrainingStep:
-        """Noise one batch and denoise it; `members` restricts the batch to some training examples."""
+    def _forward(self, denoiser: MergedDenoiser, batch: Batch, purpose: str) -> TrainingStep:
+        """Noise one batch and denoise it."""
         a, step, size = self.assembly, self.step, self.config.batch_size
-        n = len(a.train) if members is None else len(members)
-        positions = batch_indices(a.streams, n, size, step, f"{purpose}/order")
-        indices = positions if members is None else members[positions]
-        x = to_pixels(a.train.images(indices).to(a.device), a.image.levels)
+        images = batch.images
+        if self.config.horizontal_flip:
+            flipped = a.streams.uniform((size, 1, 1, 1), f"{purpose}/flip", step) < 0.5
+            images = torch.where(flipped, images.flip(-1), images)
+        x = to_pixels(images.to(a.device), a.image.levels)
         times = a.streams.low_discrepancy(size, f"{purpose}/times", step).to(a.device)
         noise = a.streams.normal(x.shape, f"{purpose}/noise", step).to(a.device)
         log_snr = a.schedule.log_snr(times)
@@ -167,7 +184,7 @@ class Trainer:
         with a.streams.governing_torch(f"{purpose}/dropout", step), autocast:
             denoised = denoiser(z, log_snr, items)
         velocity = velocity_of(x, noise, log_snr)
-        slices = a.slices.train[indices].to(a.device)
+        slices = a.slices.train[batch.indices].to(a.device)
         return TrainingStep(x, z, log_snr, a.schedule.rate(times), velocity, denoised, slices)
 
     def _backward(
@@ -232,32 +249,14 @@ class Trainer:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Continue from a snapshot. Raises CheckpointError when it is of another model."""
-        load_weights(self.model, snapshot.tensors["model"])
-        load_weights(self.averaged, snapshot.tensors["ema"])
+        checkpoint.load_weights(self.model, snapshot.tensors["model"])
+        checkpoint.load_weights(self.averaged, snapshot.tensors["ema"])
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in snapshot.tensors["optimizer"].items():
             index, key = name.split(".", 1)
             state.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.step = snapshot.step
-
-
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load named tensors strictly. Raises CheckpointError listing what does not fit."""
-    own = model.state_dict()
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    shapes = sorted(name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape)
-    if missing or extra or shapes:
-        found = [
-            f"{what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
-            for what, names in (("missing", missing), ("unexpected", extra), ("of another shape", shapes))
-            if names
-        ]
-        raise CheckpointError(
-            f"the checkpoint is of another model; tensors {'; '.join(found)}; "
-            "start over with --fresh, or use the spec that it was trained with"
-        )
-    model.load_state_dict(tensors)
 
 
 def _mean_term(terms: list[TermValue]) -> TermValue:

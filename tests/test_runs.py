@@ -79,6 +79,12 @@ def test_running_again_computes_nothing_and_changes_nothing(finished):
     assert files(folder) == before
 
 
+def test_the_number_of_workers_may_change_when_a_run_is_resumed(finished):
+    folder, results = finished
+    assert moeframe.run(SPEC, overrides=(*SMALL, "training.workers=2"), out=folder) == results
+    moeframe.run(SPEC, overrides=SMALL, out=folder)
+
+
 def test_a_second_run_elsewhere_is_bit_equal(finished, tmp_path):
     folder, _ = finished
     moeframe.run(SPEC, overrides=SMALL, out=tmp_path / "again")

@@ -9,7 +9,7 @@ import torch
 
 from moeframe import checkpoint
 from moeframe.assembly import assemble
-from moeframe.errors import CheckpointError, NonFiniteError
+from moeframe.errors import CheckpointError, DataError, NonFiniteError
 from moeframe.held_out import measure_held_out
 from moeframe.progress import Silent
 from moeframe.run_folder import RunFolder
@@ -33,6 +33,13 @@ SMALL = (
 
 def trainer(registry, *overrides, seed=0):
     return Trainer(assemble(load_spec(SPEC, registry, (*SMALL, *overrides)), registry, seed))
+
+
+def joint_facts(run):
+    """One joint step, before its backward pass."""
+    run.model.train()
+    batches = run._batches(run.config.steps, [("joint", torch.arange(len(run.assembly.train)))])
+    return run._forward(run.model, next(batches), "joint")
 
 
 def held_out(run):
@@ -132,7 +139,7 @@ def test_two_variants_of_one_seed_see_the_same_batches_and_noise(registry):
     seen = []
     for overrides in ([], ["gate.type=top_k", "gate.k=2"], ["gate.type=uniform", "experts.0.channels=8"]):
         run = trainer(registry, "training.warm_start=0", *overrides)
-        facts = run._forward(run.model, None, "joint")
+        facts = joint_facts(run)
         seen.append((facts.x, facts.z, facts.log_snr))
     for other in seen[1:]:
         assert all(torch.equal(one, two) for one, two in zip(seen[0], other, strict=True))
@@ -140,7 +147,7 @@ def test_two_variants_of_one_seed_see_the_same_batches_and_noise(registry):
 
 def test_two_seeds_differ_in_weights_and_batches(registry):
     one, two = trainer(registry, seed=0), trainer(registry, seed=1)
-    assert not torch.equal(one._forward(one.model, None, "joint").x, two._forward(two.model, None, "joint").x)
+    assert not torch.equal(joint_facts(one).x, joint_facts(two).x)
     name = "experts.0.network.stem.weight"
     assert not torch.equal(one.model.state_dict()[name], two.model.state_dict()[name])
     assert not torch.equal(one.model.state_dict()[name], one.model.state_dict()["experts.1.network.stem.weight"])
@@ -199,6 +206,35 @@ def test_held_out_states_the_routing_over_noise_levels(registry):
     assert report.log_snr == sorted(report.log_snr)
     assert report.gate_weights[0] == pytest.approx([0.25] * 4), "an untrained gate is uniform"
     assert report.n == 8
+
+
+def test_workers_change_nothing(registry):
+    alone, helped = trainer(registry), trainer(registry, "training.workers=2")
+    assert finish(alone) == finish(helped)
+    assert all(torch.equal(alone.model.state_dict()[name], tensor) for name, tensor in weights(helped).items())
+
+
+def test_a_corrupt_image_met_by_a_worker_is_the_same_error_as_without(registry):
+    run = trainer(registry, "training.workers=1")
+
+    def corrupt(indices):
+        raise DataError("image x.png cannot be decoded")
+
+    run.assembly.train.images = corrupt
+    with pytest.raises(DataError, match="^image x.png cannot be decoded$"):
+        next(run.warm_start())
+
+
+def test_horizontal_flip_mirrors_half_of_the_images_and_the_same_ones_again(registry):
+    plain = joint_facts(trainer(registry, "training.batch_size=64")).x
+    flipped, again = (
+        joint_facts(trainer(registry, "training.batch_size=64", "training.horizontal_flip=true")).x for _ in range(2)
+    )
+    assert torch.equal(flipped, again)
+    mirrored = (flipped == plain.flip(-1)).flatten(1).all(1)
+    same = (flipped == plain).flatten(1).all(1)
+    assert bool((mirrored | same).all())
+    assert 20 <= int(mirrored.sum()) <= 44
 
 
 def test_bf16_trains_close_to_fp32(registry):
