@@ -48,6 +48,11 @@ class Slices:
         return torch.bincount(self.test, minlength=self.n_slices).tolist()
 
     @property
+    def tiny(self) -> list[int]:
+        """Slices with under a tenth of an even share of the training split."""
+        return [k for k, size in enumerate(self.train_sizes) if 10 * self.n_slices * size < len(self.train)]
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """Each slice's share of the training split."""
         return tuple(size / len(self.train) for size in self.train_sizes)

@@ -1,9 +1,13 @@
 """Every installed component keeps its kind's contract, and a component that breaks one is caught."""
 
 import math
+import pickle
 import re
+import struct
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -56,6 +60,26 @@ def evaluation(registry) -> ModelEvaluation:
     return ModelEvaluation(assembly, assembly.model)
 
 
+def tiny_cifar10(folder: Path) -> Path:
+    """CIFAR-10's python version with two images a batch."""
+    folder.mkdir()
+    batch = {b"data": np.arange(2 * 3072).reshape(2, 3072).astype(np.uint8), b"labels": [0, 9]}
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": list("abcdefghij")}, protocol=2))
+    return folder
+
+
+def tiny_fashion_mnist(folder: Path) -> Path:
+    """Fashion-MNIST's idx files with two images each."""
+    folder.mkdir()
+    for part in ("train", "t10k"):
+        images = struct.pack(">4I", 0x803, 2, 28, 28) + bytes(i % 256 for i in range(2 * 28 * 28))
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(images)
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, 2) + bytes((0, 9)))
+    return folder
+
+
 @pytest.fixture
 def configs(tmp_path) -> dict[str, dict[str, Any]]:
     """Settings for components that have some without a default."""
@@ -64,11 +88,25 @@ def configs(tmp_path) -> dict[str, dict[str, Any]]:
             path = tmp_path / split / "grey" / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (9, 9), 40 * i).save(path)
-    return {"image_folder": {"root": tmp_path, "size": 8}}
+    return {
+        "attribute": {"groups": [["Black_Hair"], ["Blond_Hair"]]},
+        "cifar10": {"root": tiny_cifar10(tmp_path / "cifar-10-batches-py"), "verify": False},
+        "fashion_mnist": {"root": tiny_fashion_mnist(tmp_path / "fashion"), "verify": False},
+        "image_folder": {"root": tmp_path, "size": 8},
+    }
+
+
+class AttributedExamples(InMemoryExamples):
+    """Examples with two hair colours that follow from the label; some have both, some none."""
+
+    def __init__(self, images, labels, label_names=()):
+        hair = {"Black_Hair": (labels % 2).float(), "Blond_Hair": (labels % 3 == 0).float()}
+        super().__init__(images, labels, label_names, hair)
 
 
 @pytest.mark.parametrize("component", INSTALLED)
-def test_installed_component_keeps_its_contract(component, configs, evaluation):
+def test_installed_component_keeps_its_contract(component, configs, evaluation, monkeypatch):
+    monkeypatch.setattr("moeframe.testing.contracts.InMemoryExamples", AttributedExamples)
     settings = configs.get(component.name())
     check_component(component, settings and component.Config(**settings), evaluation=evaluation)
 

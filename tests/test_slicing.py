@@ -11,6 +11,7 @@ from moeframe.errors import InputError
 from moeframe.slicing import slice_data
 
 SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
+PATCHES = "dataset={type: photo_patches, size: 16}"
 
 
 def test_slice_prints_sizes_and_writes_a_contact_sheet_of_each_slice(tmp_path):
@@ -45,3 +46,14 @@ def test_contact_sheets_are_the_same_bytes_twice(tmp_path):
 def test_a_spec_without_a_slicer_is_told_what_to_add(tmp_path):
     with pytest.raises(InputError, match="has no slicer; add a section 'slicer', for example"):
         slice_data(SPEC.parent / "digits_single.yaml", tmp_path)
+
+
+def test_a_tiny_slice_is_a_warning_with_its_size(tmp_path):
+    groups = "slicer={type: class_group, groups: [[0], [1], [2], [3, 4, 5, 6, 7, 8, 9]]}"
+    assert (
+        "warning: slice"
+        not in CliRunner().invoke(main, ["slice", str(SPEC), "--out", str(tmp_path), "--set", groups]).output
+    )
+    many = ["--set", "experts.0.copies=2", "--set", "slicer={type: texture, balance: natural}", "--set", PATCHES]
+    output = CliRunner().invoke(main, ["slice", str(SPEC), "--out", str(tmp_path), *many]).output
+    assert "warning: slice 1 has 247 images, under a tenth of an even share" in output

@@ -9,7 +9,9 @@ from moeframe.interfaces.metric import Metric
 from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
+from moeframe_builtin.datasets.cifar10 import Cifar10
 from moeframe_builtin.datasets.digits import Digits
+from moeframe_builtin.datasets.fashion_mnist import FashionMnist
 from moeframe_builtin.datasets.gaussian import Gaussian
 from moeframe_builtin.datasets.image_folder import ImageFolder
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
@@ -32,22 +34,26 @@ from moeframe_builtin.schedules.cosine import CosineSchedule
 from moeframe_builtin.schedules.ddpm import DdpmSchedule
 from moeframe_builtin.schedules.edm import EdmSchedule
 from moeframe_builtin.schedules.linear import LinearSchedule
+from moeframe_builtin.slicers.attribute import Attribute
 from moeframe_builtin.slicers.class_group import ClassGroup
 from moeframe_builtin.slicers.color_variance import ColorVariance
+from moeframe_builtin.slicers.lighting import Lighting
+from moeframe_builtin.slicers.semantic import Semantic
+from moeframe_builtin.slicers.texture import Texture
 
 MOEFRAME_API = 1
 
 
 @hookimpl
 def moeframe_datasets() -> list[type[Dataset]]:
-    """Datasets that need no download."""
-    return [Digits, Gaussian, ImageFolder, PhotoPatches]
+    """Datasets. None downloads anything: those that are not in a wheel read the files of their official source."""
+    return [Cifar10, Digits, FashionMnist, Gaussian, ImageFolder, PhotoPatches]
 
 
 @hookimpl
 def moeframe_slicers() -> list[type[Slicer]]:
-    """Slices by class and by colour."""
-    return [ClassGroup, ColorVariance]
+    """Slices by class, by attribute, by a feature of the pixels and by similarity."""
+    return [Attribute, ClassGroup, ColorVariance, Lighting, Semantic, Texture]
 
 
 @hookimpl

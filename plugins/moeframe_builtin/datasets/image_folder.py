@@ -1,7 +1,7 @@
 """A folder of image files, decoded one by one when they are asked for."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +75,7 @@ class FolderExamples:
 
     def __init__(self, files: Sequence[ImageFile], label_names: tuple[str, ...], *, size: int, channels: int):
         self.files = tuple(files)
+        self.attributes: Mapping[str, torch.Tensor] = {}
         self.label_names = label_names
         self.labels = torch.tensor([label_names.index(file.label) for file in self.files], dtype=torch.long)
         self._size = size

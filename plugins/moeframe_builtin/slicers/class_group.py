@@ -65,6 +65,7 @@ class ClassGroup(Slicer):
 
     config: Config
     _slice_of_class: list[int] | None = None
+    _label_names: tuple[str, ...] | None = None
 
     def fit(self, train: Examples) -> None:
         """Check the given groups against the classes, or balance groups on the training split."""
@@ -75,6 +76,7 @@ class ClassGroup(Slicer):
             raise DataError(f"class_group: {'; '.join(found)}; each class belongs to exactly one group")
         slice_of_class = {number: group for group, numbers in enumerate(groups) for number in numbers}
         self._slice_of_class = [slice_of_class[number] for number in range(len(counts))]
+        self._label_names = train.label_names
 
     def _balanced(self, counts: list[int]) -> list[list[int]]:
         n_present = sum(count > 0 for count in counts)
@@ -96,6 +98,16 @@ class ClassGroup(Slicer):
             )
         return torch.tensor(self._slice_of_class)[examples.labels]
 
+    @property
+    def slice_names(self) -> list[str]:
+        """The label names of each slice's classes; their numbers after `restore`, as the state holds numbers only."""
+        assert self._slice_of_class is not None, "fit or restore first"
+        names = self._label_names or tuple(f"class {number}" for number in range(len(self._slice_of_class)))
+        return [
+            ", ".join(name for name, group in zip(names, self._slice_of_class, strict=True) if group == k)
+            for k in range(self.n_slices)
+        ]
+
     def state(self) -> State:
         """Slice number of each class."""
         assert self._slice_of_class is not None, "fit first"
@@ -104,3 +116,4 @@ class ClassGroup(Slicer):
     def restore(self, state: State) -> None:
         """Take back the slice number of each class."""
         self._slice_of_class = [int(number) for number in state["slice_of_class"]]
+        self._label_names = None

@@ -1,12 +1,9 @@
 """Slices by how much the colours of an image vary."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-import torch
-
-from moeframe.interfaces.dataset import Examples, in_batches
-from moeframe.interfaces.slicer import Slicer, State
-from moeframe.shapes import Levels, PerItem, SliceIds
+from moeframe.shapes import Levels, PerItem
+from moeframe_builtin.slicers.by_feature import FeatureSlicer
 
 
 def color_variance(images: Levels) -> PerItem:
@@ -22,36 +19,16 @@ def color_variance(images: Levels) -> PerItem:
     return numerator.sum(dim=1).double() / n**2
 
 
-class ColorVariance(Slicer):
-    """Equal slices of the training images from the least to the most varied in colour."""
+class ColorVariance(FeatureSlicer):
+    """Slices of the images from the least to the most varied in colour."""
 
-    class Config(Slicer.Config):
+    QUANTITY: ClassVar[str] = "colour variance (levels²)"
+
+    class Config(FeatureSlicer.Config):
         type: Literal["color_variance"] = "color_variance"
 
     config: Config
-    _thresholds: list[float] | None = None
 
-    def fit(self, train: Examples) -> None:
-        """Cut the sorted training values into n_slices equal parts; a threshold is the least value of its part."""
-        values = self._values(train).sort().values
-        self._thresholds = [float(values[k * len(values) // self.n_slices]) for k in range(1, self.n_slices)]
-
-    def assign(self, examples: Examples) -> SliceIds:
-        """How many thresholds an image's colour variance reaches; equal values share a slice."""
-        assert self._thresholds is not None, "fit or restore first"
-        thresholds = torch.tensor(self._thresholds, dtype=torch.float64)
-        return torch.bucketize(self._values(examples), thresholds, right=True)
-
-    def state(self) -> State:
-        """The n_slices - 1 thresholds, levels squared."""
-        assert self._thresholds is not None, "fit first"
-        return {"thresholds": list(self._thresholds)}
-
-    def restore(self, state: State) -> None:
-        """Take back the thresholds."""
-        self._thresholds = list(state["thresholds"])
-
-    @staticmethod
-    def _values(examples: Examples) -> torch.Tensor:
-        parts = [color_variance(images) for _, images in in_batches(examples)]
-        return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
+    def feature(self, images: Levels) -> PerItem:
+        """Total variance of the pixel colours, levels squared."""
+        return color_variance(images)

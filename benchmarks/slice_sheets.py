@@ -1,0 +1,57 @@
+"""Contact sheets of slicers, one row of images per slice, and the sizes behind them.
+
+    python benchmarks/slice_sheets.py        # writes results/slices/
+
+Fashion-MNIST is left out, and named in sizes.json, where its files are not installed.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from moeframe.errors import MoeframeError
+from moeframe.slicing import contact_sheet, slice_data
+
+ROOT = Path(__file__).resolve().parent.parent
+OUT = ROOT / "results/slices"
+JOBS = {
+    "color_variance": ("photo_patches", "slicer={type: color_variance}"),
+    "texture": ("photo_patches", "slicer={type: texture}"),
+    "lighting": ("photo_patches", "slicer={type: lighting}"),
+    "semantic": ("photo_patches", "slicer={type: semantic}"),
+    "class_group": ("fashion_mnist", "slicer={type: class_group}"),
+}
+GAP = 10
+
+
+def stacked(sheets: list[Path]) -> Image.Image:
+    """The sheets below each other, a white band between two."""
+    images = [Image.open(path).convert("RGB") for path in sheets]
+    page = Image.new("RGB", (max(i.width for i in images), sum(i.height + GAP for i in images) - GAP), "white")
+    top = 0
+    for image in images:
+        page.paste(image, (0, top))
+        top += image.height + GAP
+    return page
+
+
+def main() -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    sizes: dict[str, object] = {"command": "python benchmarks/slice_sheets.py"}
+    for name, (spec, slicer) in JOBS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                slices = slice_data(ROOT / f"specs/{spec}.yaml", Path(folder), [slicer])
+            except MoeframeError as error:
+                sizes[name] = {"not made": str(error)}
+                continue
+            stacked([contact_sheet(Path(folder), k) for k in range(slices.n_slices)]).save(OUT / f"{name}.png")
+        sizes[name] = {"dataset": spec, "slices": slices.names, "train": slices.train_sizes, "test": slices.test_sizes}
+    (OUT / "sizes.json").write_text(json.dumps(sizes, indent=1, ensure_ascii=False) + "\n")
+    print(json.dumps(sizes, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
