@@ -2,9 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,8 +12,6 @@ from moeframe.errors import MoeframeError
 
 if TYPE_CHECKING:
     from moeframe.registry import Registry
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 KINDS = ("datasets", "slicers", "experts", "gates", "losses", "schedules", "samplers", "metrics")
 

@@ -84,9 +84,8 @@ class Trainer:
     def warm_start(self) -> Iterator[StepLog]:
         """Phase 1, from the current step to its end."""
         self.model.train()
-        slices = self.assembly.slices
-        members = slices.members if slices.n_slices > 1 else [torch.arange(len(self.assembly.train))]
-        sources = [(f"warm_start/{k}", members[k]) for k in range(len(self.model.experts))]
+        # without a slicer there is one slice: all the data, for the single expert that may warm-start on it
+        sources = [(f"warm_start/{k}", members) for k, members in enumerate(self.assembly.slices.members)]
         batches = self._batches(self.assembly.spec.warm_start_steps, sources)
         while self.step < self.assembly.spec.warm_start_steps:
             yield self._warm_start_step(batches)
