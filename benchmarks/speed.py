@@ -114,7 +114,7 @@ def overhead_of_the_engine() -> dict[str, object]:
 
 
 class _BareLoop:
-    """What a researcher would write by hand: random batch, noise, network, bound-weighted loss, clip, AdamW, EMA."""
+    """What a researcher would write by hand: batch, noise, schedule, network, bound-weighted loss, clip, AdamW, EMA."""
 
     def __init__(self, assembly: Assembly):
         self.a = assembly
@@ -129,10 +129,9 @@ class _BareLoop:
         x = self.data[torch.randint(len(self.data), (size,))]
         noise = torch.randn_like(x)
         times = (torch.rand(()) + torch.arange(size) / size) % 1
-        low, high = a.schedule.log_snr_min, a.schedule.log_snr_max
-        log_snr = high + (low - high) * times
+        log_snr, rate = a.schedule.log_snr(times), a.schedule.rate(times)
         velocity = self.network(add_noise(x, noise, log_snr), log_snr)
-        nats = (high - low) * diffusion_nats(velocity_of(x, noise, log_snr), velocity, log_snr)
+        nats = rate * diffusion_nats(velocity_of(x, noise, log_snr), velocity, log_snr)
         loss = bits_per_dim(nats, x[0].numel()).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -6,6 +6,7 @@ gate together. Every draw of step s is addressed by s, so training can be cut an
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -179,12 +180,16 @@ class Trainer:
         log_snr = a.schedule.log_snr(times)
         z = add_noise(x, noise, log_snr)
         items = Trajectories.numbered(a.streams, step * size, (step + 1) * size)
-        autocast = torch.autocast(a.device.type, torch.bfloat16, enabled=self.config.precision == "bf16")
-        with a.streams.governing_torch(f"{purpose}/dropout", step), autocast:
+        with a.streams.governing_torch(f"{purpose}/dropout", step), self._precision():
             denoised = denoiser(z, log_snr, items)
         velocity = velocity_of(x, noise, log_snr)
         slices = a.slices.train[batch.indices].to(a.device)
         return TrainingStep(x, z, log_snr, a.schedule.rate(times), velocity, denoised, slices)
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.assembly.device.type, torch.bfloat16)
+        return nullcontext()
 
     def _backward(
         self, losses: list[Loss], facts: TrainingStep, experts: list[int]
