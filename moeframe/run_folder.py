@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from moeframe.errors import RunFolderError
+from moeframe.provenance import CARD, LEAKS
 from moeframe.spec import MACHINE_SETTINGS, RunSpec
 from moeframe.storage import explaining, write_file
 
@@ -20,7 +21,7 @@ MEASURING = ("metrics", "evaluation", "sampler")
 """Sections that say how a model is measured, not how it came about."""
 _LOCK = ".lock"
 _SEED_FOLDER = re.compile(r"seed-(0|[1-9][0-9]*)")
-_OWN_FILES = (SPEC, "environment.json", "card.json", "results.json", "report.html")
+_OWN_FILES = (SPEC, "environment.json", CARD, LEAKS, "results.json", "report.html")
 
 
 class RunFolder:
@@ -30,7 +31,7 @@ class RunFolder:
         self.path = path
         self.spec = path / SPEC
         self.environment = path / "environment.json"
-        self.card = path / "card.json"
+        self.card = path / CARD
         self.results = path / "results.json"
 
     def seed(self, seed: int) -> Path:

@@ -23,6 +23,7 @@ from moeframe.interfaces.sampler import Sampler, SamplerState
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.mixture import MergedDenoiser
 from moeframe.progress import Silent, Watcher
+from moeframe.provenance import write_provenance
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
 from moeframe.report.page import write_report
@@ -69,7 +70,10 @@ def run_folder_of(name: str, out: str | Path | None) -> Path:
 
 def _run_seed(folder: RunFolder, spec: RunSpec, registry: Registry, seed: int, watcher: Watcher) -> None:
     assembly = assemble(spec, registry, seed)
-    write_file(folder.card, _json(assembly.dataset.card()))
+    if not folder.card.exists():
+        watcher.begin("looking through the data", 1)
+        write_provenance(folder.path, assembly)
+        watcher.advance("card.json")
     if assembly.slices.slicer is not None:
         write_slices(folder.seed(seed), assembly.slices, assembly.train, assembly.image, assembly.streams)
     trainer = Trainer(assembly)

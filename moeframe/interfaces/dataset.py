@@ -1,15 +1,17 @@
 """Dataset: integer images in a train and a test split, with a card that says where they come from."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 
+from moeframe.errors import DataError
 from moeframe.interfaces.component import Component, ImageShape
 from moeframe.shapes import ItemIds, Levels, PerItem, SliceIds
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 @runtime_checkable
@@ -21,6 +23,8 @@ class Examples(Protocol):
     label_names: tuple[str, ...]
     attributes: Mapping[str, PerItem]
     """Further facts per image by name (CelebA's 40, say); empty where the data has none."""
+    names: Sequence[str]
+    """File name or key of each image, unique in the dataset; empty where images have no names."""
 
     def __len__(self) -> int: ...
 
@@ -38,11 +42,14 @@ class InMemoryExamples:
         labels: SliceIds,
         label_names: tuple[str, ...] = (),
         attributes: Mapping[str, PerItem] | None = None,
+        names: Sequence[str] = (),
     ):
         assert len(images) == len(labels)
+        assert not names or len(names) == len(images)
         self._images = images
         self.labels = labels
         self.attributes = attributes or {}
+        self.names = names
         self.label_names = label_names or tuple(str(i) for i in range(int(labels.max()) + 1 if len(labels) else 0))
 
     def __len__(self) -> int:
@@ -86,5 +93,10 @@ class Dataset(Component):
         """Provenance: source, licence, splits and sizes, levels, every transformation in order. JSON values only."""
 
     def missing(self) -> str | None:
-        """Why the data is not usable here and what to do, or None when it is complete."""
+        """Why the data is not usable here and what to do, or None when it is complete: both splits are opened."""
+        try:
+            for name in SPLITS:
+                self.split(name)
+        except DataError as problem:
+            return str(problem)
         return None

@@ -1,14 +1,15 @@
 """Slicer: a partition of the data, one slice per expert."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from moeframe.interfaces.component import Component
 from moeframe.interfaces.dataset import Examples
 from moeframe.randomness import Streams
 from moeframe.shapes import SliceIds
 
-State = dict[str, list[float]]
+State = dict[str, list[Any]]
+"""Lists of numbers or of texts by name: it must survive JSON."""
 
 
 class Slicer(Component):

@@ -105,6 +105,7 @@ def write_report(folder: Path) -> Path:
         *_contact_sheets(seed_folder, diagnostics),
         *_learning(_read_events(seed_folder / "events.jsonl")),
         *_routing(diagnostics),
+        *_leaks(folder),
     ]
     card = folder / "card.json"
     environment = Environment(
@@ -194,6 +195,14 @@ def _contact_sheets(folder: Path, diagnostics: Diagnostics) -> Iterator[Section]
             png = base64.b64encode(path.read_bytes()).decode()
             figures.append(Figure(name, f"Slice {k}: training images drawn at random.", png=png))
     yield Section("What the slices hold", figures, "pictures")
+
+
+def _leaks(folder: Path) -> Iterator[Section]:
+    path = folder / "duplicates.png"
+    if path.exists():
+        png = base64.b64encode(path.read_bytes()).decode()
+        caption = "Above test images, below the training images that nearly equal them; how many there are: see Data."
+        yield Section("Test images that also stand in train", [Figure("Leaks", caption, png=png)], "pictures")
 
 
 def _learning(events: Sequence[Event]) -> Iterator[Section]:

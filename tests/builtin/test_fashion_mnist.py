@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from moeframe.errors import DataError
-from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe_builtin.datasets import fashion_mnist
-from moeframe_builtin.datasets.exact_duplicates import exact_duplicates
 from moeframe_builtin.datasets.fashion_mnist import CLASSES, DEBIAN_FOLDER, FashionMnist
 from moeframe_builtin.datasets.idx_file import read_idx
 
@@ -112,17 +110,6 @@ def test_the_card_states_the_hash_of_each_file_and_of_what_it_holds(tmp_path):
     }
     assert len(card["files"]) == 4
     assert "not compared with the official ones" in card["split_rule"]
-    # the fourth training image is the first test image
-    assert card["exact_duplicates"] == {"within_train": 0, "within_test": 0, "test_images_in_train": 1}
-
-
-def test_duplicates_are_counted_within_and_across_splits_by_pixels_alone():
-    def examples(*levels: int) -> InMemoryExamples:
-        images = torch.tensor(levels).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
-        return InMemoryExamples(images, torch.arange(len(levels)))
-
-    counts = exact_duplicates(examples(1, 2, 1, 1, 5, 5), examples(7, 1, 1, 8))
-    assert counts == {"within_train": 3, "within_test": 1, "test_images_in_train": 2}
 
 
 def test_files_that_are_not_the_official_ones_are_refused_unless_told_otherwise(tmp_path):
@@ -212,11 +199,10 @@ def test_sizes_are_read_big_endian(tmp_path):
 
 
 @pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="apt-get install dataset-fashion-mnist")
-def test_debians_package_holds_the_official_files_without_exact_duplicates():
+def test_debians_package_holds_the_official_files():
     data = dataset(DEBIAN_FOLDER, verify=True)
     assert data.missing() is None
     card = data.card()
     assert card["splits"] == {"train": 60000, "test": 10000}
-    assert card["exact_duplicates"] == {"within_train": 0, "within_test": 0, "test_images_in_train": 0}
     assert data.split("train").labels.bincount().tolist() == [6000] * 10
     assert data.split("test").labels.bincount().tolist() == [1000] * 10

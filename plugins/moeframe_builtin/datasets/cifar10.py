@@ -13,7 +13,6 @@ from moeframe.errors import DataError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples, Split
 from moeframe.shapes import Levels, SliceIds
-from moeframe_builtin.datasets.exact_duplicates import exact_duplicates
 from moeframe_builtin.datasets.pickled_batch import Pickled, read_pickled
 
 FOLDER = "cifar-10-batches-py"
@@ -81,16 +80,8 @@ class Cifar10(Dataset):
         """The official train or test images, in the order of the batches."""
         return self._contents.splits[name]
 
-    def missing(self) -> str | None:
-        """What is missing or wrong with the files, every one of which is read, and how to get them."""
-        try:
-            self._contents  # noqa: B018  (reading the files is the check)
-        except DataError as problem:
-            return str(problem)
-        return None
-
     def card(self) -> dict[str, Any]:
-        """Provenance of the images, with the hash of each file and the exact duplicates."""
+        """Provenance of the images and the hash of each file."""
         return {
             "source": "CIFAR-10, python version (A. Krizhevsky: Learning multiple layers of features from tiny images, "
             "2009), https://www.cs.toronto.edu/~kriz/cifar.html; a labelled part of 80 Million Tiny Images, which was "
@@ -108,12 +99,7 @@ class Cifar10(Dataset):
                 "none by moeframe",
             ],
             "files": self._contents.sha256,
-            "exact_duplicates": self._exact_duplicates,
         }
-
-    @cached_property
-    def _exact_duplicates(self) -> dict[str, int]:
-        return exact_duplicates(self.split("train"), self.split("test"))
 
     @cached_property
     def _folder(self) -> Path:

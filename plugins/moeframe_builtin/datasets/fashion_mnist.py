@@ -10,7 +10,6 @@ from pydantic import Field
 from moeframe.errors import DataError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples, Split
-from moeframe_builtin.datasets.exact_duplicates import exact_duplicates
 from moeframe_builtin.datasets.idx_file import IdxFile, read_idx
 
 CLASSES = (
@@ -105,16 +104,8 @@ class FashionMnist(Dataset):
         """The official train or test images, in the order of the files."""
         return self._splits[name]
 
-    def missing(self) -> str | None:
-        """What is missing or wrong with the files, every one of which is read, and how to get them."""
-        try:
-            self._splits  # noqa: B018  (reading the files is the check)
-        except DataError as problem:
-            return str(problem)
-        return None
-
     def card(self) -> dict[str, Any]:
-        """Provenance of the images, with the hash of each file and the exact duplicates."""
+        """Provenance of the images and the hash of each file."""
         return {
             "source": "Fashion-MNIST (H. Xiao, K. Rasul, R. Vollgraf, 2017), https://github.com/zalandoresearch/"
             "fashion-mnist; photographs from the catalogue of Zalando",
@@ -133,7 +124,6 @@ class FashionMnist(Dataset):
                 file.path.name: {"sha256": file.sha256, "sha256_unzipped": file.sha256_unzipped}
                 for file in self._files.values()
             },
-            "exact_duplicates": self._exact_duplicates,
         }
 
     @cached_property
@@ -161,10 +151,6 @@ class FashionMnist(Dataset):
     @cached_property
     def _splits(self) -> dict[Split, InMemoryExamples]:
         return {name: self._split(name) for name in SPLITS}
-
-    @cached_property
-    def _exact_duplicates(self) -> dict[str, int]:
-        return exact_duplicates(self._splits["train"], self._splits["test"])
 
     def _split(self, name: Split) -> InMemoryExamples:
         images, labels = self._files[IMAGES[name].name], self._files[LABELS[name].name]

@@ -1,0 +1,61 @@
+"""From the bytes of an image file to integer levels, with one stated way of cropping and resizing."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from moeframe.errors import DataError
+
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+
+
+@dataclass(frozen=True)
+class ImageDecoder:
+    """Decodes to a square of `size` pixels: central square, then PIL's LANCZOS, which is antialiased."""
+
+    size: int
+    channels: Literal[1, 3] = 3
+    source_size: tuple[int, int] | None = None
+    """(width, height) that every image must have; any if None."""
+
+    def __call__(self, content: bytes, place: str) -> torch.Tensor:
+        """Levels, (channels, size, size), uint8.
+
+        Raises DataError naming the place of an image that is empty, damaged, deeper than 8 bits or of another size.
+        """
+        import io
+
+        import numpy as np
+        from PIL import Image, ImageOps, UnidentifiedImageError
+
+        if not content:
+            raise DataError(f"image {place} is empty (0 bytes); replace or delete it")
+        try:
+            with Image.open(io.BytesIO(content)) as file:
+                image = ImageOps.exif_transpose(file)
+        except UnidentifiedImageError:
+            raise DataError(f"image {place} is in no image format that Pillow knows; replace or delete it") from None
+        except Exception as cause:  # decoders raise nearly anything on corrupt bytes
+            raise DataError(
+                f"image {place} cannot be decoded ({type(cause).__name__}: {cause}); replace or delete it"
+            ) from cause
+        if image.mode == "F" or image.mode.startswith("I"):
+            raise DataError(f"image {place} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
+        if self.source_size is not None and image.size != self.source_size:
+            found, wanted = (f"{width}x{height}" for width, height in (image.size, self.source_size))
+            raise DataError(f"image {place} has {found} pixels, not {wanted} like the first one; replace it")
+        if image.mode in ("P", "PA"):
+            image = image.convert("RGBA")  # a palette goes to colours first: its transparency has no other conversion
+        image = image.convert("L" if self.channels == 1 else "RGB")
+        image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels).permute(2, 0, 1)
+
+    def transformations(self) -> list[str]:
+        """What is done to an image, in order, for a card."""
+        return [
+            "of an animation the first frame; turned as the EXIF orientation says; transparency dropped",
+            f"converted to 8-bit {'grey (PIL L, ITU-R 601)' if self.channels == 1 else 'RGB'}",
+            "cropped to the central square",
+            f"resized to {self.size}x{self.size} with PIL LANCZOS (antialiased); smaller images are enlarged",
+        ]
