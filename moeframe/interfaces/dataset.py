@@ -90,7 +90,10 @@ class Dataset(Component):
 
     @abstractmethod
     def card(self) -> dict[str, Any]:
-        """Provenance: source, licence, splits and sizes, levels, every transformation in order. JSON values only."""
+        """Provenance, JSON values only.
+
+        Keys: source, licence, splits (sizes), split_rule, levels, transformations (every one, in order), files (hashes).
+        """
 
     def missing(self) -> str | None:
         """Why the data is not usable here and what to do, or None when it is complete: both splits are opened."""

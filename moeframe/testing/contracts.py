@@ -156,7 +156,7 @@ def check_dataset(component: type[Dataset], config: Any = None) -> None:
     expect(dataset.missing() is None, component, f"its data is here ({dataset.missing()})")
     card = dataset.card()
     expect(json.loads(json.dumps(card)) == card, component, "the card holds JSON values only")
-    lacking = {"source", "licence", "splits", "levels", "transformations"} - card.keys()
+    lacking = {"source", "licence", "splits", "split_rule", "levels", "transformations", "files"} - card.keys()
     expect(not lacking, component, f"the card states {', '.join(sorted(lacking))}")
     splits: tuple[Split, ...] = ("train", "test")
     for name in splits:

@@ -55,22 +55,23 @@ class AttributeTable:
             values[row[0]] = [_number(text, place, name) for text, name in zip(row[1:], columns, strict=True)]
         return cls(path, columns, values, lines)
 
-    def of(self, names: Sequence[str]) -> dict[str, PerItem]:
-        """Each attribute of these files. Raises DataError naming files without a line."""
+    def expect_exactly(self, names: Sequence[str]) -> None:
+        """Raise DataError for a line about no image, and for images without a line."""
+        known = set(names)
+        for name, line in self.lines.items():
+            if name not in known:
+                raise DataError(f"{self.path}:{line}: there is no image {name!r}; remove the line or add the image")
         lacking = [name for name in names if name not in self.values]
         if lacking:
             raise DataError(
-                f"{self.path} has no line for {len(lacking)} of the images, the first is {lacking[0]!r}; "
+                f"{self.path} has no line for {len(lacking)} of the {len(names)} images, the first is {lacking[0]!r}; "
                 "names are relative to dataset.root, with '/' between folders"
             )
+
+    def of(self, names: Sequence[str]) -> dict[str, PerItem]:
+        """Each attribute of these files, float64."""
         table = torch.tensor([self.values[name] for name in names], dtype=torch.float64).reshape(-1, len(self.columns))
         return {column: table[:, i] for i, column in enumerate(self.columns)}
-
-    def expect_only(self, names: set[str]) -> None:
-        """Raise DataError for a line about no image."""
-        for name, line in self.lines.items():
-            if name not in names:
-                raise DataError(f"{self.path}:{line}: there is no image {name!r}; remove the line or add the image")
 
 
 def _number(text: str, place: str, column: str) -> float:

@@ -1,6 +1,8 @@
 """Handwritten digits: the 1,797 images of 8x8 pixels that scikit-learn carries."""
 
+import hashlib
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,6 +12,8 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples, Split
 from moeframe.randomness import Streams
 
+SOURCE = Path("data") / "digits.csv.gz"
+"""The file inside scikit-learn's datasets."""
 SPLIT_SEED = 20120807  # fixed: every run, whatever its seed, holds out the same images
 
 
@@ -47,7 +51,14 @@ class Digits(Dataset):
                 "by the source: 32x32 bitmap, set pixels counted in each 4x4 block, giving levels 0..16",
                 "float to integer, values unchanged",
             ],
+            "files": {SOURCE.name: hashlib.sha256(self._source.read_bytes()).hexdigest()},
         }
+
+    @property
+    def _source(self) -> Path:
+        import sklearn.datasets
+
+        return Path(sklearn.datasets.__file__).parent / SOURCE
 
     @cached_property
     def _splits(self) -> dict[str, InMemoryExamples]:

@@ -63,6 +63,7 @@ class Gaussian(Dataset):
             "split_rule": "independent draws from one density",
             "levels": self.config.levels,
             "labels": "none (all zero)",
+            "files": {},
             "entropy_bits_per_dim": self.entropy_bits_per_dim,
             "transformations": [
                 f"independent draws from N(0, {self.config.std:g}²) per pixel and channel",

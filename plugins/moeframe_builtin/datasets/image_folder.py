@@ -107,7 +107,7 @@ class ImageFolder(EncodedDataset):
         classes = {name: label_of(name.split("/", cut)[cut]) for part in names.values() for name in part}
         label_names = tuple(sorted(set(classes.values())))  # one numbering for both splits
         if self.config.attributes is not None:
-            self._attributes.expect_only(set(classes))
+            self._attributes.expect_exactly(list(classes))
         return {
             split: EncodedExamples(
                 self._reader,

@@ -108,7 +108,6 @@ class PhotoPatches(Dataset):
                 photo.name: {
                     "credit": photo.credit,
                     "licence": photo.licence,
-                    "sha256": hashlib.sha256(photo.file.read_bytes()).hexdigest(),
                     **{name: int(count[number]) for name, count in counts.items()},
                 }
                 for number, photo in enumerate(PHOTOS)
@@ -127,6 +126,7 @@ class PhotoPatches(Dataset):
                 f"patches of contrast below {MIN_CONTRAST:g} levels left out (standard deviation over the pixels, mean "
                 "over the channels)",
             ],
+            "files": {photo.path: hashlib.sha256(photo.file.read_bytes()).hexdigest() for photo in PHOTOS},
         }
 
     @cached_property
