@@ -10,7 +10,8 @@ import torch
 from moeframe.assembly import Assembly
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_levels, velocity_of
 from moeframe.evaluation import ModelEvaluation
-from moeframe.likelihood import Bound, continuous_bound
+from moeframe.likelihood.bound import Bound
+from moeframe.likelihood.continuous import continuous_bound
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.report.grids import write_grid

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from moeframe.assembly import Assembly
-from moeframe.likelihood import Bound, continuous_bound, standard_error
+from moeframe.likelihood.bound import Bound, standard_error
+from moeframe.likelihood.continuous import continuous_bound
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.routing import profile_routing

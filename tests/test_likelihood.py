@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from moeframe.interfaces.component import ImageShape
-from moeframe.likelihood import Bound, continuous_bound, standard_error
+from moeframe.likelihood.bound import Bound, standard_error
+from moeframe.likelihood.continuous import continuous_bound
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.testing import GaussianExpert, gaussian_mixture

@@ -6,7 +6,7 @@ from figures.merging import IMAGE, STREAMS, Values, unet
 from moeframe import diffusion
 from moeframe.interfaces.loss import TrainingStep
 from moeframe.interfaces.schedule import NoiseSchedule
-from moeframe.likelihood import continuous_bound
+from moeframe.likelihood.continuous import continuous_bound
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe_builtin.losses.nll import NllLoss

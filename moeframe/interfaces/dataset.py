@@ -92,7 +92,7 @@ class Dataset(Component):
     def card(self) -> dict[str, Any]:
         """Provenance, JSON values only.
 
-        Keys: source, licence, splits (sizes), split_rule, levels, transformations (every one, in order), files (hashes).
+        Keys: source, licence, splits (sizes), split_rule, levels, transformations (all, in order), files (hashes).
         """
 
     def missing(self) -> str | None:

@@ -7,7 +7,8 @@ import torch
 from pydantic import Field
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
-from moeframe.likelihood import Bound, continuous_bound, standard_error
+from moeframe.likelihood.bound import Bound, standard_error
+from moeframe.likelihood.continuous import continuous_bound
 from moeframe.randomness import Trajectories
 
 
