@@ -10,7 +10,6 @@
 
 import json
 import os
-import pickle
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ OUT = ROOT / "results/data/loading.json"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from official_celeba_hq import write_celeba_hq  # noqa: E402
+from official_cifar10 import write_cifar10  # noqa: E402
 from official_lsun import write_lsun  # noqa: E402
 
 BATCH = 64
@@ -89,23 +89,8 @@ class CentralSquare:
         return transforms.functional.center_crop(image, [min(image.size)] * 2)
 
 
-def write_cifar10(root: Path) -> Path:
-    """CIFAR-10's files at full size, filled with noise."""
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    draw = np.random.default_rng(0)
-    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
-        batch = {
-            b"data": draw.integers(0, 256, (10_000, 3072), dtype=np.uint8),
-            b"labels": draw.integers(0, 10, 10_000).tolist(),
-        }
-        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
-    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": list("abcdefghij")}, protocol=2))
-    return root
-
-
 class UncheckedCifar10(datasets.CIFAR10):
-    """torchvision's, without its checksums: these files hold noise."""
+    """torchvision's, without its checksums: these files hold other images."""
 
     def _check_integrity(self) -> bool:
         return True
@@ -137,7 +122,7 @@ def write_folder(root: Path, n_train: int, size: int) -> Path:
 
 def contests(root: Path) -> dict[str, Contest]:
     """One per loader that reads files."""
-    cifar = write_cifar10(root / "cifar")
+    cifar = write_cifar10(root / "cifar", n_per_batch=10_000)
     found: dict[str, Contest] = {
         "cifar10": Contest(
             dataset("cifar10", root=cifar, verify=False),

@@ -132,7 +132,7 @@ def slice_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> N
     for k in slices.tiny:
         click.echo(f"warning: slice {k} has {slices.train_sizes[k]} images, under a tenth of an even share", err=True)
     for name, values in slices.slicer.state().items():
-        shown = ", ".join(f"{value:.6g}" for value in values)
+        shown = ", ".join(value if isinstance(value, str) else f"{value:.6g}" for value in values)
         click.echo(f"{name}: {shown if len(values) <= 16 else f'{len(values)} values, in {folder}/slices.npz'}")
     click.echo(f"contact sheets: {folder}/slice-0.png ... slice-{slices.n_slices - 1}.png")
 
@@ -148,7 +148,7 @@ def slice_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> N
     type=click.Path(path_type=Path),
     default=Path("samples.png"),
     show_default=True,
-    help="PNG grid, or .npz for the integer levels.",
+    help="PNG grid, .npz for the integer levels, or a new folder for one PNG each.",
 )
 def sample(run_folder: Path, count: int, seed: int, run_seed: int | None, device: str | None, out: Path) -> None:
     """Draw new images from the trained run in RUN."""

@@ -32,7 +32,7 @@ def write_diagnostics(folder: Path, assembly: Assembly, evaluation: ModelEvaluat
     image = assembly.image
     scale = max(1, 64 // image.width)
     n_shown = assembly.spec.evaluation.samples_shown
-    write_grid(folder / "samples.png", evaluation.samples(n_shown), image.levels, 16, scale)
+    write_grid(folder / "samples.png", evaluation.shown_samples(n_shown), image.levels, 16, scale)
     shown = _write_trajectories(folder / "trajectory.png", evaluation, scale)
     pairs = evaluation.reconstructions(RECONSTRUCTION_LOG_SNR, PAIRS)
     write_grid(

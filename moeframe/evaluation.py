@@ -1,9 +1,13 @@
 """Evaluation of one finished model: samples and reconstructions are drawn once and shared by all metrics."""
 
+import hashlib
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import asdict
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,16 +19,19 @@ from moeframe.interfaces.metric import Evaluation, Measurement, Metric, Reconstr
 from moeframe.interfaces.sampler import SamplerState
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
+from moeframe.sample_store import Samples, SampleStore
 from moeframe.sampling import ddim_trajectory
 from moeframe.shapes import Images, Levels
 
 RECONSTRUCTION_STEPS = 50
 
+Result = TypeVar("Result")
+
 
 class ModelEvaluation(Evaluation):
-    """One model with the data, schedule and sampler of its run."""
+    """One model with the data, schedule and sampler of its run; `folder` keeps its samples."""
 
-    def __init__(self, assembly: Assembly, model: MergedDenoiser):
+    def __init__(self, assembly: Assembly, model: MergedDenoiser, folder: Path):
         self.assembly = assembly
         self.model = model.to(assembly.device).eval()
         self.denoiser = self.model
@@ -38,19 +45,55 @@ class ModelEvaluation(Evaluation):
         self.streams = assembly.streams
         self.device = assembly.device
         self.batch_size = assembly.spec.evaluation.batch_size
-        self._samples: list[Levels] = []
+        self._folder = folder
         self._reconstructions: dict[tuple[float, int], Reconstructions] = {}
+        self._once: dict[Hashable, Any] = {}
 
-    def samples(self, n: int) -> Levels:
-        """The first n samples; those drawn already are kept."""
-        have = sum(len(batch) for batch in self._samples)
-        while have < n:
-            count = min(self.batch_size, n - have)
-            states = self.trajectory(have, have + count)
-            *_, last = states
-            self._samples.append(to_levels(last.z, self.image.levels).cpu())
-            have += count
-        return torch.cat(self._samples)[:n]
+    def sample_batches(self, n: int) -> Iterator[Levels]:
+        """The first n samples, drawn once and kept on disk; UnavailableError when one of them is not finite."""
+        broken = [
+            self.batch_size * batch + int(row)
+            for batch, samples in enumerate(self._store.batches(n))
+            for row in torch.nonzero(~samples.finite)
+        ]
+        if broken:
+            first = ", ".join(map(str, broken[:5]))
+            raise UnavailableError(
+                f"{len(broken)} of {n} samples have pixels that are NaN or infinite (numbers {first}"
+                f"{' ...' if len(broken) > 5 else ''}): see samples.png and the learning curves; train with a smaller "
+                "learning rate, or sample with more steps"
+            )
+        for samples in self._store.batches(n):
+            yield samples.levels
+
+    def shown_samples(self, n: int) -> Levels:
+        """The first n samples as they are, black where a pixel is not finite."""
+        return torch.cat([samples.levels for samples in self._store.batches(n)])
+
+    @cached_property
+    def _store(self) -> SampleStore:
+        return SampleStore(self._folder / "samples", self._model_key(), self.batch_size, self._draw)
+
+    def _draw(self, start: int, stop: int) -> Samples:
+        *_, last = self.trajectory(start, stop)
+        return Samples.of_pixels(last.z, self.image.levels)
+
+    def _model_key(self) -> str:
+        """Identifies what draws the samples: weights, sampler, noise levels and seed."""
+        spec = self.assembly.spec.dump()
+        settings = {name: spec[name] for name in ("dataset", "schedule", "experts", "gate", "sampler")}
+        digest = hashlib.sha256(json.dumps([settings, self.streams.seed], sort_keys=True).encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """What `compute` returned when it was first asked for under this key."""
+        if key not in self._once:
+            self._once[key] = compute()
+        result: Result = self._once[key]
+        return result
 
     @torch.no_grad()
     def trajectory(self, start: int, stop: int) -> Iterator[SamplerState]:

@@ -29,7 +29,7 @@ from moeframe.registry import Registry
 from moeframe.report.page import write_report
 from moeframe.report.results import Results, combine_seeds, read_metrics, write_results
 from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
-from moeframe.shapes import Levels
+from moeframe.shapes import Images, Levels
 from moeframe.slicing import write_slices
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec
@@ -78,7 +78,8 @@ def _run_seed(folder: RunFolder, spec: RunSpec, registry: Registry, seed: int, w
         write_slices(folder.seed(seed), assembly.slices, assembly.train, assembly.image, assembly.streams)
     trainer = Trainer(assembly)
     train(trainer, folder, seed, watcher)
-    evaluation = ModelEvaluation(assembly, trainer.averaged if spec.evaluation.weights == "ema" else trainer.model)
+    model = trainer.averaged if spec.evaluation.weights == "ema" else trainer.model
+    evaluation = ModelEvaluation(assembly, model, folder.seed(seed))
     _evaluate_seed(folder.seed(seed), assembly, evaluation, watcher)
 
 
@@ -179,16 +180,25 @@ class LoadedRun:
         """The sampler of the spec."""
         return self.assembly.sampler
 
-    @torch.no_grad()
     def trajectory(self, n: int, seed: int = 0) -> list[SamplerState]:
         """All states of n sampling trajectories."""
-        items = Trajectories.numbered(Streams(seed), 0, n)
+        return list(self._trajectory(0, n, seed))
+
+    @torch.no_grad()
+    def _trajectory(self, start: int, stop: int, seed: int) -> Iterator[SamplerState]:
+        items = Trajectories.numbered(Streams(seed), start, stop)
         noise = items.normal(self.assembly.image.tensor_shape, "sampling/noise").to(self.assembly.device)
-        return list(self.sampler.trajectory(self.denoiser, noise, items))
+        yield from self.sampler.trajectory(self.denoiser, noise, items)
+
+    def _last(self, start: int, stop: int, seed: int) -> Images:
+        *_, last = self._trajectory(start, stop, seed)
+        return last.z.cpu()
 
     def sample(self, n: int, seed: int = 0) -> Levels:
         """n images, integers 0 .. levels-1, (n, channels, height, width)."""
-        return to_levels(self.trajectory(n, seed)[-1].z, self.assembly.image.levels).cpu()
+        size = self.spec.evaluation.batch_size
+        parts = [self._last(start, min(start + size, n), seed) for start in range(0, n, size)]
+        return to_levels(torch.cat(parts), self.assembly.image.levels)
 
 
 def load(folder: str | Path, seed: int | None = None, *, device: str | None = None) -> LoadedRun:
@@ -238,7 +248,7 @@ def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watc
     with place.claimed():
         for seed in spec.seeds:
             loaded = _load(place, spec, registry, seed)
-            evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser)
+            evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser, place.seed(seed))
             _evaluate_seed(place.seed(seed), loaded.assembly, evaluation, watcher or Silent())
         place.write_spec(spec)
         write_file(place.environment, _json(describe_environment(spec.device)))

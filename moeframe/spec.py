@@ -1,7 +1,8 @@
 """RunSpec: everything that determines a run, as one validated, frozen value bound to what is installed.
 
 Component sections are validated by the Config of the component that their `type` names, so that a plugin's settings
-are checked as strictly as our own and a broken plugin cannot spoil the spec of a run that does not name it.
+are checked as strictly as our own and a broken plugin cannot spoil the spec of a run that does not name it. The parts
+of a component that is made of others are read in the same way, at any depth.
 """
 
 import hashlib
@@ -202,12 +203,34 @@ class _Binder:
         if name not in self.registry.names(kind):
             self.flaws.append(Flaw((*path, "type"), self.registry.why_not(kind, name)))
             return None
-        config = self.registry.get(KINDS[kind], name).Config
+        component = self.registry.get(KINDS[kind], name)
+        config, settings = component.Config, self._with_parts(path, component, value)
         try:
-            return config.model_validate(value)
+            return config.model_validate(settings)
         except ValidationError as error:
-            self.flaws += [Flaw((*path, *flaw.path), flaw.message, flaw.about_key) for flaw in flaws_of(error, config)]
+            flaws = [Flaw((*path, *flaw.path), flaw.message, flaw.about_key) for flaw in flaws_of(error, config)]
+            self.flaws += [flaw for flaw in flaws if not self.covers(flaw.path)]
             return None
+
+    def _with_parts(self, path: Path, component: type[Component], settings: dict[str, Any]) -> dict[str, Any]:
+        """The settings with the components in them replaced by their Configs."""
+        bound = dict(settings)
+        for field, kind in component.PARTS.items():
+            items = settings.get(field)
+            if isinstance(items, list):
+                bound[field] = [self._part((*path, field, i), kind, item) for i, item in enumerate(items)]
+        return bound
+
+    def _part(self, path: Path, kind: str, value: Any) -> Any:
+        config = self._component(path, kind, value)
+        if config is None:
+            return None
+        component = self.registry.get(KINDS[kind], config.type)
+        if config.component is not component:  # what is made of parts builds them from their Configs alone
+            words = f"'{config.type}' cannot be a part, because its Config is that of {config.component.__name__}"
+            self.flaws.append(Flaw((*path, "type"), f"{words}; give {component.__name__} a nested Config of its own"))
+            return None
+        return config
 
 
 def _conflicts(bound: dict[str, Any], spec: RunSpec | None, registry: Registry) -> Iterator[Flaw]:
@@ -272,13 +295,14 @@ def json_schema(registry: Registry) -> dict[str, Any]:
     refs, top = models_json_schema([(model, "validation") for model in models], ref_template="#/definitions/{model}")
     definitions = top["$defs"]
     schema: dict[str, Any] = definitions.pop(refs[(RunSpec, "validation")]["$ref"].rsplit("/", 1)[1])
+    choices_of = {kind: [refs[(config, "validation")] for config in group] for kind, group in configs.items()}
     for section, kind in kinds.items():
-        choices = [refs[(config, "validation")] for config in configs[kind]]
-        if section in OPTIONAL_SECTIONS:
-            choices.append({"type": "null"})
+        choices = [*choices_of[kind], *([{"type": "null"}] if section in OPTIONAL_SECTIONS else [])]
         for config in configs[kind]:
             definition = definitions[refs[(config, "validation")]["$ref"].rsplit("/", 1)[1]]
             definition["required"] = sorted({"type", *definition.get("required", [])})
+            for field, part_kind in config.component.PARTS.items():
+                definition["properties"][field]["items"] = {"oneOf": choices_of[part_kind]}
         described = {key: value for key, value in schema["properties"][section].items() if key in KEPT_IN_SCHEMA}
         body = {"oneOf": choices} if section in SECTIONS else {"type": "array", "items": {"oneOf": choices}}
         schema["properties"][section] = {**described, **body}

@@ -222,13 +222,15 @@ def test_a_seed_that_was_not_trained_is_refused(finished):
     )
 
 
-@pytest.mark.parametrize("name", ["grid.txt", "grid"])
-def test_samples_go_into_png_or_npz_only(finished, tmp_path, name):
-    ending = ".txt" if name.endswith("txt") else ""
-    assert refusal(2, "sample", finished, "-n", "2", "--out", tmp_path / name) == (
-        f"error: {tmp_path / name}: ends in '{ending}'; name a .png or an .npz file"
+def test_samples_go_into_png_npz_or_a_new_folder_only(finished, tmp_path):
+    path = tmp_path / "grid.txt"
+    assert refusal(2, "sample", finished, "-n", "2", "--out", path) == (
+        f"error: {path}: ends in '.txt'; name a .png or an .npz file, or a folder"
     )
-    assert not (tmp_path / name).exists()
+    assert not path.exists()
+    assert refusal(2, "sample", finished, "-n", "2", "--out", tmp_path.parent) == (
+        f"error: {tmp_path.parent}: exists and is no empty folder; name a new folder for the images"
+    )
 
 
 # --- the disk ---------------------------------------------------------------------------------------------------------

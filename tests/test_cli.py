@@ -202,7 +202,13 @@ def test_sample_writes_a_grid_or_the_levels(call, tiny_run, tmp_path):
     with Image.open(tmp_path / "new/grid.png") as grid:
         assert grid.width > 2 * grid.height  # three images in a row
     assert call("sample", folder, "-n", 3, "--out", tmp_path / "levels.npz").exit_code == 0
-    assert np.load(tmp_path / "levels.npz")["images"].shape == (3, 1, 4, 4)
+    levels = np.load(tmp_path / "levels.npz")["images"]
+    assert levels.shape == (3, 1, 4, 4)
+    assert call("sample", folder, "-n", 3, "--out", tmp_path / "pictures").exit_code == 0
+    pictures = sorted((tmp_path / "pictures").iterdir())
+    assert [picture.name for picture in pictures] == ["000000.png", "000001.png", "000002.png"]
+    with Image.open(pictures[2]) as picture:
+        assert np.array_equal(np.asarray(picture), np.rint(levels[2, 0] * 255 / 7).astype(np.uint8))
 
 
 def test_evaluate_measures_anew(call, tiny_spec):

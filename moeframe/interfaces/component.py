@@ -1,7 +1,7 @@
 """What every component of every kind shares: a frozen config that selects it by name, and a one-line summary."""
 
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,11 +39,15 @@ class Component(ABC):
     """Base of all kinds. A concrete component is a final class with a nested `Config` whose `type` is its name."""
 
     KIND: ClassVar[str] = ""
+    PARTS: ClassVar[Mapping[str, str]] = {}
+    """Fields of the config that hold a list of components, and the kind of each, such as {"slicers": "slicers"}."""
 
     class Config(BaseModel):
         """Settings of a component; unknown keys are errors."""
 
         model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+        component: ClassVar["type[Component]"]
+        """The class that these settings are of: the first that has this Config as its own."""
         type: str
 
         def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:  # noqa: ARG002
@@ -51,6 +55,13 @@ class Component(ABC):
             yield from ()
 
     config: Config
+
+    def __init_subclass__(cls) -> None:
+        """Tell a new class's own Config whose it is; one that is inherited or borrowed keeps its first owner."""
+        super().__init_subclass__()
+        own = cls.__dict__.get("Config")
+        if isinstance(own, type) and issubclass(own, Component.Config) and "component" not in own.__dict__:
+            own.component = cls
 
     @classmethod
     def name(cls) -> str:

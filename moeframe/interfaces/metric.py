@@ -1,9 +1,9 @@
 """Metric: one honest figure about a finished model, with how it was computed."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ from moeframe.randomness import Streams
 from moeframe.shapes import Images, Levels
 
 Better = Literal["lower", "higher"]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,15 @@ class Evaluation(ABC):
     device: torch.device
 
     @abstractmethod
-    def samples(self, n: int) -> Levels:
-        """The first n samples of this evaluation, integers 0 .. levels-1."""
+    def sample_batches(self, n: int) -> Iterator[Levels]:
+        """The first n samples of this evaluation, integers 0 .. levels-1, in batches; read anew at each call.
+
+        Raises UnavailableError, with their number, when samples are not finite.
+        """
+
+    @abstractmethod
+    def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """What `compute` returned when it was first asked for under this key: features that several metrics use."""
 
     @abstractmethod
     def reconstructions(self, log_snr: float, n: int) -> Reconstructions:

@@ -4,6 +4,8 @@ import io
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Integer
+from torch import Tensor
 
 from moeframe.errors import InputError
 from moeframe.shapes import Levels
@@ -44,18 +46,36 @@ def write_grid(path: Path, images: Levels, n_levels: int, columns: int, scale: i
     write_file(path, buffer.getvalue())
 
 
+def write_picture(path: Path, image: Integer[Tensor, "channels height width"], n_levels: int) -> None:
+    """One image of one or three channels as an 8-bit PNG; level 0 is black and n_levels - 1 is white."""
+    from PIL import Image
+
+    grey = np.rint(image.cpu().numpy() * (255 / (n_levels - 1))).astype(np.uint8).transpose(1, 2, 0)
+    if grey.shape[2] not in (1, 3):
+        raise InputError(f"{path}: an image of {grey.shape[2]} channels is no PNG; write an .npz file")
+    buffer = io.BytesIO()
+    Image.fromarray(grey[:, :, 0] if grey.shape[2] == 1 else grey).save(buffer, format="PNG")
+    write_file(path, buffer.getvalue())
+
+
 def require_image_path(path: Path) -> None:
     """Raises InputError for a path that `write_images` would refuse; ask before the images are made."""
-    if path.suffix not in (".png", ".npz"):
-        raise InputError(f"{path}: ends in '{path.suffix}'; name a .png or an .npz file")
+    if path.suffix not in (".png", ".npz", ""):
+        raise InputError(f"{path}: ends in '{path.suffix}'; name a .png or an .npz file, or a folder")
+    if path.suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{path}: exists and is no empty folder; name a new folder for the images")
 
 
 def write_images(path: Path, images: Levels, n_levels: int) -> None:
-    """Write images as a PNG grid, or as integer levels (n, channels, height, width) where the path ends in .npz.
+    """Write images as a PNG grid, as integer levels (n, channels, height, width) for .npz, or a folder of one PNG each.
 
     Raises InputError for another ending, StorageError when it cannot write.
     """
     require_image_path(path)
+    if path.suffix == "":
+        for i, image in enumerate(images):
+            write_picture(path / f"{i:06d}.png", image, n_levels)
+        return
     if path.suffix == ".png":
         write_grid(path, images, n_levels, columns=min(16, len(images)), scale=max(1, 64 // images.shape[-1]))
         return

@@ -119,13 +119,21 @@ def check_schedule(component: type[NoiseSchedule], config: Any = None) -> None:
 
 
 def check_slicer(component: type[Slicer], config: Any = None, n_slices: int = 3) -> None:
-    """A partition by a function of each example and of thresholds that the training split alone determines."""
+    """A partition by a function of each example and of thresholds that the training split alone determines.
+
+    The examples are 60 colour images in 6 classes, with CelebA's hair colours and the names image-00 .. image-59.
+    """
     config = checked_config(component, config)
     images = (STREAMS.uniform((60, 3, 6, 6), "images") * torch.linspace(20, 255, 60).view(-1, 1, 1, 1)).long()
-    labels, names = torch.arange(60) * 7 % 6, tuple("abcdef")
+    labels, label_names = torch.arange(60) * 7 % 6, tuple("abcdef")
+    # some images have two hair colours, some none
+    hair = {"Black_Hair": labels % 2 == 1, "Blond_Hair": labels % 3 == 0, "Brown_Hair": labels == 3}
+    attributes = {name: present.float() for name, present in {**hair, "Gray_Hair": labels == 4}.items()}
 
     def examples(items: Tensor) -> InMemoryExamples:
-        return InMemoryExamples(images[items], labels[items], names)
+        own = {name: values[items] for name, values in attributes.items()}
+        names = [f"image-{i:02d}" for i in items.tolist()]
+        return InMemoryExamples(images[items], labels[items], label_names, own, names)
 
     def fitted() -> Slicer:
         slicer = component(config, n_slices=n_slices, streams=STREAMS)

@@ -30,11 +30,18 @@ def checked_config(component: type[Component], config: Any) -> Any:
                 f"{component.__name__} has settings without default; pass a config:\n{error}"
             ) from None
     expect(bool(component.summary()), component, "it has a docstring, whose first line is its summary")
-    settings = config.model_dump(mode="json")
-    expect(type(config).model_validate(settings) == config, component, "its config survives JSON")
+    expect(_read_back(config) == config, component, "its config survives JSON")
     rules = type(config).model_config
     expect(rules.get("extra") == "forbid" and bool(rules.get("frozen")), component, "its config is strict and frozen")
     return config
+
+
+def _read_back(config: Component.Config) -> Component.Config:
+    """What the engine reads from a dump of the config: parts by their own Configs."""
+    settings = config.model_dump(mode="json")
+    for field in config.component.PARTS:
+        settings[field] = [_read_back(part) for part in getattr(config, field)]
+    return type(config).model_validate(settings)
 
 
 def stirred(build: Callable[[], M], seed: int = 0) -> M:

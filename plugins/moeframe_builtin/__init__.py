@@ -9,11 +9,13 @@ from moeframe.interfaces.metric import Metric
 from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
+from moeframe_builtin.datasets.celeba_hq import CelebAHq
 from moeframe_builtin.datasets.cifar10 import Cifar10
 from moeframe_builtin.datasets.digits import Digits
 from moeframe_builtin.datasets.fashion_mnist import FashionMnist
 from moeframe_builtin.datasets.gaussian import Gaussian
 from moeframe_builtin.datasets.image_folder import ImageFolder
+from moeframe_builtin.datasets.lsun_church import LsunChurch
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.gates.random import RandomGate
@@ -38,6 +40,7 @@ from moeframe_builtin.slicers.attribute import Attribute
 from moeframe_builtin.slicers.class_group import ClassGroup
 from moeframe_builtin.slicers.color_variance import ColorVariance
 from moeframe_builtin.slicers.lighting import Lighting
+from moeframe_builtin.slicers.product import Product
 from moeframe_builtin.slicers.semantic import Semantic
 from moeframe_builtin.slicers.texture import Texture
 
@@ -47,13 +50,13 @@ MOEFRAME_API = 1
 @hookimpl
 def moeframe_datasets() -> list[type[Dataset]]:
     """Datasets. None downloads anything: those that are not in a wheel read the files of their official source."""
-    return [Cifar10, Digits, FashionMnist, Gaussian, ImageFolder, PhotoPatches]
+    return [CelebAHq, Cifar10, Digits, FashionMnist, Gaussian, ImageFolder, LsunChurch, PhotoPatches]
 
 
 @hookimpl
 def moeframe_slicers() -> list[type[Slicer]]:
-    """Slices by class, by attribute, by a feature of the pixels and by similarity."""
-    return [Attribute, ClassGroup, ColorVariance, Lighting, Semantic, Texture]
+    """Slices by class, by attribute, by a feature of the pixels and by similarity, and combinations of them."""
+    return [Attribute, ClassGroup, ColorVariance, Lighting, Product, Semantic, Texture]
 
 
 @hookimpl

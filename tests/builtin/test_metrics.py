@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from moeframe_builtin.metrics.frechet import FrechetMetric, frechet_distance
 from moeframe_builtin.metrics.reconstruction import PsnrMetric, SsimMetric
 
 
-def evaluation_of(registry: Registry, **changes: Any) -> ModelEvaluation:
+def evaluation_of(registry: Registry, folder: Path, **changes: Any) -> ModelEvaluation:
     data = {
         "name": "metrics",
         "device": "cpu",
@@ -36,13 +37,13 @@ def evaluation_of(registry: Registry, **changes: Any) -> ModelEvaluation:
         **changes,
     }
     assembly = assemble(bind(data, registry), registry, seed=0)
-    return ModelEvaluation(assembly, assembly.model)
+    return ModelEvaluation(assembly, assembly.model, folder)
 
 
 @pytest.fixture(scope="module")
-def sparse(registry) -> ModelEvaluation:
+def sparse(registry, tmp_path_factory) -> ModelEvaluation:
     """Four untrained experts, two of which are asked."""
-    return evaluation_of(registry)
+    return evaluation_of(registry, tmp_path_factory.mktemp("sparse"))
 
 
 class Pairs(Evaluation):
@@ -52,8 +53,11 @@ class Pairs(Evaluation):
         self.image = ImageShape(*originals.shape[1:], levels)
         self.pairs = (originals, images)
 
-    def samples(self, n):
+    def sample_batches(self, n):
         raise NotImplementedError
+
+    def once(self, key, compute):
+        return compute()
 
     def test_batches(self, n):
         raise NotImplementedError
@@ -96,8 +100,8 @@ def test_each_repeat_draws_its_own_noise(sparse):
     assert two.parts["reconstruction"] != three.parts["reconstruction"]  # which no time enters, only the noise
 
 
-def test_the_bound_does_not_depend_on_the_batch_size(registry, sparse):
-    other = evaluation_of(registry, evaluation={"batch_size": 5})
+def test_the_bound_does_not_depend_on_the_batch_size(registry, sparse, tmp_path):
+    other = evaluation_of(registry, tmp_path, evaluation={"batch_size": 5})
     one, two = (BitsPerDimMetric(BitsPerDimMetric.Config()).measure(e) for e in (sparse, other))
     assert one.value == pytest.approx(two.value, rel=1e-5)
 
@@ -233,8 +237,8 @@ def test_parameters_active_for_two_of_four_experts_are_fewer_than_all(sparse):
     assert found.parts["largest_expert"] == expert
 
 
-def test_a_soft_gate_has_all_parameters_active(registry):
-    dense = evaluation_of(registry, gate={"type": "softmax", "width": 4})
+def test_a_soft_gate_has_all_parameters_active(registry, tmp_path):
+    dense = evaluation_of(registry, tmp_path, gate={"type": "softmax", "width": 4})
     found = ParametersMetric(ParametersMetric.Config()).measure(dense)
     assert found.parts["active_per_sample"] == pytest.approx(found.value)
 
@@ -250,8 +254,10 @@ def test_a_soft_gate_has_all_parameters_active(registry):
         ({"experts": [{"type": "unet", "channels": 4}], "gate": None, "slicer": None}, 5),
     ],
 )
-def test_network_calls_are_k_per_step_and_image(registry, changes, calls):
-    found = NetworkCallsMetric(NetworkCallsMetric.Config(batch_size=3)).measure(evaluation_of(registry, **changes))
+def test_network_calls_are_k_per_step_and_image(registry, changes, calls, tmp_path):
+    found = NetworkCallsMetric(NetworkCallsMetric.Config(batch_size=3)).measure(
+        evaluation_of(registry, tmp_path, **changes)
+    )
     assert found.value == calls
     assert found.n == 3
 

@@ -61,7 +61,7 @@ def test_classes_are_balanced_largest_first():
     slicer = class_group(2)
     train = labelled([0] * 5 + [1] * 9 + [2] * 5 + [3], 4)
     slicer.fit(train)
-    assert slicer.state() == {"slice_of_class": [1.0, 0.0, 1.0, 0.0]}
+    assert slicer.state() == {"slice_of_class": [1, 0, 1, 0], "label_names": ["0", "1", "2", "3"]}
     assert slicer.assign(train).bincount().tolist() == [10, 10]
 
 

@@ -53,9 +53,17 @@ class ImageDecoder:
 
     def transformations(self) -> list[str]:
         """What is done to an image, in order, for a card."""
+        untouched = self.source_size == (self.size, self.size)
+        shrunk = "" if self.source_size else "; smaller images are enlarged"
         return [
             "of an animation the first frame; turned as the EXIF orientation says; transparency dropped",
             f"converted to 8-bit {'grey (PIL L, ITU-R 601)' if self.channels == 1 else 'RGB'}",
-            "cropped to the central square",
-            f"resized to {self.size}x{self.size} with PIL LANCZOS (antialiased); smaller images are enlarged",
+            *(
+                ["neither cropped nor resized"]
+                if untouched
+                else [
+                    "cropped to the central square",
+                    f"resized to {self.size}x{self.size} with PIL LANCZOS (antialiased){shrunk}",
+                ]
+            ),
         ]

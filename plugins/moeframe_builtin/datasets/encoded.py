@@ -145,7 +145,7 @@ class EncodedDataset(Dataset):
         return ImageShape(channels=self.decoder.channels, height=size, width=size, levels=256)
 
     def split(self, name: Split) -> EncodedExamples:
-        """The train or the test images that are used, in order of their names."""
+        """The train or the test images that are used."""
         return self._cleaned.splits[name]
 
     def files(self) -> dict[str, str]:

@@ -35,7 +35,10 @@ class FolderReader:
 
     def names(self) -> list[str]:
         """All files, sorted by name."""
-        found = (path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file())
+        found = []
+        for folder, _, names in os.walk(self._root, followlinks=True):
+            below = Path(folder).relative_to(self._root).as_posix()
+            found += [name if below == "." else f"{below}/{name}" for name in names]
         return sorted(name for name in found if "/." not in f"/{name}")
 
     def read(self, name: str) -> bytes:

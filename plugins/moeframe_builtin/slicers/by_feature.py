@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -64,6 +65,14 @@ def refuse_no_images(train: Examples, slicer: str) -> None:
         raise DataError(f"{slicer}: the training split has no images to learn thresholds from; check the dataset")
 
 
+@dataclass(frozen=True)
+class SlicedSplit:
+    """The split that a slicer was fitted on and its slices, so that assigning it does not decode its images again."""
+
+    examples: Examples
+    ids: SliceIds
+
+
 class FeatureSlicer(Slicer):
     """Slices from the least to the greatest value of one feature; a final class says which."""
 
@@ -76,6 +85,7 @@ class FeatureSlicer(Slicer):
 
     config: Config
     _thresholds: list[float] | None = None
+    _train: SlicedSplit | None = None
 
     @abstractmethod
     def feature(self, images: Levels) -> PerItem:
@@ -84,10 +94,14 @@ class FeatureSlicer(Slicer):
     def fit(self, train: Examples) -> None:
         """Learn the thresholds from the training values. Raises DataError when there are none."""
         refuse_no_images(train, self.name())
-        self._thresholds = thresholds_of(values_of(train, self.feature), self.n_slices, self.config.balance)
+        values = values_of(train, self.feature)
+        self._thresholds = thresholds_of(values, self.n_slices, self.config.balance)
+        self._train = SlicedSplit(train, slices_of(values, self._thresholds))
 
     def assign(self, examples: Examples) -> SliceIds:
         """How many thresholds an image's feature reaches."""
+        if self._train is not None and self._train.examples is examples:
+            return self._train.ids.clone()
         return slices_of(values_of(examples, self.feature), self._fitted)
 
     @property
@@ -102,6 +116,7 @@ class FeatureSlicer(Slicer):
     def restore(self, state: State) -> None:
         """Take back the thresholds."""
         self._thresholds = list(state["thresholds"])
+        self._train = None
 
     @property
     def _fitted(self) -> list[float]:

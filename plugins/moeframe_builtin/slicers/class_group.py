@@ -65,7 +65,7 @@ class ClassGroup(Slicer):
 
     config: Config
     _slice_of_class: list[int] | None = None
-    _label_names: tuple[str, ...] | None = None
+    _label_names: tuple[str, ...] = ()
 
     def fit(self, train: Examples) -> None:
         """Check the given groups against the classes, or balance groups on the training split."""
@@ -100,20 +100,19 @@ class ClassGroup(Slicer):
 
     @property
     def slice_names(self) -> list[str]:
-        """The label names of each slice's classes; their numbers after `restore`, as the state holds numbers only."""
+        """The label names of each slice's classes."""
         assert self._slice_of_class is not None, "fit or restore first"
-        names = self._label_names or tuple(f"class {number}" for number in range(len(self._slice_of_class)))
         return [
-            ", ".join(name for name, group in zip(names, self._slice_of_class, strict=True) if group == k)
+            ", ".join(name for name, group in zip(self._label_names, self._slice_of_class, strict=True) if group == k)
             for k in range(self.n_slices)
         ]
 
     def state(self) -> State:
-        """Slice number of each class."""
+        """Slice number and name of each class."""
         assert self._slice_of_class is not None, "fit first"
-        return {"slice_of_class": [float(number) for number in self._slice_of_class]}
+        return {"slice_of_class": list(self._slice_of_class), "label_names": list(self._label_names)}
 
     def restore(self, state: State) -> None:
-        """Take back the slice number of each class."""
-        self._slice_of_class = [int(number) for number in state["slice_of_class"]]
-        self._label_names = None
+        """Take back the slice number and the name of each class."""
+        self._slice_of_class = list(state["slice_of_class"])
+        self._label_names = tuple(state["label_names"])

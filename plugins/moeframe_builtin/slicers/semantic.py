@@ -1,30 +1,32 @@
-"""Slices of similar images, for data without labels: k-means on features of the pixels."""
+"""Slices of similar images, for data without labels: k-means on features, or groups that a file lists."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from moeframe.errors import DataError
-from moeframe.interfaces.dataset import Examples, in_batches
+from moeframe.interfaces.component import SpecFacts
+from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.slicer import Slicer, State
-from moeframe.randomness import derive_key
+from moeframe.randomness import Streams, derive_key
 from moeframe.shapes import Levels, SliceIds
+from moeframe_builtin.features.efficientnet import PACKAGES, efficientnet_lite0, why_missing
+from moeframe_builtin.slicers.clusters import Blocks, Clusters
+from moeframe_builtin.slicers.label_file import LabelFile
 from moeframe_builtin.slicers.luma import luma
 
-Features = NDArray[np.float64]
-Blocks = Callable[[Levels], list[Tensor]]
-
-FITTED_IMAGES = 20_000
-"""k-means sees at most this many training images, drawn by the seed; all are assigned."""
 THUMBNAIL_SIZE = 8
 N_QUANTILES = 9
 TAN_22_5 = (414_214, 1_000_000)
 """tan 22.5° as a ratio of integers, the border between an axis and a diagonal."""
+NETWORK_SIZE = 64
+"""Pixels a side that images are resized to for the network, as the metric `frechet` does."""
+HIGHEST_LEVEL = 255
 
 
 def thumbnail_colours(images: Levels) -> Tensor:
@@ -63,96 +65,88 @@ def colour_quantiles(images: Levels) -> Tensor:
     return pixels[:, :, ranks].flatten(1).double()
 
 
+def network_features(images: Levels) -> Tensor:
+    """EfficientNet-Lite0 features (ImageNet; mean of the last 1280 maps) of 8-bit images, (batch, 1280), float64.
+
+    Images of fewer levels look dark to the network, which was trained on photographs.
+    On the CPU in float32, so a row may differ by rounding (about 1e-6) with the other images of its batch. Raises
+    DataError for images with neither one nor three channels, and when the packages of the network are missing.
+    """
+    if missing := why_missing(PACKAGES):
+        raise DataError(f"semantic: features 'network': {missing}, or use features: thumbnail")
+    if images.shape[1] not in (1, 3):
+        raise DataError(
+            f"semantic: features 'network' need images of 1 or 3 channels, and these have {images.shape[1]}"
+        )
+    extract, _ = efficientnet_lite0(NETWORK_SIZE, torch.device("cpu"))
+    return extract(images.float() / HIGHEST_LEVEL).double()
+
+
 FEATURES: dict[str, Blocks] = {
     "thumbnail": lambda images: [thumbnail_colours(images), gradient_orientations(images)],
     "colour_quantiles": lambda images: [colour_quantiles(images)],
+    "network": lambda images: [network_features(images)],
 }
 
 
-def k_means(features: Features, n_clusters: int, seed: int) -> Features:
-    """Centroids of Lloyd's algorithm, k-means++ and the best of 4 starts (scikit-learn), largest cluster first.
-
-    On one thread: several would add up in the order in which they finish. At most FITTED_IMAGES rows, drawn by seed.
-    """
-    from sklearn.cluster import KMeans
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    if len(features) > FITTED_IMAGES:
-        chosen = np.random.default_rng(seed).choice(len(features), FITTED_IMAGES, replace=False)
-        features = features[np.sort(chosen)]
-    with threadpool_limits(limits=1):
-        fitted = KMeans(n_clusters, n_init=4, random_state=seed % 2**32, algorithm="lloyd").fit(features)
-    sizes = np.bincount(fitted.labels_, minlength=n_clusters)
-    centroids: Features = fitted.cluster_centers_[np.argsort(-sizes, kind="stable")]
-    return centroids
-
-
 class Semantic(Slicer):
-    """Slices of similar images by k-means on features of the pixels; needs no labels.
+    """Slices of similar images by k-means on their features, without labels; or the groups that a file lists.
 
     thumbnail: colours on an 8x8 grid and the orientations of gradients, the two blocks scaled to equal total variance
-    over the training images. colour_quantiles: the distribution of colours alone.
+    over the training images. colour_quantiles: the distribution of colours alone. network: what EfficientNet-Lite0,
+    trained on ImageNet, sees in an 8-bit image.
     """
 
     class Config(Slicer.Config):
         type: Literal["semantic"] = "semantic"
-        features: Literal["thumbnail", "colour_quantiles"] = "thumbnail"
+        labels: Path | None = None
+        """CSV file with a header and two columns, image name and group; its groups, by name, are the slices."""
+        features: Literal["thumbnail", "colour_quantiles", "network"] | None = Field(
+            default=None, validate_default=True
+        )
+        """What k-means goes by; thumbnail if not given and there are no labels."""
+
+        @field_validator("features")
+        @classmethod
+        def _thumbnail_unless_labels(cls, features: str | None, info: Any) -> str | None:
+            # Any: pydantic's ValidationInfo is a protocol that cannot be checked at run time
+            return "thumbnail" if features is None and info.data.get("labels") is None else features
+
+        def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+            """Labels say all, so features beside them would do nothing."""
+            if self.labels is not None and self.features is not None:
+                yield "features", "labels already say the slice of each image; leave out either labels or features"
 
     config: Config
-    _centroids: Features | None = None
-    _scales: list[float] | None = None
+
+    def __init__(self, config: Config, *, n_slices: int, streams: Streams):
+        super().__init__(config, n_slices=n_slices, streams=streams)
+        self._grouping: LabelFile | Clusters
+        if config.labels is not None:
+            assert config.features is None, "Config.conflicts reports this"
+            self._grouping = LabelFile(config.labels, n_slices=n_slices)
+        else:
+            assert config.features is not None
+            seed = derive_key(streams.seed, "semantic slicer")
+            self._grouping = Clusters(config.features, FEATURES[config.features], n_slices=n_slices, seed=seed)
 
     def fit(self, train: Examples) -> None:
-        """Learn scales and centroids, whatever the order of the images.
-
-        Raises DataError when fewer than K images differ in their features.
-        """
-        blocks = self._blocks(train)
-        order = np.lexsort(np.concatenate(blocks, axis=1).T[::-1])
-        blocks = [block[order] for block in blocks]
-        self._scales = [float(np.sqrt(block.var(axis=0).sum())) or 1.0 for block in blocks]
-        features = self._scaled(blocks)
-        n_distinct = 1 + int((np.diff(features, axis=0) != 0).any(axis=1).sum())
-        if n_distinct < self.n_slices:
-            raise DataError(
-                f"semantic: {self.n_slices} slices need as many different images, but the features "
-                f"'{self.config.features}' of the {len(train)} training images take {n_distinct} values; "
-                "use fewer experts or other features"
-            )
-        self._centroids = k_means(features, self.n_slices, derive_key(self.streams.seed, "semantic slicer"))
+        """Learn clusters, or read the label file. Raises DataError when the images or the file do not give K slices."""
+        self._grouping.fit(train)
 
     def assign(self, examples: Examples) -> SliceIds:
-        """The nearest centroid, Euclidean; of equals the first."""
-        assert self._centroids is not None, "fit or restore first"
-        if len(examples) == 0:
-            return torch.empty(0, dtype=torch.long)
-        features = self._scaled(self._blocks(examples))
-        # row by row sums instead of a matrix product, whose rounding depends on how many rows it has
-        distances = np.stack([np.square(features - centroid).sum(axis=1) for centroid in self._centroids], axis=1)
-        return torch.from_numpy(distances.argmin(axis=1))
+        """The nearest cluster, or the group that the file lists. Raises DataError for an image that it does not."""
+        return self._grouping.assign(examples)
 
     @property
     def slice_names(self) -> list[str]:
-        """Clusters by number; what they show is for the eye."""
-        return [f"{self.config.features} cluster {k}" for k in range(self.n_slices)]
+        """The groups of the file, or clusters by number."""
+        return self._grouping.slice_names
 
     def state(self) -> State:
-        """Centroids, row after row, and the scale that each block of features is divided by."""
-        assert self._centroids is not None, "fit first"
-        assert self._scales is not None
-        return {"centroids": self._centroids.flatten().tolist(), "scales": list(self._scales)}
+        """Centroids and scales, or the images and groups of the file."""
+        return self._grouping.state()
 
     def restore(self, state: State) -> None:
-        """Take back centroids and scales."""
-        self._centroids = np.array(state["centroids"], dtype=np.float64).reshape(self.n_slices, -1)
-        self._scales = list(state["scales"])
-
-    def _blocks(self, examples: Examples) -> list[Features]:
-        if len(examples) == 0:
-            raise DataError("semantic: the training split has no images to learn clusters from; check the dataset")
-        parts: list[list[Tensor]] = [FEATURES[self.config.features](images) for _, images in in_batches(examples)]
-        return [torch.cat(block).numpy() for block in zip(*parts, strict=True)]
-
-    def _scaled(self, blocks: list[Features]) -> Features:
-        assert self._scales is not None
-        return np.concatenate([block / scale for block, scale in zip(blocks, self._scales, strict=True)], axis=1)
+        """Take back what `state` returned; the label file is not read again."""
+        self._grouping.restore(state)

@@ -1,0 +1,123 @@
+"""Slices of images near each other in a feature space: k-means, and what it learned."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moeframe.errors import DataError
+from moeframe.interfaces.dataset import Examples, in_batches
+from moeframe.interfaces.slicer import State
+from moeframe.shapes import Levels, SliceIds
+from moeframe_builtin.slicers.by_feature import SlicedSplit, refuse_no_images
+
+Features = NDArray[np.float64]
+Blocks = Callable[[Levels], list[Tensor]]
+"""Images to blocks of features, each (batch, features), float64: an image's own, whatever others share the batch."""
+
+BATCH = 256
+FITTED_IMAGES = 20_000
+"""Scales and centroids come from at most this many training images, drawn by the seed; all are assigned."""
+
+
+def k_means(features: Features, n_clusters: int, seed: int) -> Features:
+    """Centroids of Lloyd's algorithm, k-means++ and the best of 4 starts (scikit-learn), largest cluster first.
+
+    On one thread: several would add up in the order in which they finish.
+    """
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    with threadpool_limits(limits=1):
+        fitted = KMeans(n_clusters, n_init=4, random_state=seed % 2**32, algorithm="lloyd").fit(features)
+    sizes = np.bincount(fitted.labels_, minlength=n_clusters)
+    centroids: Features = fitted.cluster_centers_[np.argsort(-sizes, kind="stable")]
+    return centroids
+
+
+class Clusters:
+    """K clusters of the training images, the largest first; every block of features weighs the same.
+
+    `features` names the blocks in messages and in slice names.
+    """
+
+    def __init__(self, features: str, blocks: Blocks, *, n_slices: int, seed: int):
+        self._features = features
+        self._blocks = blocks
+        self._n_slices = n_slices
+        self._seed = seed
+        self._centroids: Features | None = None
+        self._scales: list[float] | None = None
+        self._train: SlicedSplit | None = None
+
+    def fit(self, train: Examples) -> None:
+        """Learn scales and centroids, of up to FITTED_IMAGES images whatever their order.
+
+        Raises DataError when fewer than K images differ in their features.
+        """
+        refuse_no_images(train, "semantic")
+        seen = self._seen(len(train))
+        parts = [self._blocks(train.images(rows)) for rows in torch.split(seen, BATCH)]
+        blocks = [torch.cat(block).numpy() for block in zip(*parts, strict=True)]
+        order = np.lexsort(np.concatenate(blocks, axis=1).T[::-1])
+        blocks = [block[order] for block in blocks]
+        self._scales = [float(np.sqrt(block.var(axis=0).sum())) or 1.0 for block in blocks]
+        features = self._scaled(blocks)
+        n_distinct = 1 + int((np.diff(features, axis=0) != 0).any(axis=1).sum())
+        if n_distinct < self._n_slices:
+            raise DataError(
+                f"semantic: {self._n_slices} slices need as many different images, but the features "
+                f"'{self._features}' of the {len(seen)} training images take {n_distinct} values; "
+                "use fewer experts or other features"
+            )
+        self._centroids = k_means(features, self._n_slices, self._seed)
+        if len(seen) == len(train):
+            ids = torch.empty(len(train), dtype=torch.long)
+            ids[torch.from_numpy(order)] = self._nearest(features)
+            self._train = SlicedSplit(train, ids)
+
+    def assign(self, examples: Examples) -> SliceIds:
+        """The nearest centroid, Euclidean; of equals the first."""
+        if self._train is not None and self._train.examples is examples:
+            return self._train.ids.clone()
+        parts = [
+            self._nearest(self._scaled([block.numpy() for block in self._blocks(images)]))
+            for _, images in in_batches(examples, BATCH)
+        ]
+        return torch.cat([torch.empty(0, dtype=torch.long), *parts])
+
+    @property
+    def slice_names(self) -> list[str]:
+        """Clusters by number; what they show is for the eye."""
+        return [f"{self._features} cluster {k}" for k in range(self._n_slices)]
+
+    def state(self) -> State:
+        """Centroids, row after row, and the scale that each block of features is divided by."""
+        assert self._centroids is not None, "fit first"
+        assert self._scales is not None
+        return {"centroids": self._centroids.flatten().tolist(), "scales": list(self._scales)}
+
+    def restore(self, state: State) -> None:
+        """Take back centroids and scales."""
+        self._centroids = np.array(state["centroids"], dtype=np.float64).reshape(self._n_slices, -1)
+        self._scales = list(state["scales"])
+        self._train = None
+
+    def _seen(self, n: int) -> Tensor:
+        """The rows of the training images that are learned from, in order."""
+        if n <= FITTED_IMAGES:
+            return torch.arange(n)
+        chosen = np.random.default_rng(self._seed).choice(n, FITTED_IMAGES, replace=False)
+        return torch.from_numpy(np.sort(chosen))
+
+    def _scaled(self, blocks: list[Features]) -> Features:
+        assert self._scales is not None, "fit or restore first"
+        return np.concatenate([block / scale for block, scale in zip(blocks, self._scales, strict=True)], axis=1)
+
+    def _nearest(self, features: Features) -> SliceIds:
+        assert self._centroids is not None, "fit or restore first"
+        # row by row sums instead of a matrix product, whose rounding depends on how many rows it has
+        distances = np.stack([np.square(features - centroid).sum(axis=1) for centroid in self._centroids], axis=1)
+        return torch.from_numpy(distances.argmin(axis=1))

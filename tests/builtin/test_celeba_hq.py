@@ -1,0 +1,572 @@
+"""CelebA-HQ: its layouts, its split through CelebA's, its attributes, and what is said about files that do not fit."""
+
+import hashlib
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from official_celeba_hq import COLUMNS, write_celeba_hq
+from PIL import Image
+
+from moeframe.errors import DataError
+from moeframe.interfaces.dataset import SPLITS
+from moeframe.randomness import Streams
+from moeframe.testing import check_dataset
+from moeframe_builtin.datasets.celeba_hq import CelebAHq
+from moeframe_builtin.slicers.attribute import Attribute
+
+IMAGES = "CelebAMask-HQ/CelebA-HQ-img"
+ATTRIBUTES = "CelebAMask-HQ/CelebAMask-HQ-attribute-anno.txt"
+MAPPING = "CelebAMask-HQ/CelebA-HQ-to-CelebA-mapping.txt"
+PARTITION = "list_eval_partition.txt"
+
+
+def celeba_hq(root: Path, **settings) -> CelebAHq:
+    return CelebAHq(CelebAHq.Config(root=root, **{"size": 16, "verify": False, **settings}))
+
+
+def numbers(dataset: CelebAHq, split: str) -> list[int]:
+    return [int(Path(name).stem) for name in dataset.split(split).names]
+
+
+def edit_line(path: Path, number: int, line: str | None) -> None:
+    """Replace line `number`, counted from 1, or take it out."""
+    lines = path.read_text().splitlines()
+    lines[number - 1 : number] = [] if line is None else [line]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def problem(root: Path, **settings) -> str:
+    found = celeba_hq(root, **settings).missing()
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """24 faces of 32x32 pixels: 20 train, 2 validation, 2 test."""
+    return write_celeba_hq(tmp_path, size=32)
+
+
+# --- what is read -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_it_honours_the_contract_of_datasets(tmp_path, zipped):
+    root = write_celeba_hq(tmp_path, size=32, zipped=zipped)
+    check_dataset(CelebAHq, CelebAHq.Config(root=root, size=16, verify=False))
+
+
+def test_a_folder_and_a_zip_give_equal_images_names_and_attributes(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    folder = celeba_hq(write_celeba_hq(tmp_path / "a", size=32))
+    archive = celeba_hq(write_celeba_hq(tmp_path / "b", size=32, zipped=True))
+    for name in SPLITS:
+        one, other = folder.split(name), archive.split(name)
+        assert one.names == other.names
+        indices = torch.arange(len(one))
+        assert torch.equal(one.images(indices), other.images(indices))
+        assert all(torch.equal(values, other.attributes[key]) for key, values in one.attributes.items())
+    assert folder.card()["files"] == archive.card()["files"]
+
+
+def test_images_equal_those_that_pillow_shrinks(root):
+    train = celeba_hq(root).split("train")
+    assert train.names[9] == f"{IMAGES}/11.jpg"
+    with Image.open(root / IMAGES / "11.jpg") as file:
+        expected = np.array(file.resize((16, 16), Image.Resampling.LANCZOS))
+    assert torch.equal(train.images(torch.tensor([9]))[0], torch.tensor(expected).permute(2, 0, 1).long())
+
+
+def test_images_of_the_size_asked_for_are_not_touched(root):
+    dataset = celeba_hq(root, size=32)
+    with Image.open(root / IMAGES / "0.jpg") as file:
+        expected = np.array(file)
+    assert torch.equal(dataset.split("train").images(torch.tensor([0]))[0], torch.tensor(expected).permute(2, 0, 1))
+    assert {"JPEG of 32x32", "neither cropped nor resized"} <= set(dataset.card()["transformations"])
+
+
+def test_a_source_of_1024_pixels_is_shrunk_with_antialiasing(tmp_path):
+    root = write_celeba_hq(tmp_path, n=10, size=1024)
+    stripes = np.zeros((1024, 1024, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(root / IMAGES / "0.jpg", quality=95)
+    dataset = celeba_hq(root, size=256)
+    assert dataset.image.tensor_shape == (3, 256, 256)
+    image = dataset.split("train").images(torch.tensor([0]))
+    inside = image[..., 2:-2]  # at the sides the filter is cut off
+    assert (inside - 128).abs().max() <= 8  # a pixel picked without averaging would be off by 127
+    assert "JPEG of 1024x1024" in dataset.card()["transformations"]
+
+
+def test_pngs_with_five_digits_in_a_folder_of_their_own_are_read(root):
+    (root / "celeba_hq_256").mkdir()
+    for path in (root / IMAGES).iterdir():
+        with Image.open(path) as file:
+            file.save(root / "celeba_hq_256" / f"{int(path.stem):05d}.png")
+    jpegs = celeba_hq(root / "CelebAMask-HQ", partition=root / PARTITION)
+    expected = {name: jpegs.split(name).images(torch.arange(2)) for name in SPLITS}
+    for path in (root / IMAGES).iterdir():
+        path.unlink()
+    dataset = celeba_hq(root)
+    assert dataset.split("train").names[0] == "celeba_hq_256/00000.png"
+    assert all(torch.equal(dataset.split(name).images(torch.arange(2)), expected[name]) for name in SPLITS)
+    assert "PNG of 32x32" in dataset.card()["transformations"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("P", 0, [4, 5, 6]),
+        ("CMYK", (255, 0, 0, 0), [0, 255, 255]),
+        ("RGBA", (1, 2, 3, 0), [1, 2, 3]),
+        ("LA", (5, 0), [5, 5, 5]),
+        ("L", 9, [9, 9, 9]),
+        ("I;16", 40000, "has more than 8 bits per channel (mode I;16); convert it to 8 bits"),
+    ],
+)
+def test_other_modes_become_rgb_or_are_refused(root, mode, colour, expected):
+    path = root / IMAGES / ("0.jpg" if mode == "CMYK" else "0.png")
+    (root / IMAGES / "0.jpg").unlink()
+    image = Image.new(mode, (32, 32), colour)
+    if mode == "P":
+        image.putpalette([4, 5, 6, 0, 0, 0])
+    image.save(path, **({"quality": 100} if mode == "CMYK" else {}))
+    train = celeba_hq(root).split("train")
+    if isinstance(expected, str):
+        with pytest.raises(DataError) as error:
+            train.images(torch.tensor([0]))
+        assert str(error.value) == f"image {path} {expected}"
+    else:
+        assert train.images(torch.tensor([0]))[0, :, 0, 0].tolist() == expected
+
+
+def test_images_are_in_order_of_their_number(root):
+    assert numbers(celeba_hq(root), "train")[:10] == [0, 1, 2, 3, 4, 5, 6, 7, 10, 11]
+
+
+def test_masks_and_other_files_are_passed_over(root):
+    (root / IMAGES / "thumbnail.jpg").write_text("x")
+    (root / IMAGES / "12.txt").write_text("x")
+    (root / IMAGES / "0_skin.png").write_text("x")
+    assert sum(celeba_hq(root).card()["splits"].values()) == 22
+
+
+def test_every_face_has_the_same_label(root):
+    train = celeba_hq(root).split("train")
+    assert train.label_names == ("face",)
+    assert train.labels.tolist() == [0] * 20
+
+
+def test_a_split_survives_pickling_to_a_worker(tmp_path):
+    train = celeba_hq(write_celeba_hq(tmp_path, size=32, zipped=True)).split("train")
+    train.images(torch.tensor([3]))
+    again = pickle.loads(pickle.dumps(train))
+    assert torch.equal(again.images(torch.tensor([3])), train.images(torch.tensor([3])))
+
+
+# --- split and attributes ---------------------------------------------------------------------------------------------
+
+
+def test_the_split_is_the_join_of_mapping_and_partition(root):
+    parts = dict(line.split() for line in (root / PARTITION).read_text().splitlines())
+    files = [line.split() for line in (root / MAPPING).read_text().splitlines()[1:]]
+    dataset = celeba_hq(root)
+    for name, number in (("train", "0"), ("test", "2")):
+        assert numbers(dataset, name) == [int(index) for index, _, file in files if parts[file] == number]
+    assert dataset.card()["splits"] == {"train": 20, "test": 2}
+    assert dataset.card()["validation_images_left_out"] == 2
+    assert "its validation part, 2 images, is left out" in dataset.card()["split_rule"]
+
+
+def test_moving_a_file_to_another_part_of_celeba_moves_its_face(root):
+    orig_file = (root / MAPPING).read_text().splitlines()[1 + 5].split()[2]
+    text = (root / PARTITION).read_text()
+    assert f"{orig_file} 0\n" in text
+    (root / PARTITION).write_text(text.replace(f"{orig_file} 0\n", f"{orig_file} 2\n"))
+    assert numbers(celeba_hq(root), "test") == [5, 9, 19]
+
+
+def test_attributes_agree_with_the_text(root):
+    _, header, *lines = (root / ATTRIBUTES).read_text().splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines}
+    dataset = celeba_hq(root)
+    assert header.split() == COLUMNS
+    for name in SPLITS:
+        examples = dataset.split(name)
+        assert list(examples.attributes) == COLUMNS
+        for column, values in enumerate(examples.attributes.values()):
+            assert values.tolist() == [float(rows[Path(image).name][column]) for image in examples.names]
+
+
+def test_attributes_stay_with_their_image_when_corrupt_ones_are_skipped(root):
+    before = celeba_hq(root).split("train")
+    (root / IMAGES / "4.jpg").write_bytes(b"")
+    (root / IMAGES / "0.jpg").write_bytes(b"broken")  # the first: its size is asked of the next
+    dataset = celeba_hq(root, on_corrupt="skip")
+    kept = [i for i, name in enumerate(before.names) if Path(name).stem not in ("0", "4")]
+    assert numbers(dataset, "train") == [int(Path(before.names[i]).stem) for i in kept]
+    for name, values in dataset.split("train").attributes.items():
+        assert torch.equal(values, before.attributes[name][kept])
+    assert len(dataset.card()["left_out"]["images that cannot be decoded"]) == 2
+
+
+def hair_slicer(*groups: str) -> Attribute:
+    config = Attribute.Config(groups=[[name] for name in groups])
+    return Attribute(config, n_slices=len(groups) + 1, streams=Streams(0))
+
+
+def test_hair_colours_cut_both_splits_into_slices(tmp_path):
+    dataset = celeba_hq(write_celeba_hq(tmp_path, n=60, size=16))
+    slicer = hair_slicer("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")
+    slicer.fit(dataset.split("train"))
+    for name in SPLITS:
+        assert slicer.assign(dataset.split(name)).unique().tolist() == [0, 1, 2, 3, 4]
+
+
+def test_an_attribute_that_does_not_exist_gets_a_suggestion(root):
+    with pytest.raises(DataError) as error:
+        hair_slicer("Grey_Hair").fit(celeba_hq(root).split("train"))
+    assert str(error.value).startswith(
+        "attribute: the data has no attribute 'Grey_Hair'; did you mean 'Gray_Hair'? it has 5_o_Clock_Shadow, "
+    )
+
+
+# --- the card ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_card_hashes_each_text_file_and_the_images(root):
+    before = celeba_hq(root).card()["files"]
+    for path in (ATTRIBUTES, MAPPING, PARTITION):
+        content = (root / path).read_bytes()
+        assert before[f"{Path(path).name}: SHA-256"] == hashlib.sha256(content).hexdigest()
+    Image.new("RGB", (32, 32)).save(root / IMAGES / "9.jpg")
+    changed = celeba_hq(root).card()["files"]
+    assert [key for key in before if changed[key] != before[key]] == [
+        "test: SHA-256 over the names and contents of the 2 files used"
+    ]
+
+
+def test_the_card_states_terms_and_what_was_done_to_the_faces(root):
+    card = celeba_hq(root).card()
+    assert card["licence"].startswith("non-commercial research only")
+    assert card["transformations"][:2] == [
+        "by the source: aligned, cropped and super-resolved by Karras et al. 2018 (Progressive Growing of GANs); "
+        "moeframe aligns nothing",
+        "JPEG of 32x32",
+    ]
+    assert card["split_rule"].endswith("; sizes not compared with the official ones (verify: false)")
+
+
+# --- official sizes ---------------------------------------------------------------------------------------------------
+
+
+def write_many(root: Path, sizes: tuple[int, int, int]) -> Path:
+    """An archive of as many faces, all the same 8x8 pixels, and the lists to it."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    parts = np.repeat([0, 1, 2], sizes).tolist()
+    row = "  ".join(["-1"] * 40)
+    path = root / "celeba_hq.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(len(parts)):
+            archive.writestr(f"{i:05d}.png", buffer.getvalue())
+    lines = "".join(f"{i}.jpg  {row}\n" for i in range(len(parts)))
+    (root / Path(ATTRIBUTES).name).write_text(f"{len(parts)}\n{' '.join(COLUMNS)}\n{lines}")
+    mapping = "".join(f"{i} {i} {i + 1:06d}.jpg\n" for i in range(len(parts)))
+    (root / Path(MAPPING).name).write_text(f"idx orig_idx orig_file\n{mapping}")
+    (root / PARTITION).write_text("".join(f"{i + 1:06d}.jpg {part}\n" for i, part in enumerate(parts)))
+    return path
+
+
+@pytest.mark.slow
+def test_the_official_sizes_are_accepted_and_stated(tmp_path):
+    dataset = celeba_hq(write_many(tmp_path, (24_183, 2_993, 2_824)), size=8, verify=True)
+    assert dataset.missing() is None
+    card = dataset.card()
+    assert card["splits"] == {"train": 24_183, "test": 2_824}
+    assert card["split_rule"].endswith("its validation part, 2993 images, is left out")
+
+
+def test_other_sizes_are_refused_unless_told(root):
+    assert problem(root, verify=True) == (
+        f"celeba_hq: {root} has 24 images (20 train, 2 validation, 2 test), not the official 30000 images "
+        "(24183 train, 2993 validation, 2824 test); complete it, or set dataset.verify: false if it differs on purpose"
+    )
+    assert celeba_hq(root, verify=False).missing() is None
+
+
+# --- files that are missing -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_without_a_list_it_says_where_to_get_and_put_it(tmp_path, zipped):
+    root = write_celeba_hq(tmp_path, size=32, zipped=zipped)
+    (tmp_path / PARTITION).unlink()
+    where = f"in {root} or beside it" if zipped else f"in {root}"
+    assert problem(root) == (
+        f"celeba_hq: there is no {PARTITION} {where}; it belongs to CelebA "
+        "(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html): put it there, or set dataset.partition to where it lies"
+    )
+
+
+@pytest.mark.parametrize("path", [ATTRIBUTES, MAPPING])
+def test_without_a_list_of_celebamask_hq_it_says_where_to_get_it(root, path):
+    (root / path).unlink()
+    assert problem(root) == (
+        f"celeba_hq: there is no {Path(path).name} in {root}; it comes with CelebAMask-HQ "
+        "(https://github.com/switchablenorms/CelebAMask-HQ): put it there"
+    )
+
+
+def test_the_partition_may_lie_elsewhere(root, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("celeba") / "partition.txt"
+    (root / PARTITION).rename(elsewhere)
+    assert celeba_hq(root, partition=elsewhere).missing() is None
+    assert problem(root, partition=root / "none.txt") == (
+        f"celeba_hq: dataset.partition {root}/none.txt is no file; it is list_eval_partition.txt of CelebA "
+        "(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html)"
+    )
+
+
+def test_two_files_of_one_list_are_refused(root):
+    (root / Path(MAPPING).name).write_text("x")
+    assert problem(root) == (
+        f"celeba_hq: there are 2 files {Path(MAPPING).name}: {root}/{Path(MAPPING).name} and {root}/{MAPPING}; "
+        "keep one of them"
+    )
+
+
+def test_a_list_in_the_zip_and_beside_it_is_refused(tmp_path):
+    root = write_celeba_hq(tmp_path, size=32, zipped=True)
+    (tmp_path / Path(MAPPING).name).write_text("x")
+    assert problem(root) == (
+        f"celeba_hq: there are 2 files {Path(MAPPING).name}: {root}:{MAPPING} and {tmp_path}/{Path(MAPPING).name}; "
+        "keep one of them"
+    )
+
+
+def test_without_images_it_says_where_to_get_them(tmp_path):
+    (tmp_path / "0_hair.png").write_text("x")
+    assert problem(tmp_path) == (
+        f"celeba_hq: {tmp_path} holds no images named by number, such as 0.jpg or 00000.png; get CelebAMask-HQ "
+        "(https://github.com/switchablenorms/CelebAMask-HQ) and put it there, or set dataset.root"
+    )
+    assert problem(tmp_path / "none") == (
+        f"celeba_hq: root {tmp_path}/none does not exist; get CelebAMask-HQ "
+        "(https://github.com/switchablenorms/CelebAMask-HQ) and put it there, or set dataset.root"
+    )
+
+
+# --- lists that do not fit --------------------------------------------------------------------------------------------
+
+
+def attributes_line(index: int, **changes: str) -> str:
+    return f"{index}.jpg " + " ".join(changes.get(name, "-1") for name in COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("path", "number", "line", "place", "message"),
+    [
+        (ATTRIBUTES, 1, "25", 1, "says 25 lines, but 24 follow, the last on line 26; get the file again"),
+        (ATTRIBUTES, 26, None, 1, "says 24 lines, but 23 follow, the last on line 25; get the file again"),
+        (
+            ATTRIBUTES,
+            1,
+            "24 faces",
+            1,
+            "the count of lines is '24 faces'; it must be a number alone: get the file again",
+        ),
+        (
+            ATTRIBUTES,
+            2,
+            " ".join(COLUMNS[:-1]),
+            2,
+            "names 39 attributes, 39 of them different; there must be 40: get the file again",
+        ),
+        (
+            ATTRIBUTES,
+            2,
+            " ".join([*COLUMNS[:-1], "Bald"]),
+            2,
+            "names 40 attributes, 39 of them different; there must be 40: get the file again",
+        ),
+        (
+            ATTRIBUTES,
+            7,
+            attributes_line(4).removesuffix(" -1"),
+            7,
+            "must have 41 columns (a file name and 40 values), not 40; get the file again",
+        ),
+        (
+            ATTRIBUTES,
+            7,
+            attributes_line(4, Brown_Hair="0"),
+            7,
+            "Brown_Hair is '0'; it must be 1 where present and -1 where absent: get the file again",
+        ),
+        (ATTRIBUTES, 7, attributes_line(3), 7, "a second line for 3.jpg, the first is line 6; get the file again"),
+        (
+            ATTRIBUTES,
+            7,
+            attributes_line(4).replace("4.jpg", "face"),
+            7,
+            "'face' is no numbered image file such as 119614.jpg; get the file again",
+        ),
+        (
+            MAPPING,
+            1,
+            None,
+            1,
+            "the header is '0 888 000889.jpg', not 'idx orig_idx orig_file'; get the file again",
+        ),
+        (MAPPING, 6, "4  119613", 6, "must have 3 columns (idx, orig_idx, orig_file), not 2; get the file again"),
+        (MAPPING, 6, "4  119613  1196", 6, "'1196' is no numbered image file such as 119614.jpg; get the file again"),
+        (MAPPING, 6, "four 119613 119614.jpg", 6, "idx is 'four'; it must be a number: get the file again"),
+        (MAPPING, 6, "3 119613 119614.jpg", 6, "a second line for idx 3, the first is line 5; get the file again"),
+        (MAPPING, 6, "4 888 000889.jpg", 6, "a second line for 000889.jpg, the first is line 2; get the file again"),
+        (
+            MAPPING,
+            6,
+            "4 119613 119614.jpg",
+            6,
+            f"119614.jpg is not among the 48 files of {{root}}/{PARTITION}; get both files again, one of them is cut "
+            "short or of another data set",
+        ),
+        (
+            PARTITION,
+            3,
+            "000075.jpg 3",
+            3,
+            "the part of 000075.jpg is '3'; it must be 0 (train), 1 (validation) or 2 (test): get the file again",
+        ),
+        (PARTITION, 48, "182900.jpg", 48, "must have 2 columns (a file name and its part), not 1; get the file again"),
+        (PARTITION, 3, "000149.jpg 0", 7, "a second line for 000149.jpg, the first is line 3; get the file again"),
+    ],
+)
+def test_a_flaw_in_a_list_is_told_with_its_line(root, path, number, line, place, message):
+    edit_line(root / path, number, line)
+    assert problem(root) == f"{root / path}:{place}: {message.replace('{root}', str(root))}"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (ATTRIBUTES, "the file ends here, before its count and names; get it again"),
+        (MAPPING, "the header is '', not 'idx orig_idx orig_file'; get the file again"),
+        (PARTITION, "the file is empty; get it again"),
+    ],
+)
+def test_an_empty_list_is_told(root, path, message):
+    (root / path).write_text("")
+    assert problem(root) == f"{root / path}:1: {message}"
+
+
+@pytest.mark.parametrize("path", [ATTRIBUTES, MAPPING, PARTITION])
+def test_a_list_that_is_no_text_is_told(root, path):
+    (root / path).write_bytes(b"\xff\xfe\x00")
+    assert problem(root) == (
+        f"{root / path} is no text file ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte); "
+        "get it again"
+    )
+
+
+@pytest.mark.parametrize("path", [ATTRIBUTES, MAPPING, PARTITION])
+def test_a_list_cut_short_anywhere_is_told_or_reads_the_same(root, path):
+    content = (root / path).read_bytes()
+    expected = {name: celeba_hq(root).split(name) for name in SPLITS}
+    for length in np.linspace(0, len(content) - 1, 40).astype(int).tolist():
+        (root / path).write_bytes(content[:length])
+        dataset = celeba_hq(root)
+        if (found := dataset.missing()) is None:
+            assert all(dataset.split(name).names == expected[name].names for name in SPLITS)
+        else:
+            assert str(root) in found
+
+
+def test_a_line_without_an_image_is_told(root):
+    (root / IMAGES / "11.jpg").unlink()
+    assert problem(root) == (
+        f"{root / ATTRIBUTES}:14: there is no image of number 11 in {root}, which has 23 images for 24 lines; "
+        "add the image, or remove the line and mend the count"
+    )
+
+
+def test_images_without_a_line_are_told(root):
+    for index in (24, 25):
+        Image.new("RGB", (32, 32)).save(root / IMAGES / f"{index}.jpg")
+    assert problem(root) == (
+        f"{root / ATTRIBUTES} has no line for 2 of the 26 images, the first is {root / IMAGES}/24.jpg; get the file "
+        "again, or remove images that are not CelebA-HQ's"
+    )
+
+
+def test_an_image_that_the_mapping_lacks_is_told(root):
+    edit_line(root / MAPPING, 25, None)
+    assert problem(root) == (
+        f"{root / MAPPING} has no line for 1 of the 24 images, the first is {root / IMAGES}/23.jpg; get the file "
+        "again, or remove images that are not CelebA-HQ's"
+    )
+
+
+# --- images that do not fit -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["CelebAMask-HQ/CelebA-HQ-img/00003.jpg", "celeba_hq_256/3.png"])
+def test_two_images_of_one_number_are_both_named(root, other):
+    (root / other).parent.mkdir(exist_ok=True)
+    Image.new("RGB", (32, 32)).save(root / other)
+    first, second = sorted([other, f"{IMAGES}/3.jpg"])
+    assert problem(root) == (
+        f"celeba_hq: two images have the number 3: {root / first} and {root / second}; keep one of them below root"
+    )
+
+
+def test_an_image_of_another_size_is_named(root):
+    path = root / IMAGES / "7.jpg"
+    Image.new("RGB", (48, 48)).save(path)
+    with pytest.raises(DataError) as error:
+        celeba_hq(root).split("train").images(torch.tensor([7]))
+    assert str(error.value) == f"image {path} has 48x48 pixels, not 32x32 like the first one; replace it"
+
+
+def test_a_zero_byte_image_is_named(root):
+    path = root / IMAGES / "7.jpg"
+    path.write_bytes(b"")
+    with pytest.raises(DataError) as error:
+        celeba_hq(root).split("train").images(torch.tensor([7]))
+    assert str(error.value) == f"image {path} is empty (0 bytes); replace or delete it"
+
+
+def test_a_first_image_that_cannot_be_read_is_named(root):
+    path = root / IMAGES / "0.jpg"
+    path.write_bytes(b"")
+    assert problem(root) == f"image {path} is empty (0 bytes); get it again"
+    path.write_bytes(b"<html>")
+    assert problem(root) == f"image {path} has no header that Pillow can read (UnidentifiedImageError); get it again"
+
+
+def test_images_none_of_which_can_be_read_are_told(root):
+    for path in (root / IMAGES).iterdir():
+        path.write_bytes(b"")
+    assert problem(root, on_corrupt="skip") == (
+        f"celeba_hq: none of the 24 images of {root} can be read; get them again"
+    )
+
+
+def test_a_face_that_is_not_square_is_refused(root):
+    path = root / IMAGES / "0.jpg"
+    Image.new("RGB", (178, 218)).save(path)
+    assert problem(root) == (f"image {path} has 178x218 pixels; the faces of CelebA-HQ are square: get it again")
+
+
+def test_faces_are_never_enlarged(root):
+    assert problem(root, size=64) == (
+        f"image {root / IMAGES}/0.jpg has 32x32 pixels, fewer than dataset.size: 64; nothing is enlarged: "
+        "set dataset.size to 32 or less, or get the faces of 1024x1024"
+    )

@@ -1,0 +1,126 @@
+"""Samples are drawn once, in order, and never mixed with those of another model."""
+
+import math
+
+import pytest
+import torch
+import yaml
+
+from moeframe.assembly import assemble
+from moeframe.errors import UnavailableError
+from moeframe.evaluation import ModelEvaluation
+from moeframe.sample_store import Samples, SampleStore
+from moeframe.spec import bind
+
+
+class Drawer:
+    """Draws numbered samples and notes which it was asked for; number 5 is not finite."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, start, stop):
+        self.asked.append((start, stop))
+        pixels = torch.arange(start, stop).view(-1, 1, 1, 1).float().expand(-1, 1, 2, 2) / 128 - 1 + 1 / 256
+        return Samples.of_pixels(torch.where(torch.arange(start, stop).view(-1, 1, 1, 1) == 5, math.nan, pixels), 256)
+
+
+def levels(store, n):
+    return torch.cat([batch.levels for batch in store.batches(n)])[:, 0, 0, 0].tolist()
+
+
+def test_samples_are_drawn_once_and_read_back(tmp_path):
+    draw = Drawer()
+    store = SampleStore(tmp_path, "a", 4, draw)
+    first = levels(store, 10)
+    assert first == [0, 1, 2, 3, 4, 0, 6, 7, 8, 9]
+    assert draw.asked == [(0, 4), (4, 8), (8, 10)]
+    assert levels(SampleStore(tmp_path, "a", 4, draw), 10) == first
+    assert len(draw.asked) == 3
+
+
+def test_more_samples_continue_the_last_block(tmp_path):
+    draw = Drawer()
+    store = SampleStore(tmp_path, "a", 4, draw)
+    levels(store, 3)
+    assert levels(store, 6) == [0, 1, 2, 3, 4, 0]
+    assert draw.asked == [(0, 3), (3, 4), (4, 6)]
+
+
+def test_samples_of_another_model_are_drawn_anew(tmp_path):
+    levels(SampleStore(tmp_path, "a", 4, Drawer()), 8)
+    draw = Drawer()
+    levels(SampleStore(tmp_path, "b", 4, draw), 8)
+    assert draw.asked == [(0, 4), (4, 8)]
+
+
+def test_blocks_of_another_length_are_never_taken_for_others(tmp_path):
+    assert levels(SampleStore(tmp_path, "a", 4, Drawer()), 8) == levels(SampleStore(tmp_path, "a", 3, Drawer()), 8)
+
+
+def test_a_damaged_block_is_drawn_anew(tmp_path):
+    store = SampleStore(tmp_path, "a", 4, Drawer())
+    whole = levels(store, 8)
+    path = tmp_path / "00000004.safetensors"
+    path.write_bytes(path.read_bytes()[:-3])
+    assert levels(store, 8) == whole
+
+
+def test_a_sample_that_is_not_finite_is_marked(tmp_path):
+    batches = list(SampleStore(tmp_path, "a", 4, Drawer()).batches(8))
+    assert torch.cat([batch.finite for batch in batches]).tolist() == [i != 5 for i in range(8)]
+
+
+@pytest.fixture
+def make_evaluation(tmp_path, tiny_text, registry):
+    def make(*, seed=0, std=0.0, **sections):
+        spec = bind({**yaml.safe_load(tiny_text), **sections}, registry)
+        assembly = assemble(spec, registry, seed)
+        with torch.no_grad():
+            for parameter in assembly.model.parameters():
+                parameter.add_(std)
+        return ModelEvaluation(assembly, assembly.model, tmp_path)
+
+    return make
+
+
+def test_the_same_model_reads_what_it_drew_before(make_evaluation, tmp_path):
+    first = torch.cat(list(make_evaluation().sample_batches(6)))
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "samples").iterdir()}
+    assert len(written) == 2
+    assert torch.equal(torch.cat(list(make_evaluation().sample_batches(6))), first)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "samples").iterdir()} == written
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"std": 0.1}, {"seed": 1}, {"sampler": {"type": "ddim", "steps": 3}}, {"schedule": {"type": "cosine"}}],
+)
+def test_other_weights_seeds_samplers_and_schedules_draw_their_own(make_evaluation, change):
+    first = torch.cat(list(make_evaluation(std=0.01).sample_batches(4)))
+    other = torch.cat(list(make_evaluation(**{"std": 0.01, **change}).sample_batches(4)))
+    assert not torch.equal(first, other)
+
+
+def test_samples_do_not_depend_on_how_many_are_drawn_at_a_time(make_evaluation):
+    single = {"batch_size": 1, "samples_shown": 2, "diagnostic_images": 4}
+    one_by_one = torch.cat(list(make_evaluation(std=0.01, evaluation=single).sample_batches(5)))
+    assert torch.equal(torch.cat(list(make_evaluation(std=0.01).sample_batches(5))), one_by_one)
+
+
+def test_samples_that_are_not_finite_are_counted_and_no_metric_gets_them(make_evaluation):
+    evaluation = make_evaluation(std=math.nan)
+    with pytest.raises(UnavailableError) as error:
+        list(evaluation.sample_batches(6))
+    assert str(error.value).startswith(
+        "6 of 6 samples have pixels that are NaN or infinite (numbers 0, 1, 2, 3, 4 ...)"
+    )
+    assert evaluation.shown_samples(6).shape == (6, 1, 4, 4)
+
+
+def test_what_metrics_share_is_computed_once(make_evaluation):
+    evaluation, calls = make_evaluation(), []
+    for _ in range(2):
+        assert evaluation.once(("features", 3), lambda: calls.append(1) or "result") == "result"
+    assert evaluation.once(("features", 4), lambda: "other") == "other"
+    assert len(calls) == 1
