@@ -99,11 +99,11 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def assemble(spec: RunSpec, registry: Registry, seed: int) -> Assembly:
-    """Build every part. Raises DataError, DeviceError or PluginError."""
+def assemble(spec: RunSpec, registry: Registry, seed: int, dataset: Dataset | None = None) -> Assembly:
+    """Build every part, around `dataset` where it is open already. Raises DataError, DeviceError or PluginError."""
     device = resolve_device(spec.device)
     streams = Streams(seed)
-    dataset = build_dataset(spec, registry)
+    dataset = dataset or build_dataset(spec, registry)
     train, test = dataset.split("train"), dataset.split("test")
     if len(train) < 1 or len(test) < 2:
         raise DataError(

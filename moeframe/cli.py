@@ -205,9 +205,11 @@ def _installed() -> "Registry":
 def _print_results(results: Any, folder: Path) -> None:
     from rich.console import Console
 
-    from moeframe.report.tables import terminal_table
+    from moeframe.report.tables import cautions, terminal_table
 
     Console().print(terminal_table(results))
+    for caution in cautions(results):
+        click.secho(f"caution: {caution}", fg="yellow")
     click.echo(f"report: {folder / 'report.html'}")
 
 

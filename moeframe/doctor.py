@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from moeframe.assembly import build_metrics, resolve_device
 from moeframe.environment import describe_environment
 from moeframe.errors import MoeframeError
-from moeframe.interfaces.dataset import SPLITS, Dataset
+from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.metric import Metric
 from moeframe.registry import Registry
 from moeframe.spec import RunSpec
@@ -78,11 +78,8 @@ def _needs(spec: RunSpec, registry: Registry) -> Iterator[Finding]:
 
 
 def _dataset(dataset: Dataset) -> Finding:
-    what, missing = f"dataset {dataset.name()}", dataset.missing()
-    if missing is not None:
-        return Finding(what, False, missing)
-    sizes = (f"{len(dataset.split(name)):,} {name}" for name in SPLITS)
-    return Finding(what, True, f"complete: {' and '.join(sizes)} images")
+    missing = dataset.missing()
+    return Finding(f"dataset {dataset.name()}", missing is None, missing or "complete")
 
 
 def _metric(metric: Metric) -> Finding:

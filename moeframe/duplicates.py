@@ -28,6 +28,7 @@ MAX_SHIFT = 0.05
 UNIT = 10_000
 _ROWS = 2048
 _PAIRS = 250_000
+_PIXELS = 2**22
 _SHOWN = 10
 
 METHOD = (
@@ -97,10 +98,11 @@ def brightness(images: Levels) -> Float[Tensor, "batch height width"]:
 
 
 def fingerprints_of(examples: Examples, n_levels: int) -> Fingerprints:
-    """The fingerprints of every image, read batch by batch."""
+    """The fingerprints of every image, read batch by batch, so that memory does not grow with the images' size."""
+    n_dims = examples.images(torch.zeros(1, dtype=torch.long)).numel()
     digests: list[bytes] = []
     hashes, thumbnails, means = [], [], []
-    for _, images in in_batches(examples, batch_size=512):
+    for _, images in in_batches(examples, batch_size=max(1, _PIXELS // n_dims)):
         digests += [hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images.short().numpy()]
         hashes.append(perceptual_hashes(images))
         small = F.adaptive_avg_pool2d(images.double(), 8).flatten(1) / (n_levels - 1)

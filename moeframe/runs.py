@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from moeframe import checkpoint
-from moeframe.assembly import Assembly, assemble
+from moeframe.assembly import Assembly, assemble, build_dataset
 from moeframe.diagnostics import write_diagnostics
 from moeframe.diffusion import to_levels
 from moeframe.environment import describe_environment
@@ -57,9 +57,10 @@ def run(
         folder.admit(resolved, fresh=fresh)
         environment = describe_environment(resolved.device)
         write_file(folder.environment, _json(environment))
-        for seed in resolved.seeds:
-            if not folder.metrics(seed).exists():
-                _run_seed(folder, resolved, registry, seed, watcher or Silent())
+        unfinished = [seed for seed in resolved.seeds if not folder.metrics(seed).exists()]
+        dataset = build_dataset(resolved, registry) if unfinished else None
+        for seed in unfinished:
+            _run_seed(folder, assemble(resolved, registry, seed, dataset), watcher or Silent())
         return _summarise(folder, resolved)
 
 
@@ -68,8 +69,8 @@ def run_folder_of(name: str, out: str | Path | None) -> Path:
     return Path("runs") / name if out is None else Path(out)
 
 
-def _run_seed(folder: RunFolder, spec: RunSpec, registry: Registry, seed: int, watcher: Watcher) -> None:
-    assembly = assemble(spec, registry, seed)
+def _run_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher) -> None:
+    seed = assembly.streams.seed
     if not folder.card.exists():
         watcher.begin("looking through the data", 1)
         write_provenance(folder.path, assembly)
@@ -78,7 +79,7 @@ def _run_seed(folder: RunFolder, spec: RunSpec, registry: Registry, seed: int, w
         write_slices(folder.seed(seed), assembly.slices, assembly.train, assembly.image, assembly.streams)
     trainer = Trainer(assembly)
     train(trainer, folder, seed, watcher)
-    model = trainer.averaged if spec.evaluation.weights == "ema" else trainer.model
+    model = trainer.averaged if assembly.spec.evaluation.weights == "ema" else trainer.model
     evaluation = ModelEvaluation(assembly, model, folder.seed(seed))
     _evaluate_seed(folder.seed(seed), assembly, evaluation, watcher)
 

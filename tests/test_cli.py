@@ -135,7 +135,7 @@ def test_doctor_without_a_spec_looks_at_everything_installed(call, registry):
 def test_doctor_with_a_spec_that_can_run_exits_with_0(call, tiny_spec):
     result = call("doctor", tiny_spec)
     assert result.exit_code == 0
-    assert "ok       dataset gaussian: complete: 64 train and 16 test images" in result.stdout
+    assert "ok       dataset gaussian: complete" in result.stdout
 
 
 def test_doctor_with_missing_data_exits_with_2_and_says_what_to_do(call, tiny_spec, tmp_path):

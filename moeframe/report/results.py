@@ -56,6 +56,11 @@ class MetricResult(_Record):
     how: dict[str, Any]
     parts: dict[str, PartResult]
 
+    @property
+    def caution(self) -> str:
+        """What a reader must know before comparing this figure; empty where nothing stands out."""
+        return str(self.how.get("caution", ""))
+
 
 class UnavailableResult(_Record):
     """A metric that no seed could measure."""

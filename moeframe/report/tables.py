@@ -22,6 +22,12 @@ def terminal_table(results: Results) -> Table:
     return table
 
 
+def cautions(results: Results) -> list[str]:
+    """What a reader of the table must know before comparing its figures, metric by metric."""
+    found = ((name, metric) for name, metric in results.metrics.items() if not isinstance(metric, UnavailableResult))
+    return [f"{name}: {metric.caution}" for name, metric in found if metric.caution]
+
+
 def slice_table(names: Sequence[str], train: Sequence[int], test: Sequence[int]) -> Table:
     """One row per slice: sizes in both splits and its share of the training split."""
     table = Table(title="slices")

@@ -368,8 +368,10 @@ def test_skipping_every_image_is_an_error(tmp_path):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
         (tmp_path / split / "a.png").touch()
-    message = image_folder(tmp_path, on_corrupt="skip").missing()
-    assert message == ("image_folder: no train image is left (2 cannot be decoded, 0 dropped); get the data again")
+    with pytest.raises(DataError) as error:
+        image_folder(tmp_path, on_corrupt="skip").split("train")
+    expected = "image_folder: no train image is left (2 cannot be decoded, 0 dropped); get the data again"
+    assert str(error.value) == expected
 
 
 def test_near_duplicates_are_dropped_from_train_alone(tmp_path):

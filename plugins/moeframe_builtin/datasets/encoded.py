@@ -148,6 +148,14 @@ class EncodedDataset(Dataset):
         """The train or the test images that are used."""
         return self._cleaned.splits[name]
 
+    def missing(self) -> str | None:
+        """What is missing or does not fit, by listing the files alone: nothing is decoded."""
+        try:
+            self._expect_images(Cleaned(self.listed(), [], {}))
+        except DataError as problem:
+            return str(problem)
+        return None
+
     def files(self) -> dict[str, str]:
         """What identifies the files, by name: here one hash over all files that are used of each split."""
         return {
@@ -197,10 +205,14 @@ class EncodedDataset(Dataset):
                 "training images that nearly equal a test image": int(of_test.sum()),
                 "training images that nearly equal an earlier one only": int((of_train & ~of_test).sum()),
             }
-        for name, examples in splits.items():
+        cleaned = Cleaned(splits, skipped, dropped)
+        self._expect_images(cleaned)
+        return cleaned
+
+    def _expect_images(self, cleaned: Cleaned) -> None:
+        for name, examples in cleaned.splits.items():
             if len(examples) == 0:
                 raise DataError(
-                    f"{self.name()}: no {name} image is left ({len(skipped)} cannot be decoded, "
-                    f"{sum(dropped.values())} dropped); get the data again"
+                    f"{self.name()}: no {name} image is left ({len(cleaned.skipped)} cannot be decoded, "
+                    f"{sum(cleaned.dropped.values())} dropped); get the data again"
                 )
-        return Cleaned(splits, skipped, dropped)
