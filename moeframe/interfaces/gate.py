@@ -42,6 +42,21 @@ class Gate(nn.Module, Component):
         """False only for a documented ablation; merging then depends on the parametrisation."""
         return True
 
+    @property
+    def random(self) -> bool:
+        """Whether the weights are drawn from `trajectories`; the likelihood then holds on average over the draws."""
+        return False
+
+    @property
+    def continuous(self) -> bool:
+        """Whether the weights are a continuous function of z; the ODE's change of variables needs it."""
+        return True
+
+    @property
+    def switches(self) -> tuple[float, ...]:
+        """The log-SNRs at which the weights jump for every z at once, such as those of a gate that switches by λ."""
+        return ()
+
     @abstractmethod
     def forward(self, z: Images, log_snr: LogSnr) -> GateWeights:
         """Weights of each expert for each item."""

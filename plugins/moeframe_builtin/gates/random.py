@@ -22,6 +22,16 @@ class RandomGate(Gate):
 
     config: Config
 
+    @property
+    def random(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def continuous(self) -> bool:
+        """False: the weights are drawn, not a function of the noisy image."""
+        return False
+
     def forward(self, z: Images, log_snr: LogSnr) -> GateWeights:  # noqa: ARG002
         """Always raises ValueError: the draws come from the trajectories that `route` is given."""
         raise ValueError("a random gate needs trajectories: pass them as the third argument of the denoiser")

@@ -39,6 +39,11 @@ class TopKGate(Gate):
         """False for the ablation without renormalisation."""
         return self.config.renormalize
 
+    @property
+    def continuous(self) -> bool:
+        """False where an expert can be cut: the weights jump when another takes its place."""
+        return self.config.k >= self.n_experts
+
     def forward(self, z: Images, log_snr: LogSnr) -> GateWeights:
         """The weights of `route`."""
         return self.route(z, log_snr).weights
