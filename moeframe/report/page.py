@@ -16,6 +16,8 @@ from moeframe.report import plots
 from moeframe.report.results import MetricResult, Results, read_json, read_results
 from moeframe.storage import write_file
 
+LEVEL = "log_snr "
+"""How the parts of a figure at several noise levels begin."""
 PHASES = {"warm_start": "warm start", "joint": "joint training"}
 
 
@@ -105,6 +107,7 @@ def write_report(folder: Path) -> Path:
         *_contact_sheets(seed_folder, diagnostics),
         *_learning(_read_events(seed_folder / "events.jsonl")),
         *_routing(diagnostics),
+        *_reconstruction_curves(results),
         *_leaks(folder),
     ]
     card = folder / "card.json"
@@ -289,6 +292,18 @@ def _routing(diagnostics: Diagnostics) -> Iterator[Section]:
         caption = "The area under a curve is the diffusion part of the bound."
         experts.append(Figure("Bound by log-SNR", caption, plots.bound_by_noise("bound", bound)))
     yield Section("Likelihood in detail", experts)
+
+
+def _reconstruction_curves(results: Results) -> Iterator[Section]:
+    """Figures of reconstructions: their parts are named by the log-SNR that images were brought back from."""
+    figures = []
+    for name, metric in results.metrics.items():
+        parts = metric.parts.items() if isinstance(metric, MetricResult) else ()
+        points = [(float(part.removeprefix(LEVEL)), value.mean) for part, value in parts if part.startswith(LEVEL)]
+        if isinstance(metric, MetricResult) and len(points) > 1:
+            caption = "Of held-out images brought back from noise, by the log-SNR that they were noised to."
+            figures.append(Figure(name, caption, plots.figure_over_noise(f"curve-{name}", metric.unit, points)))
+    yield Section("Reconstructions over noise level", figures)
 
 
 def _read_text(path: Path) -> str:

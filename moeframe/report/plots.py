@@ -246,6 +246,18 @@ def bound_by_noise(name: str, bound: BoundByNoise) -> str:
     return _draw(name, "The bound by noise level", paint)
 
 
+def figure_over_noise(name: str, unit: str, points: Sequence[tuple[float, float]]) -> str:
+    """One figure at several noise levels, as (log-SNR, value)."""
+
+    def paint(axes: "Axes") -> None:
+        log_snr, values = zip(*sorted(points), strict=True)
+        axes.plot(log_snr, values, color=INK, marker="o", markersize=3.5)
+        axes.set_xlabel(NOISE_AXIS)
+        axes.set_ylabel(unit)
+
+    return _draw(name, "Reconstructions over noise level", paint)
+
+
 def _draw(name: str, title: str, paint: Callable[["Axes"], object], height: float = 2.8) -> str:
     """One plot as an SVG element whose ids start with `name`, so that several share a page."""
     import matplotlib as mpl

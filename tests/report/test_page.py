@@ -9,7 +9,8 @@ from moeframe.errors import RunFolderError
 from moeframe.report import plots
 from moeframe.report.grids import write_grid
 from moeframe.report.page import format_figure, write_report
-from moeframe.report.results import combine_seeds, write_results
+from moeframe.report.results import combine_seeds, read_results, write_results
+from moeframe.report.tables import cautions
 
 LOG_SNR = [-10.0 + i for i in range(21)]
 SLICES = ["digits 0-2", "digits 3-5", "digits 6-7", "digits <8-9> & $x"]
@@ -44,6 +45,11 @@ def frechet(value):
         "interval": None,
         "parts": {},
     }
+
+
+def psnr(value):
+    parts = {f"log_snr {level}": value + 2 * level for level in (2, -2, 0)}
+    return {**frechet(value), "unit": "dB", "better": "higher", "how": {"caution": "few images"}, "parts": parts}
 
 
 def wave(phase, i):
@@ -133,6 +139,7 @@ def make_folder(folder, k=4, seeds=(0, 1, 2)):
             "bits_per_dim": bpd(2.31 + 0.011 * seed**2, k),
             "frechet_efficientnet": frechet(52.3 - seed),
             "parameters": {**frechet(1234567), "unit": "parameters", "how": {"counted": "all tensors"}},
+            "psnr": psnr(24.0 + seed),
             "fid": {"unavailable": "needs the Inception weights; put pt_inception.pth at <cache> & run again"},
         }
         at = folder / f"seed-{seed}"
@@ -248,6 +255,7 @@ def test_every_section_is_there(page):
         "Router accuracy",
         "Expert × slice",
         "Bound by log-SNR",
+        "Reconstructions over noise level",
         "Slices",
         "Data",
         "Environment",
@@ -255,7 +263,7 @@ def test_every_section_is_there(page):
     ):
         assert title in text
     assert page.tags.count("img") == 3
-    assert page.tags.count("svg") == 8
+    assert page.tags.count("svg") == 9
 
 
 def test_the_table_shows_value_interval_seeds_and_every_key_of_how(html):
@@ -266,6 +274,11 @@ def test_the_table_shows_value_interval_seeds_and_every_key_of_how(html):
     assert "UCI optical digits" in html
     for key in ("estimator", "log_snr_range", "per_expert", "expert 3", "reconstruction 0.011"):
         assert key in html
+
+
+def test_a_caution_stands_beside_its_figure(html, folder):
+    assert '<p class="why">few images</p>' in html
+    assert cautions(read_results(folder / "results.json")) == ["psnr: few images"]
 
 
 def test_an_unavailable_metric_shows_its_reason(html):
@@ -283,7 +296,7 @@ def test_one_expert_and_one_seed_leave_out_the_gate(tmp_path):
     assert "What the gate does" not in html
     assert "first of" not in html
     assert "within one run" in html
-    assert page.tags.count("svg") == 3
+    assert page.tags.count("svg") == 4
 
 
 def test_a_slice_without_held_out_images_is_a_dash():
@@ -311,7 +324,8 @@ def test_a_folder_with_results_alone_is_enough(tmp_path):
         file.unlink()
     (folder / "card.json").unlink()
     page = Page(write_report(folder).read_text())
-    assert not {"svg", "img"} & set(page.tags)
+    assert "img" not in page.tags
+    assert page.tags.count("svg") == 1  # the curve that stands in results.json
 
 
 def test_a_folder_that_is_no_finished_run_is_refused(tmp_path):
