@@ -1,84 +1,127 @@
-"""Likelihood: the continuous-time variational bound on held-out images."""
+"""Likelihood: bits per dimension of held-out images, by a bound or by the probability-flow ODE."""
 
 import math
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator, model_serializer
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
-from moeframe.likelihood.bound import Bound, standard_error
-from moeframe.likelihood.continuous import continuous_bound
-from moeframe.randomness import Trajectories
+from moeframe.likelihood.probe import require_valid
+from moeframe_builtin.metrics.likelihood_methods import METHODS, Method
+
+SETTINGS = {method: frozenset(field.name for field in fields(METHODS[method])) for method in METHODS}  # type: ignore[arg-type]
+"""The settings that each method takes."""
 
 
 class BitsPerDimMetric(Metric):
-    """Upper bound on -log2 p(x) per dimension of held-out images (VDM's continuous bound)."""
+    """-log2 p(x) per dimension of held-out images: VDM's bound, the discrete bound, or the probability-flow ODE."""
 
     class Config(Metric.Config):
         type: Literal["bits_per_dim"] = "bits_per_dim"
         images: int | None = Field(default=None, ge=2, description="test images, from the first; all if not given")
-        repeats: int = Field(default=4, ge=2, description="independent draws of times and noise for every image")
+        repeats: int = Field(default=4, ge=1, description="independent draws (times, noise) for every image")
+        method: Literal["continuous", "discrete", "ode"] = Field(
+            default="continuous",
+            description="continuous or discrete variational bound, or change of variables along the ODE",
+        )
+        importance: Literal["uniform", "fitted"] = Field(
+            default="uniform",
+            description="continuous: log-SNRs drawn evenly, or more where the terms of training images scatter more",
+        )
+        steps: int = Field(default=1000, ge=1, description="discrete: T")
+        terms: int | None = Field(
+            default=None, ge=1, description="discrete: steps evaluated per image and draw; all T if not given"
+        )
+        dequantisation: Literal["uniform", "truncated_normal"] = Field(
+            default="uniform", description="ode: noise that makes levels continuous"
+        )
+        divergence: Literal["rademacher", "gaussian", "exact"] = Field(
+            default="rademacher", description="ode: Hutchinson's estimate of the divergence, or its exact value"
+        )
+        solver: Literal["dopri5", "rk4"] = Field(default="dopri5", description="ode: adaptive, or of fixed steps")
+        rtol: float = Field(default=1e-5, gt=0, description="ode: relative tolerance of dopri5")
+        atol: float = Field(default=1e-5, gt=0, description="ode: absolute tolerance of dopri5")
+        ode_steps: int = Field(default=64, ge=1, description="ode: steps of rk4")
+
+        @field_validator(*sorted(frozenset().union(*SETTINGS.values())))
+        @classmethod
+        def _of_the_method(cls, value: Any, info: Any) -> Any:
+            """Runs only for settings that are given: a default of another method is no mistake."""
+            method, key = info.data.get("method"), str(info.field_name)
+            if method is not None and key not in SETTINGS[method]:
+                owner = next(other for other in SETTINGS if key in SETTINGS[other])
+                own = ", ".join(sorted(SETTINGS[method]))
+                raise ValueError(
+                    f"{key!r} is a setting of method {owner!r}, but the method is {method!r}, which takes {own}; "
+                    f"remove {key!r} or set method: {owner}"
+                )
+            return value
+
+        @field_validator("terms")
+        @classmethod
+        def _at_most_all(cls, terms: int | None, info: Any) -> int | None:
+            steps = info.data.get("steps")
+            if terms is not None and steps is not None and terms > steps:
+                raise ValueError(f"{terms} terms exceed the {steps} steps that there are; lower terms or raise steps")
+            return terms
+
+        @model_serializer(mode="wrap")
+        def _without_other_methods(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+            """A dump is a valid spec, so it leaves out what the method does not take."""
+            others = frozenset().union(*SETTINGS.values()) - SETTINGS[self.method]
+            return {key: value for key, value in dump(self).items() if key not in others}
+
+        @property
+        def estimator(self) -> Method:
+            """The method with its settings."""
+            return METHODS[self.method](**{key: getattr(self, key) for key in SETTINGS[self.method]})
 
     config: Config
 
     def measure(self, evaluation: Evaluation) -> Measurement:
-        """Mean over images and draws; the interval is over images, the Monte Carlo error of the draws is a part."""
-        bounds = [self._draw(evaluation, repeat) for repeat in range(self.config.repeats)]
-        per_image = torch.stack([bound.total for bound in bounds]).mean(0)
-        n = len(per_image)
-        value = float(per_image.mean())
-        error = standard_error(bounds)
-        means = torch.stack([bound.total.mean() for bound in bounds])
-        schedule = evaluation.schedule
+        """Mean over images and draws; the interval is over images, the Monte Carlo error of the draws is a part.
+
+        Raises UnavailableError where the model's number would not be a likelihood.
+        """
+        n, repeats = min(self.config.images or len(evaluation.test), len(evaluation.test)), self.config.repeats
+        require_valid(
+            evaluation.denoiser,
+            evaluation.image,
+            evaluation.schedule,
+            evaluation.streams,
+            evaluation.device,
+            gate=evaluation.gate,
+            n_items=repeats * n,
+        )
+        estimate = self.config.estimator.estimate(evaluation, n, repeats)
+        means = torch.stack([part.mean(1) for part in estimate.parts.values()]).sum(0)
+        value, error = float(means.mean()), estimate.standard_error
+        parts = {name: float(part.mean()) for name, part in estimate.parts.items()} | {"standard_error": error}
+        if repeats > 1:
+            parts["monte_carlo_error"] = float(means.std()) / math.sqrt(repeats)
         return Measurement(
             value=value,
             unit="bits/dim",
             better="lower",
             n=n,
             interval=(value - 1.96 * error, value + 1.96 * error),
-            parts={
-                "reconstruction": _mean(bounds, "reconstruction"),
-                "prior": _mean(bounds, "prior"),
-                "diffusion": _mean(bounds, "diffusion"),
-                "standard_error": error,
-                "monte_carlo_error": float(means.std()) / math.sqrt(len(means)),
-            },
+            parts=parts,
             how={
-                "estimator": "continuous-time variational bound (VDM): reconstruction + prior + diffusion",
+                "method": self.config.method,
+                **estimate.how,
                 "split": "test",
                 "images": n,
-                "draws_per_image": self.config.repeats,
-                "times": "low-discrepancy over the split, uniform in log-SNR",
-                "log_snr_range": [schedule.log_snr_min, schedule.log_snr_max],
+                "draws_per_image": repeats,
+                "network_calls_per_image": estimate.network_calls / n,
+                "log_snr_range": [evaluation.schedule.log_snr_min, evaluation.schedule.log_snr_max],
                 "levels": evaluation.image.levels,
                 "uniform_model": math.log2(evaluation.image.levels),
-                "interval_method": "95 %, normal, standard error over test images; each draw against those at "
-                "neighbouring noise levels, because the times of a draw are low-discrepancy",
+                "validity": "probed: from z and log-SNR alone, each item on its own, deterministic, finite, "
+                "weights that sum to one",
+                "interval_method": estimate.interval_method,
                 "monte_carlo_error": "standard error of the mean over the independent draws, for these test images",
             },
         )
-
-    def _draw(self, evaluation: Evaluation, repeat: int) -> Bound:
-        n = len(evaluation.test) if self.config.images is None else min(self.config.images, len(evaluation.test))
-        times = evaluation.streams.low_discrepancy(n, "bits_per_dim/times", repeat)
-        # Neighbouring images (of one folder, say) should not get neighbouring noise levels.
-        times = times[evaluation.streams.permutation(n, "bits_per_dim/order", repeat)]
-        parts = []
-        for start, levels in evaluation.test_batches(n):
-            stop = start + len(levels)
-            parts.append(
-                continuous_bound(
-                    evaluation.denoiser,
-                    evaluation.schedule,
-                    evaluation.image,
-                    levels.to(evaluation.device),
-                    times[start:stop].to(evaluation.device),
-                    Trajectories.numbered(evaluation.streams, repeat * n + start, repeat * n + stop),
-                )
-            )
-        return Bound.concatenate(parts)
-
-
-def _mean(bounds: list[Bound], part: str) -> float:
-    return float(torch.stack([getattr(bound, part).mean() for bound in bounds]).mean())
