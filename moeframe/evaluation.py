@@ -46,7 +46,6 @@ class ModelEvaluation(Evaluation):
         self.device = assembly.device
         self.batch_size = assembly.spec.evaluation.batch_size
         self._folder = folder
-        self._reconstructions: dict[tuple[float, int], Reconstructions] = {}
         self._once: dict[Hashable, Any] = {}
 
     def sample_batches(self, n: int) -> Iterator[Levels]:
@@ -104,24 +103,27 @@ class ModelEvaluation(Evaluation):
 
     @torch.no_grad()
     def reconstructions(self, log_snr: float, n: int) -> Reconstructions:
-        """Test images noised to `log_snr` and brought back by DDIM in evenly spaced schedule time."""
+        """Test images noised to `log_snr`, within the schedule, and brought back by DDIM in evenly spaced time."""
         n = min(n, len(self.test))
-        key = (log_snr, n)
-        if key not in self._reconstructions:
-            time = float(self.schedule.time_of(torch.tensor([log_snr], dtype=torch.float64)))
-            times = torch.linspace(time, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)
-            grid = self.schedule.log_snr(times).tolist()
-            originals, images = [], []
-            for start, levels in self.test_batches(n):
-                x = self.pixels(levels)
-                items = Trajectories.numbered(self.streams, start, start + len(x))
-                noise = items.normal(self.image.tensor_shape, "reconstruction/noise").to(x)
-                z = add_noise(x, noise, torch.full((len(x),), log_snr, device=x.device))
-                *_, last = ddim_trajectory(self.denoiser, z, items, grid, clip=True)
-                originals.append(levels)
-                images.append(to_levels(last.z, self.image.levels).cpu())
-            self._reconstructions[key] = Reconstructions(torch.cat(originals), torch.cat(images), log_snr)
-        return self._reconstructions[key]
+        images = self.once(("reconstructions", log_snr, n), lambda: self._reconstruct(log_snr, n))
+        originals = torch.cat([levels for _, levels in self.test_batches(n)])
+        return Reconstructions(originals.long(), images.long(), log_snr)
+
+    def _reconstruct(self, log_snr: float, n: int) -> Levels:
+        """Kept by every level of a curve, so in the smallest type that holds the levels."""
+        stored = torch.uint8 if self.image.levels <= 256 else torch.int32
+        time = float(self.schedule.time_of(torch.tensor([log_snr], dtype=torch.float64)))
+        times = torch.linspace(time, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)
+        grid = self.schedule.log_snr(times).tolist()
+        images = []
+        for start, levels in self.test_batches(n):
+            x = self.pixels(levels)
+            items = Trajectories.numbered(self.streams, start, start + len(x))
+            noise = items.normal(self.image.tensor_shape, "reconstruction/noise").to(x)
+            z = add_noise(x, noise, torch.full((len(x),), log_snr, device=x.device))
+            *_, last = ddim_trajectory(self.denoiser, z, items, grid, clip=True)
+            images.append(to_levels(last.z, self.image.levels).to("cpu", stored))
+        return torch.cat(images)
 
     def test_batches(self, n: int | None) -> Iterator[tuple[int, Levels]]:
         """(number of the first image, images) of the first n test images."""

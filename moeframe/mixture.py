@@ -8,8 +8,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from jaxtyping import Bool
+from torch import Tensor, nn
 
+from moeframe.diffusion import alpha, image_from_velocity, per_image, velocity_from_image
 from moeframe.errors import RangeError
 from moeframe.interfaces.denoiser import Contribution, Denoised
 from moeframe.interfaces.expert import Expert
@@ -41,7 +43,7 @@ class MergedDenoiser(nn.Module):
             ones = torch.ones(len(z), 1, dtype=z.dtype, device=z.device)
             return Routing(ones, ones)
         routing: Routing = self.gate.route(z, log_snr, trajectories)
-        return routing
+        return self._without_excluded(routing, log_snr)
 
     def alone(self, expert: int) -> "MergedDenoiser":
         """One expert of the mixture as a denoiser of its own (shares its weights)."""
@@ -52,6 +54,24 @@ class MergedDenoiser(nn.Module):
         assert isinstance(expert, Expert)
         return expert
 
+    def _without_excluded(self, routing: Routing, log_snr: LogSnr) -> Routing:
+        """No weight for an expert outside its range whose config says `exclude`; the others share it in proportion."""
+        excluded = torch.zeros_like(routing.weights, dtype=torch.bool)
+        for k in range(len(self.experts)):
+            if self._expert(k).config.outside == "exclude":
+                excluded[:, k] = _outside(self._expert(k), log_snr)
+        if not excluded.any():
+            return routing
+        kept = routing.weights.masked_fill(excluded, 0.0)
+        total = kept.sum(1, keepdim=True)
+        nobody = total.squeeze(1) == 0
+        if nobody.any():
+            raise RangeError(
+                f"at log-SNR {float(log_snr[nobody][0]):g} every expert that the gate chose is outside its range and "
+                "excluded; add an expert that is valid there, or narrow the schedule's log_snr_min / log_snr_max"
+            )
+        return Routing(kept / total * routing.weights.sum(1, keepdim=True), routing.probabilities)
+
     def _dispatch(self, z: Images, log_snr: LogSnr, weights: GateWeights) -> list[Contribution]:
         contributions = []
         for k in range(len(self.experts)):
@@ -61,8 +81,7 @@ class MergedDenoiser(nn.Module):
             everything = len(items) == len(z)
             own_z, own_log_snr = (z, log_snr) if everything else (z[items], log_snr[items])
             expert = self._expert(k)
-            _require_range(expert, k, own_log_snr)
-            contributions.append(Contribution(k, items, expert(own_z, own_log_snr)))
+            contributions.append(Contribution(k, items, _ask(expert, k, own_z, own_log_snr)))
         return contributions
 
 
@@ -80,13 +99,33 @@ def _mix(z: Images, routing: Routing, contributions: Sequence[Contribution]) -> 
     return merged
 
 
-def _require_range(expert: Expert, k: int, log_snr: LogSnr) -> None:
+def _outside(expert: Expert, log_snr: LogSnr) -> Bool[Tensor, " batch"]:
+    low, high = expert.log_snr_range
+    return (log_snr < low - _ROUNDING) | (log_snr > high + _ROUNDING)
+
+
+def _ask(expert: Expert, k: int, z: Images, log_snr: LogSnr) -> Images:
+    """The expert's velocity; outside its range what its config says."""
     low, high = expert.log_snr_range
     if low == -math.inf and high == math.inf:
-        return
-    outside = (log_snr < low - _ROUNDING) | (log_snr > high + _ROUNDING)
-    if outside.any():
+        return _velocity(expert, z, log_snr)
+    outside = _outside(expert, log_snr)
+    if not outside.any():
+        return _velocity(expert, z, log_snr)
+    if expert.config.outside != "clamp":
         raise RangeError(
             f"expert {k} ({expert.name()}) is valid for log-SNR {low:g} .. {high:g} "
-            f"but was asked at {float(log_snr[outside][0]):g}; narrow the schedule's log_snr_min / log_snr_max"
+            f"but was asked at {float(log_snr[outside][0]):g}; narrow the schedule's log_snr_min / log_snr_max, "
+            "or set the expert's 'outside' to clamp or exclude"
         )
+    nearest = log_snr.clamp(low, high)
+    # the same noisy image, z / α, on the scale of the nearest log-SNR; inside the range nothing changes
+    rescaled = z * per_image(alpha(nearest) / alpha(log_snr), z)
+    velocity = _velocity(expert, rescaled, nearest)
+    image = image_from_velocity(velocity, rescaled, nearest)
+    return torch.where(outside.view(-1, 1, 1, 1), velocity_from_image(image, z, log_snr), velocity)
+
+
+def _velocity(expert: Expert, z: Images, log_snr: LogSnr) -> Images:
+    velocity: Images = expert(z, log_snr)
+    return velocity

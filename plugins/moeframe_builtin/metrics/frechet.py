@@ -1,87 +1,104 @@
-"""Fréchet distance in a stated feature space. Only Inception features would make it an FID, and these are not."""
+"""Fréchet distance in a stated feature space. Only Inception features make it an FID, which is the metric `fid`."""
 
-import functools
-from collections.abc import Callable
 from typing import Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from moeframe.errors import UnavailableError
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
-from moeframe.shapes import Levels
-from moeframe_builtin.features.efficientnet import PACKAGES, efficientnet_lite0, why_missing
+from moeframe_builtin.features.catalogue import SpaceName
+from moeframe_builtin.metrics.feature_source import MANY, FeatureConfig, FeatureSource, why_no_space
+from moeframe_builtin.metrics.frechet_distance import (
+    Estimate,
+    distance_at_infinite_n,
+    fewest_to_extrapolate,
+    frechet_distance,
+    frechet_estimate,
+)
 
-_PACKAGES = (*PACKAGES, "torch_fidelity")
+INTERVAL_FROM = 400
+"""Images from which the interval is given, if 2 a feature: from here on it covers 93.5 % and more in simulations."""
+INTERVAL_RATIO = 2
+
+
+class FrechetConfig(FeatureConfig):
+    """Settings of a Fréchet distance."""
+
+    allow_small_n: bool = Field(
+        default=False, description="measure with fewer images than features, where the covariances are singular"
+    )
+    extrapolate: bool = Field(default=False, description="add the distance at infinite N, a line over 1/N (part)")
 
 
 class FrechetMetric(Metric):
-    """Fréchet distance between samples and held-out images in EfficientNet-Lite0 features (not an FID)."""
+    """Fréchet distance between samples and real images in a chosen feature space (not an FID)."""
 
-    class Config(Metric.Config):
+    class Config(FrechetConfig):
         type: Literal["frechet"] = "frechet"
-        features: Literal["efficientnet_lite0"] = "efficientnet_lite0"
-        samples: int | None = Field(
-            default=None, ge=2, description="samples, and test images; as many as there are test images if not given"
-        )
-        input_size: int = Field(
-            default=64, ge=32, le=512, description="pixels a side that images are resized to for the network"
-        )
-        batch_size: int = Field(default=128, ge=1)
+        features: SpaceName = "efficientnet_lite0"
 
     config: Config
 
     def unavailable(self) -> str | None:
-        """The packages that hold the network and the distance."""
-        return why_missing(_PACKAGES)
+        """What the feature space lacks."""
+        return why_no_space(self.config)
 
     def measure(self, evaluation: Evaluation) -> Measurement:
-        """Samples against test images, beside the same distance between training and test images."""
-        wanted = len(evaluation.test) if self.config.samples is None else self.config.samples
-        n = min(wanted, len(evaluation.test))
-        floor_n = min(n, len(evaluation.train))
-        if n < 2:
-            raise UnavailableError(f"{n} test images are too few for a covariance; a Fréchet distance needs at least 2")
-        extractor, digest = efficientnet_lite0(self.config.input_size, evaluation.device)
-        features = functools.partial(self._features, extractor, evaluation)
-        held_out = features(evaluation.test.images(torch.arange(n)))
-        sampled = features(torch.cat(list(evaluation.sample_batches(n))))
-        # spread over the split, which a folder may hold in order of class
-        chosen = evaluation.streams.permutation(len(evaluation.train), "frechet/floor")[:floor_n]
-        real = features(evaluation.train.images(chosen))
-        return Measurement(
-            value=frechet_distance(sampled, held_out),
-            unit="Fréchet distance, EfficientNet-Lite0 features",
-            better="lower",
-            n=n,
-            parts={"real_against_real": frechet_distance(real, held_out[:floor_n])},
-            how={
-                "feature_space": "EfficientNet-Lite0 (ImageNet), global mean of the last 1280 maps",
-                "weights_sha256": digest,
-                "preprocessing": "grey repeated to RGB; bilinear antialiased resize to "
-                f"{self.config.input_size} px; ImageNet mean and sd",
-                "samples": n,
-                "against": f"the first {n} test images",
-                "real_against_real": f"{floor_n} training images against the first {floor_n} test images: "
-                "the floor at this N",
-                "sampler": f"{evaluation.sampler.name()}, {evaluation.sampler.config.steps} steps",
-                "distance": "torch-fidelity, on our features",
-                "caution": "not an FID; biased upward at small N, compare only at equal N and with the floor",
-            },
+        """Samples against reference images, beside the same distance between real images."""
+        source = FeatureSource(self.config, evaluation)
+        return measure_frechet(self.config, source, "Fréchet distance, {} features", "not an FID; ")
+
+
+def measure_frechet(config: FrechetConfig, source: FeatureSource, unit: str, caution: str) -> Measurement:
+    """The distance with its floor and its interval; `unit` has room for the name of the space.
+
+    Raises UnavailableError for fewer images than features, unless the config allows it.
+    """
+    n, dims = source.n, source.dims
+    if n < dims and not config.allow_small_n:
+        raise UnavailableError(
+            f"{n} images are fewer than the {dims} {source.space.name} features, so their covariances are singular and "
+            f"the distance is mostly bias; take more images (samples: {dims} or more; reference: train), or set "
+            "allow_small_n: true and compare at this N only"
         )
+    reference = source.reference.features
+    estimate = frechet_estimate(source.sampled.features, reference)
+    interval, interval_method = _interval(estimate, n, dims)
+    floor = frechet_distance(source.floor.features, reference[: source.floor_n])
+    parts = {"real_against_real": floor}
+    how = {
+        **source.how(),
+        "distance": "‖μ1 - μ2‖² + tr(Σ1 + Σ2 - 2 (Σ1 Σ2)^½), float64, unbiased covariances",
+        "interval_method": interval_method,
+    }
+    if config.extrapolate:
+        fewest = fewest_to_extrapolate(dims)
+        if n < fewest:
+            how["at_infinite_n"] = f"none: {n} images; needs {fewest}, more than 3 for each of {dims} features"
+        else:
+            parts["at_infinite_n"] = distance_at_infinite_n(source.sampled.features, reference)
+            how["at_infinite_n"] = (
+                f"intercept of a line over 1/N at N = {n}, {n // 2}, {n // 3}, mean of disjoint blocks of samples and "
+                "reference alike (after Chong and Forsyth 2020)"
+            )
+    if caution or n < MANY:
+        bias = f"biased upward at N = {n}: compare only at equal N and with the floor"
+        how["caution"] = caution + bias
+    return Measurement(
+        value=estimate.value,
+        unit=unit.format(source.space.name),
+        better="lower",
+        n=n,
+        interval=interval,
+        parts=parts,
+        how=how,
+    )
 
-    def _features(self, extractor: Callable[[Tensor], Tensor], evaluation: Evaluation, levels: Levels) -> Tensor:
-        parts = []
-        for start in range(0, len(levels), self.config.batch_size):
-            batch = levels[start : start + self.config.batch_size].to(evaluation.device).float()
-            parts.append(extractor(batch / (evaluation.image.levels - 1)).cpu().double())
-        return torch.cat(parts)
 
-
-def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """‖μ1 - μ2‖² + tr(Σ1 + Σ2 - 2 (Σ1 Σ2)^½) of two (n, features) sets, by torch-fidelity in float64."""
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
-
-    statistics = [fid_features_to_statistics(features.double()) for features in (first, second)]
-    return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
+def _interval(estimate: Estimate, n: int, dims: int) -> tuple[tuple[float, float] | None, str]:
+    needed = max(INTERVAL_FROM, INTERVAL_RATIO * dims)
+    if n < needed:
+        return None, f"none: {n} images; the error of the distance is known from {needed} (2 per feature) on"
+    half = 1.96 * estimate.standard_error
+    method = "95 %, normal, infinitesimal jackknife over samples and reference, about the mean distance at this N"
+    return (max(0.0, estimate.value - half), estimate.value + half), method

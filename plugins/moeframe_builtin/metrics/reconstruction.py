@@ -1,123 +1,107 @@
-"""PSNR and SSIM of held-out images brought back from a stated noise level by the deterministic sampler."""
+"""Figures of held-out images brought back from noise: one at a stated noise level, and its curve over noise levels."""
 
 import math
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
 from moeframe.errors import UnavailableError
-from moeframe.interfaces.metric import Evaluation, Measurement, Metric, Reconstructions
+from moeframe.interfaces.metric import Better, Evaluation, Measurement, Metric, Reconstructions
+from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.statistics import mean, normal_interval, sd
+
+Score = Callable[[Reconstructions], list[float]]
+"""One figure per image; infinite where a reconstruction is exact and the figure has no value for that."""
+
+_ROUNDING = 1e-6
+"""A log-SNR may pass the ends of the schedule by this much."""
 
 
 class ReconstructionConfig(Metric.Config):
     """Which reconstructions are compared."""
 
-    log_snr: float = Field(default=0.0, description="noise level from which images are brought back")
+    log_snr: float = Field(default=0.0, description="noise level from which images are brought back, for the value")
+    curve: list[float] = Field(
+        default=[-4.0, -2.0, 0.0, 2.0, 4.0], description="log-SNRs at which the figure is given beside the value"
+    )
     images: int = Field(default=256, ge=2, description="test images, from the first")
 
 
-def _arrays(pairs: Reconstructions) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(originals, reconstructions) as (n, height, width, channels) levels."""
-    return (
-        pairs.originals.permute(0, 2, 3, 1).double().numpy(),
-        pairs.images.permute(0, 2, 3, 1).double().numpy(),
-    )
+@dataclass(frozen=True)
+class Figure:
+    """What a score is called, and how it was computed."""
+
+    unit: str
+    better: Better
+    how: Mapping[str, Any]
 
 
-def _measurement(
-    values: list[float], unit: str, evaluation: Evaluation, config: ReconstructionConfig, how: dict[str, Any]
+def measure_reconstructions(
+    evaluation: Evaluation, config: ReconstructionConfig, figure: Figure, score: Score
 ) -> Measurement:
-    tensor = torch.tensor(values, dtype=torch.float64)
-    mean, error = float(tensor.mean()), float(tensor.std()) / math.sqrt(len(values))
+    """The mean score over images at `config.log_snr`; the means along `config.curve` are parts named "log_snr -4".
+
+    Exact reconstructions with an infinite score are left out and counted; a level of the curve where all are exact has
+    no part. Raises UnavailableError outside the schedule's range, and where fewer than two scores are finite.
+    """
+    _require_levels(evaluation.schedule, [config.log_snr, *config.curve])
+    scores = {
+        level: score(evaluation.reconstructions(level, config.images))
+        for level in dict.fromkeys((config.log_snr, *config.curve))
+    }
+    finite = {level: [value for value in values if value != math.inf] for level, values in scores.items()}
+    values = finite[config.log_snr]
+    exact = {name_of(level): len(scores[level]) - len(finite[level]) for level in sorted(scores)}
+    if len(values) < 2:
+        raise UnavailableError(
+            f"{exact[name_of(config.log_snr)]} of {len(scores[config.log_snr])} reconstructions are exact, "
+            f"so their {figure.unit} is infinite; set a lower log_snr"
+        )
+    interval = normal_interval(mean(values), (sd(values) or 0.0) / math.sqrt(len(values)), len(values))
     return Measurement(
-        value=mean,
-        unit=unit,
-        better="higher",
+        value=mean(values),
+        unit=figure.unit,
+        better=figure.better,
         n=len(values),
-        interval=(mean - 1.96 * error, mean + 1.96 * error),
+        interval=interval.ends,
+        parts={name_of(level): mean(finite[level]) for level in config.curve if finite[level]},
         how={
-            **how,
+            **figure.how,
             "pairs": "test images and their reconstructions",
             "from_log_snr": config.log_snr,
+            "curve": "the parts: the same figure of the same images, brought back from other noise levels",
             "sampler": "ddim, 50 steps in schedule time",
             "levels": evaluation.image.levels,
-            "interval_method": "95 %, normal, over images",
+            "interval_method": interval.method,
+            **({"exact_left_out": exact} if any(exact.values()) else {}),
         },
     )
 
 
-class PsnrMetric(Metric):
-    """Peak signal-to-noise ratio of reconstructions, dB (scikit-image)."""
+def name_of(log_snr: float) -> str:
+    """The name of a part.
 
-    class Config(ReconstructionConfig):
-        type: Literal["psnr"] = "psnr"
-
-    config: Config
-
-    def measure(self, evaluation: Evaluation) -> Measurement:
-        """Mean over images of each image's PSNR."""
-        from skimage.metrics import peak_signal_noise_ratio
-
-        pairs = evaluation.reconstructions(self.config.log_snr, self.config.images)
-        peak = evaluation.image.levels - 1
-        values, exact = [], 0
-        for original, image in zip(*_arrays(pairs), strict=True):
-            if np.array_equal(original, image):
-                exact += 1
-            else:
-                values.append(float(peak_signal_noise_ratio(original, image, data_range=peak)))
-        if len(values) < 2:
-            raise UnavailableError(
-                f"{exact} of {len(pairs.images)} reconstructions are exact, so their PSNR is infinite; "
-                "set a lower log_snr"
-            )
-        how = {"library": "skimage.metrics.peak_signal_noise_ratio", "data_range": peak, "exact_left_out": exact}
-        return _measurement(values, "dB", evaluation, self.config, how)
+    >>> name_of(-4.0)
+    'log_snr -4'
+    """
+    return f"log_snr {log_snr:g}"
 
 
-class SsimMetric(Metric):
-    """Structural similarity of reconstructions with Wang's settings (scikit-image)."""
+def image_pairs(pairs: Reconstructions) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """(original, reconstruction) of each image, levels as (height, width, channels)."""
+    originals, images = (levels.permute(0, 2, 3, 1).double().numpy() for levels in (pairs.originals, pairs.images))
+    return list(zip(originals, images, strict=True))
 
-    WINDOW: ClassVar[int] = 11
 
-    class Config(ReconstructionConfig):
-        type: Literal["ssim"] = "ssim"
-
-    config: Config
-
-    def measure(self, evaluation: Evaluation) -> Measurement:
-        """Mean over images of each image's SSIM: Gaussian window, σ = 1.5, population covariance (Wang et al. 2004)."""
-        from skimage.metrics import structural_similarity
-
-        pairs = evaluation.reconstructions(self.config.log_snr, self.config.images)
-        side = min(evaluation.image.height, evaluation.image.width)
-        peak = evaluation.image.levels - 1
-        # What scikit-image calls win_size only says how much border is left out of the mean; the Gaussian has 11 taps.
-        border_window = min(self.WINDOW, side if side % 2 else side - 1)
-        values = [
-            float(
-                structural_similarity(
-                    original,
-                    image,
-                    gaussian_weights=True,
-                    sigma=1.5,
-                    win_size=border_window,
-                    use_sample_covariance=False,
-                    data_range=peak,
-                    channel_axis=-1,
-                )
-            )
-            for original, image in zip(*_arrays(pairs), strict=True)
-        ]
-        how = {
-            "library": "skimage.metrics.structural_similarity",
-            "window": f"Gaussian, sigma 1.5, {self.WINDOW} pixels; "
-            f"a border of {border_window // 2} pixels is left out of the mean",
-            "data_range": peak,
-        }
-        if side < self.WINDOW:
-            how["note"] = f"images of {side} pixels are smaller than the window, which is mirrored at their border"
-        return _measurement(values, "SSIM", evaluation, self.config, how)
+def _require_levels(schedule: NoiseSchedule, levels: list[float]) -> None:
+    low, high = schedule.log_snr_min, schedule.log_snr_max
+    outside = [level for level in levels if not low - _ROUNDING <= level <= high + _ROUNDING]
+    if outside:
+        raise UnavailableError(
+            f"log_snr {', '.join(f'{level:g}' for level in outside)} lies outside the schedule's range "
+            f"{low:g} .. {high:g}; set log_snr and curve within it"
+        )

@@ -1,0 +1,88 @@
+"""A feature network of the user's own: a TorchScript module in a file."""
+
+import io
+import warnings
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+
+from moeframe.errors import UnavailableError
+from moeframe_builtin.features.space import (
+    TO_RGB,
+    Extracted,
+    FeatureSpace,
+    Rgb,
+    SpaceSettings,
+    WeightsFile,
+    why_no_weights,
+)
+
+TAKES = "RGB images of their own size, float32 in [0, 1], (n, 3, height, width), and returns (n, features)"
+
+
+class TorchScript(FeatureSpace):
+    """A TorchScript module by path, named by its file and hash: it takes RGB in [0, 1] and returns (n, features)."""
+
+    KEY: ClassVar[str] = "torchscript"
+    USES: ClassVar[frozenset[str]] = frozenset({"weights"})
+    NEEDS_WEIGHTS: ClassVar[bool] = True
+
+    @classmethod
+    def unavailable(cls, settings: SpaceSettings) -> str | None:
+        """The file."""
+        if settings.weights is None:
+            return "features 'torchscript' need weights: PATH, the file of the network"
+        return why_no_weights(settings.weights, "save the module there with torch.jit.save")
+
+    @property
+    def name(self) -> str:
+        """The file's name and the first digits of its hash."""
+        return f"{self._file.path.stem} ({self.weights_sha256[:8]})"
+
+    @property
+    def what(self) -> str:
+        """The user's module."""
+        return f"TorchScript module {self._file.path.name}"
+
+    @property
+    def preprocessing(self) -> str:
+        """Anything else is the module's own."""
+        return f"{TO_RGB}; divided by 255; the module resizes and normalises by itself if at all"
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the file."""
+        return self._file.sha256
+
+    @torch.no_grad()
+    def extract(self, images: Rgb) -> Extracted:
+        """Features only. Raises UnavailableError when the module does not take or return what it should."""
+        network = self._network
+        try:
+            features = network(images.to(self.device).float() / 255)
+        except (RuntimeError, torch.jit.Error) as error:
+            last = str(error).strip().split("\n")[-1][:200]
+            raise UnavailableError(f"{self.what} fails on images: {last}; it is given {TAKES}") from error
+        if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(images):
+            got = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+            raise UnavailableError(f"{self.what} returns {got} for {len(images)} images; it is given {TAKES}")
+        return Extracted(features.float().cpu())
+
+    @cached_property
+    def _file(self) -> WeightsFile:
+        assert self.settings.weights is not None, "Config.conflicts and unavailable report this"
+        return WeightsFile.read(self.settings.weights)
+
+    @cached_property
+    def _network(self) -> Any:
+        # Any: what a module does is its own
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch discourages TorchScript in some versions
+                network = torch.jit.load(  # type: ignore[no-untyped-call]
+                    io.BytesIO(self._file.content), map_location=self.device
+                )
+        except (RuntimeError, ValueError) as error:
+            raise self._file.not_of("a TorchScript module", error) from error
+        return network.eval()

@@ -1,0 +1,25 @@
+"""Fréchet inception distance: the Fréchet distance in the features of the FID's own Inception network."""
+
+from typing import Literal
+
+from moeframe.interfaces.metric import Evaluation, Measurement, Metric
+from moeframe_builtin.metrics.feature_source import FeatureSource, why_no_space
+from moeframe_builtin.metrics.frechet import FrechetConfig, measure_frechet
+
+
+class FidMetric(Metric):
+    """Fréchet inception distance between samples and real images (Heusel et al. 2017)."""
+
+    class Config(FrechetConfig):
+        type: Literal["fid"] = "fid"
+        features: Literal["inception"] = "inception"
+
+    config: Config
+
+    def unavailable(self) -> str | None:
+        """torch-fidelity, or the weights of Inception."""
+        return why_no_space(self.config)
+
+    def measure(self, evaluation: Evaluation) -> Measurement:
+        """Samples against reference images, beside the same distance between real images."""
+        return measure_frechet(self.config, FeatureSource(self.config, evaluation), "FID, {} features", "")

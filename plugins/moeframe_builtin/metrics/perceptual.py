@@ -1,0 +1,30 @@
+"""LPIPS of held-out images brought back from noise."""
+
+from typing import Literal
+
+from moeframe.interfaces.metric import Evaluation, Measurement, Metric
+from moeframe_builtin.metrics.lpips_network import LpipsConfig, lpips_network, why_unavailable
+from moeframe_builtin.metrics.reconstruction import Figure, ReconstructionConfig, measure_reconstructions
+
+
+class LpipsMetric(Metric):
+    """Learned perceptual distance of reconstructions to their originals (Zhang et al. 2018, package `lpips`)."""
+
+    class Config(ReconstructionConfig, LpipsConfig):
+        type: Literal["lpips"] = "lpips"
+
+    config: Config
+
+    def unavailable(self) -> str | None:
+        """The package, or the file of backbone weights."""
+        return why_unavailable(self.config)
+
+    def measure(self, evaluation: Evaluation) -> Measurement:
+        """Mean over images of each image's distance to its original."""
+        network = lpips_network(evaluation, self.config)
+        return measure_reconstructions(
+            evaluation,
+            self.config,
+            Figure(network.unit, "lower", network.how),
+            lambda pairs: network.distances(pairs.originals, pairs.images),
+        )

@@ -1,0 +1,47 @@
+"""Number of parameters."""
+
+from typing import Literal
+
+from torch import nn
+
+from moeframe.interfaces.metric import Evaluation, Measurement, Metric
+from moeframe_builtin.metrics.dispatch import IMAGES, dispatch_while_sampling
+from moeframe_builtin.metrics.sampling_run import sampler_of
+
+
+class ParametersMetric(Metric):
+    """Parameters of the whole model; those active for one sample and step, of the experts and the gate, as parts."""
+
+    class Config(Metric.Config):
+        type: Literal["parameters"] = "parameters"
+
+    config: Config
+
+    def measure(self, evaluation: Evaluation) -> Measurement:
+        """Counts; `active_per_sample` is the mean over images and steps of what one network call uses."""
+        gates = [] if evaluation.gate is None else [evaluation.gate]
+        sizes = [_count(expert) for expert in evaluation.experts]
+        gate = _count(*gates)
+        dispatch = dispatch_while_sampling(evaluation)
+        asked = sum(calls / dispatch.steps * size for calls, size in zip(dispatch.calls, sizes, strict=True))
+        return Measurement(
+            value=float(_count(*evaluation.experts, *gates)),
+            unit="parameters",
+            better="lower",
+            n=1,
+            parts={
+                "active_per_sample": asked + gate,
+                "gate": float(gate),
+                "experts": float(_count(*evaluation.experts)),
+                "largest_expert": float(max(sizes)),
+            },
+            how={
+                "counted": "every tensor once, also where two experts share it",
+                "active_per_sample": f"gate + experts dispatched to, mean over the steps of {IMAGES} images",
+                "sampler": sampler_of(evaluation),
+            },
+        )
+
+
+def _count(*modules: nn.Module) -> int:
+    return sum({id(each): each.numel() for module in modules for each in module.parameters()}.values())
