@@ -10,6 +10,7 @@
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -159,7 +160,10 @@ def contests(root: Path) -> dict[str, Contest]:
     churches = write_lsun(root / "lsun", n_train=1_000, n_val=8)
     found["lsun_church"] = Contest(
         dataset("lsun_church", root=churches, verify=False),
-        datasets.LSUN(str(churches), classes=["church_outdoor_train"], transform=square(256)),
+        # a copy: LMDB lets a process open a file only once
+        datasets.LSUN(
+            str(shutil.copytree(churches, root / "lsun-too")), classes=["church_outdoor_train"], transform=square(256)
+        ),
         "1,000 webp images, shorter side 256, in an LMDB; torchvision's LSUN",
     )
     return found

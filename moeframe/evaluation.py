@@ -129,7 +129,7 @@ class ModelEvaluation(Evaluation):
         """(number of the first image, images) of the first n test images."""
         stop = len(self.test) if n is None else min(n, len(self.test))
         for start in range(0, stop, self.batch_size):
-            yield start, self.test.images(torch.arange(start, min(start + self.batch_size, stop)))
+            yield start, self.test.images(torch.arange(start, min(start + self.batch_size, stop))).long()
 
     def pixels(self, levels: Levels) -> Images:
         """Integer images as model input on the device."""

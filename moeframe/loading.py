@@ -44,7 +44,6 @@ class _Fetch(Dataset[Batch | MoeframeError]):
 
     def __getitem__(self, indices: ItemIds) -> Batch | MoeframeError:
         try:
-            # int32: half of int64 on the way between processes
-            return Batch(indices, self._examples.images(indices).to(torch.int32))
+            return Batch(indices, self._examples.images(indices))
         except MoeframeError as error:
             return error

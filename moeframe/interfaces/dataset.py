@@ -29,7 +29,10 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def images(self, indices: ItemIds) -> Levels:
-        """The images at `indices`, integers 0 .. levels-1."""
+        """The images at `indices`, integers 0 .. levels-1, as narrow as they are stored: uint8 for 8-bit data.
+
+        Widen them before arithmetic, as `in_batches` does: uint8 wraps around.
+        """
         ...
 
 
@@ -56,16 +59,16 @@ class InMemoryExamples:
         return len(self._images)
 
     def images(self, indices: ItemIds) -> Levels:
-        """The images at `indices`."""
-        return self._images[indices].long()
+        """The images at `indices`, in the type that they are kept in."""
+        return self._images[indices]
 
 
 def in_batches(examples: Examples, batch_size: int = 256, stop: int | None = None) -> Iterator[tuple[ItemIds, Levels]]:
-    """(indices, images) of the first `stop` examples, in order, at most `batch_size` at a time."""
+    """(indices, int64 images) of the first `stop` examples, in order, at most `batch_size` at a time."""
     n = len(examples) if stop is None else min(stop, len(examples))
     for start in range(0, n, batch_size):
         indices = torch.arange(start, min(start + batch_size, n))
-        yield indices, examples.images(indices)
+        yield indices, examples.images(indices).long()
 
 
 class Dataset(Component):

@@ -124,7 +124,7 @@ def check_slicer(component: type[Slicer], config: Any = None, n_slices: int = 3)
     The examples are 60 colour images in 6 classes, with CelebA's hair colours and the names image-00 .. image-59.
     """
     config = checked_config(component, config)
-    images = (STREAMS.uniform((60, 3, 6, 6), "images") * torch.linspace(20, 255, 60).view(-1, 1, 1, 1)).long()
+    images = (STREAMS.uniform((60, 3, 6, 6), "images") * torch.linspace(20, 255, 60).view(-1, 1, 1, 1)).byte()
     labels, label_names = torch.arange(60) * 7 % 6, tuple("abcdef")
     # some images have two hair colours, some none
     hair = {"Black_Hair": labels % 2 == 1, "Blond_Hair": labels % 3 == 0, "Brown_Hair": labels == 3}

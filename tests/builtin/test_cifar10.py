@@ -7,55 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from official_cifar10 import CLASSES, META, batch
 
 from moeframe.errors import DataError
 from moeframe_builtin.datasets.cifar10 import OFFICIAL_MD5, Cifar10
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 BATCHES = [name for name in OFFICIAL_MD5 if name != "batches.meta"]
 AGAIN = "unpack cifar-10-python.tar.gz again"
-
-
-def python2_bytes(value: bytes) -> bytes:
-    """A str of Python 2: SHORT_BINSTRING or BINSTRING."""
-    if len(value) < 256:
-        return b"U" + bytes([len(value)]) + value
-    return b"T" + len(value).to_bytes(4, "little") + value
-
-
-def python2_list(items: list[bytes]) -> bytes:
-    return b"](" + b"".join(items) + b"e"
-
-
-def python2_array(pixels: np.ndarray, *, fortran: bool = False) -> bytes:
-    """What numpy's __reduce__ gave in Python 2, opcode by opcode."""
-    rows, columns = (b"J" + size.to_bytes(4, "little") for size in pixels.shape)
-    dtype = b"cnumpy\ndtype\n" + python2_bytes(b"u1") + b"K\x00K\x01\x87R"
-    dtype += b"(K\x03" + python2_bytes(b"|") + b"NNN" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tb"
-    array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + python2_bytes(b"b") + b"\x87R"
-    raw = pixels.tobytes(order="F" if fortran else "C")
-    order = b"\x88" if fortran else b"\x89"
-    return array + b"(K\x01" + rows + columns + b"\x86" + dtype + order + python2_bytes(raw) + b"tb"
-
-
-def python2_dict(**entries: bytes) -> bytes:
-    """A pickle of protocol 2, as Python 2 wrote the official files."""
-    items = b"".join(python2_bytes(key.encode()) + value for key, value in entries.items())
-    return b"\x80\x02}(" + items + b"u."
 
 
 def some_pixels(n: int, first: int = 0) -> np.ndarray:
     """Rows of 3072 values, a different one for each image."""
     return ((np.arange(3072) + np.arange(first, first + n)[:, None]) % 251).astype(np.uint8)
-
-
-def batch(pixels: np.ndarray, labels: list[int], *, fortran: bool = False) -> bytes:
-    return python2_dict(
-        batch_label=python2_bytes(b"training batch 1 of 5"),
-        labels=python2_list([b"K" + bytes([label]) for label in labels]),
-        data=python2_array(pixels, fortran=fortran),
-        filenames=python2_list([python2_bytes(b"leptodactylus_pentadactylus_s_000004.png")] * len(labels)),
-    )
 
 
 @pytest.fixture
@@ -65,10 +28,7 @@ def folder(tmp_path) -> Path:
     folder.mkdir()
     for i, name in enumerate(BATCHES):
         (folder / name).write_bytes(batch(some_pixels(3, first=3 * i), [i, 8, 9]))
-    names = python2_list([python2_bytes(name.encode()) for name in CLASSES])
-    (folder / "batches.meta").write_bytes(
-        python2_dict(num_cases_per_batch=b"M\x10\x27", label_names=names, num_vis=b"M\x00\x0c")
-    )
+    (folder / "batches.meta").write_bytes(META)
     return folder
 
 

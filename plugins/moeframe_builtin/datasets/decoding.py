@@ -7,6 +7,8 @@ import torch
 
 from moeframe.errors import DataError
 
+ORIENTATION = 0x0112
+"""EXIF tag."""
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -33,7 +35,9 @@ class ImageDecoder:
             raise DataError(f"image {place} is empty (0 bytes); replace or delete it")
         try:
             with Image.open(io.BytesIO(content)) as file:
-                image = ImageOps.exif_transpose(file)
+                file.load()
+                turned = file.getexif().get(ORIENTATION, 1) != 1
+                image = ImageOps.exif_transpose(file) if turned else file
         except UnidentifiedImageError:
             raise DataError(f"image {place} is in no image format that Pillow knows; replace or delete it") from None
         except Exception as cause:  # decoders raise nearly anything on corrupt bytes
@@ -47,8 +51,11 @@ class ImageDecoder:
             raise DataError(f"image {place} has {found} pixels, not {wanted} like the first one; replace it")
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")  # a palette goes to colours first: its transparency has no other conversion
-        image = image.convert("L" if self.channels == 1 else "RGB")
-        image = ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)
+        mode, size = "L" if self.channels == 1 else "RGB", (self.size, self.size)
+        if image.mode != mode:
+            image = image.convert(mode)
+        if image.size != size:
+            image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
         return torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels).permute(2, 0, 1)
 
     def transformations(self) -> list[str]:

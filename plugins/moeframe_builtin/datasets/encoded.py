@@ -57,12 +57,12 @@ class EncodedExamples:
         return len(self.names)
 
     def images(self, indices: ItemIds) -> Levels:
-        """The images at `indices`. Raises DataError naming the first that cannot be decoded."""
+        """The images at `indices`, uint8. Raises DataError naming the first that cannot be decoded."""
         size = self.decoder.size
         images = torch.empty((len(indices), self.decoder.channels, size, size), dtype=torch.uint8)
         for row, image in enumerate(in_threads(self._image, indices.tolist())):
             images[row] = image
-        return images.long()
+        return images
 
     def subset(self, kept: Tensor) -> "EncodedExamples":
         """The images where `kept`, one bool per image, is true."""

@@ -57,7 +57,7 @@ class DiversityMetric(Metric):
         order = evaluation.streams.permutation(len(evaluation.test), "diversity/pairs")[:n]
         step = 2 * self.config.batch_size
         for start in range(0, n, step):
-            yield evaluation.test.images(order[start : start + step])
+            yield evaluation.test.images(order[start : start + step]).long()
 
 
 def disjoint_pairs(batches: Iterable[Levels]) -> Iterator[tuple[Levels, Levels]]:

@@ -140,7 +140,7 @@ class FeatureSource:
         examples = self._examples(split)
         chosen = self._evaluation.streams.permutation(len(examples), "features/real images", split)[:n]
         for start in range(0, n, self._config.batch_size):
-            yield examples.images(chosen[start : start + self._config.batch_size])
+            yield examples.images(chosen[start : start + self._config.batch_size]).long()
 
     def _once(self, which: str, n: int, batches: Any) -> Extracted:
         key = ("features", self._config.features, self._config.settings, which, n)

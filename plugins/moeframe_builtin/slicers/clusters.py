@@ -59,7 +59,7 @@ class Clusters:
         """
         refuse_no_images(train, "semantic")
         seen = self._seen(len(train))
-        parts = [self._blocks(train.images(rows)) for rows in torch.split(seen, BATCH)]
+        parts = [self._blocks(train.images(rows).long()) for rows in torch.split(seen, BATCH)]
         blocks = [torch.cat(block).numpy() for block in zip(*parts, strict=True)]
         order = np.lexsort(np.concatenate(blocks, axis=1).T[::-1])
         blocks = [block[order] for block in blocks]
