@@ -2,7 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["moeframe", "moeframe_builtin"], "beartype.beartype")
+install_import_hook(["moeframe", "moeframe_builtin", "moeframe_pretrained"], "beartype.beartype")
 
 import pytest  # noqa: E402
 import torch  # noqa: E402

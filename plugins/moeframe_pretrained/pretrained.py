@@ -1,0 +1,46 @@
+"""What experts that load another codebase's checkpoint share."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field
+
+from moeframe.interfaces.expert import Expert
+
+
+class PretrainedExpert(Expert):
+    """An expert whose weights come from a file; a final class reads one family of checkpoints."""
+
+    class Config(Expert.Config):
+        path: Path = Field(description="the checkpoint; nothing is downloaded")
+        licence: str | None = Field(default=None, description="of the weights, where you know better than the family")
+        source: str | None = Field(default=None, description="where the weights come from, for the report")
+
+    config: Config
+    weights_sha256: str = ""
+    """Set by the final class when it has read the file or files."""
+
+    def family_licence(self) -> str:
+        """The licence that the family's authors state for their checkpoints; 'not stated' where they do not."""
+        return "not stated"
+
+    def provenance(self) -> Mapping[str, str]:
+        """Source, licence, path and hash of the weights."""
+        licence = self.config.licence or self.family_licence()
+        return {
+            "source": self.config.source or "not stated",
+            "licence": licence,
+            "path": str(self.config.path),
+            "weights_sha256": self.weights_sha256,
+        }
+
+
+def sha256_of(paths: list[Path]) -> str:
+    """One hash over the contents of files, in the order given; of one file its plain SHA-256."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            for piece in iter(lambda: file.read(1 << 20), b""):
+                digest.update(piece)
+    return digest.hexdigest()
