@@ -50,6 +50,11 @@ def test_every_level_survives_the_way_to_pixels_and_back(n_levels):
     assert pixels.mean().abs() < 1e-6
 
 
+def test_levels_of_8_bits_become_the_pixels_of_wider_ones():
+    levels = torch.arange(256).view(1, 1, 1, -1)
+    assert torch.equal(to_pixels(levels.byte(), 256), to_pixels(levels, 256))
+
+
 @settings(deadline=None)
 @given(n_levels=st.integers(2, 4096), offset=st.floats(-0.45, 0.45), data=st.data())
 def test_a_pixel_within_half_a_bin_of_a_centre_has_that_level(n_levels, offset, data):

@@ -60,6 +60,19 @@ def test_the_bound_of_the_true_model_meets_the_exact_code_length(gaussian, level
     assert abs(excess - lost_to_the_last_noise) < 3 * error
 
 
+def test_a_noisiest_level_that_is_no_standard_normal_costs_the_divergence_from_it(gaussian, levels):
+    low = 2.0
+    mean, error = average(
+        lambda start: bound_of(model(gaussian), levels, gaussian.image, line(low, CLEANEST), start).total
+    )
+    signal = 1 / (1 + math.exp(-low))
+    variance = signal * 0.2**2 + 1 - signal
+    divergence = 0.5 * (variance - 1 - math.log(variance)) / math.log(2)
+    excess = mean - float(gaussian.bits_per_dim(levels).mean()) - 0.5 * math.log2(1 + math.exp(-CLEANEST) / 0.2**2)
+    assert error < 0.03
+    assert abs(excess - divergence) < 3 * error + 0.03  # the divergence of these images is that of their spread
+
+
 @pytest.mark.parametrize("std", [0.1, 0.4])
 def test_a_wrong_model_costs_the_divergence_between_the_gaussians(gaussian, levels, std):
     right, wrong = model(gaussian), model(gaussian, std)

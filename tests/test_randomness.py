@@ -105,6 +105,12 @@ def test_the_draws_of_an_item_do_not_depend_on_its_batch(ids):
     assert torch.equal(items.choice(5, "gate", log_snr[ids]), everyone.choice(5, "gate", log_snr)[ids])
 
 
+def test_every_item_has_draws_of_its_own():
+    draws = Trajectories.numbered(Streams(0), 0, 50).normal((2, 2), "noise").flatten(1)
+    assert len({tuple(draw) for draw in draws.tolist()}) == 50
+    assert abs(float(draws.mean())) < 4 / draws.numel() ** 0.5
+
+
 @pytest.mark.parametrize("n", [2, 3, 7])
 def test_choices_are_uniform(n):
     counts = Trajectories.numbered(Streams(0), 0, 7000).choice(n, "gate").bincount(minlength=n).double()

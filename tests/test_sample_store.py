@@ -7,6 +7,7 @@ import torch
 import yaml
 
 from moeframe.assembly import assemble
+from moeframe.diffusion import to_pixels
 from moeframe.errors import UnavailableError
 from moeframe.evaluation import ModelEvaluation
 from moeframe.sample_store import Samples, SampleStore
@@ -71,6 +72,16 @@ def test_a_sample_that_is_not_finite_is_marked(tmp_path):
     assert torch.cat([batch.finite for batch in batches]).tolist() == [i != 5 for i in range(8)]
 
 
+def test_every_level_of_a_sample_survives():
+    every = torch.arange(256).view(256, 1, 1, 1)
+    assert torch.equal(Samples.of_pixels(to_pixels(every, 256), 256).levels, every)
+
+
+def test_pixels_beyond_the_range_become_the_outermost_levels():
+    pixels = torch.tensor([-1.7, -1.001, 1.001, 1.7]).view(4, 1, 1, 1)
+    assert Samples.of_pixels(pixels, 256).levels.flatten().tolist() == [0, 0, 255, 255]
+
+
 @pytest.fixture
 def make_evaluation(tmp_path, tiny_text, registry):
     def make(*, seed=0, std=0.0, **sections):
@@ -106,6 +117,13 @@ def test_samples_do_not_depend_on_how_many_are_drawn_at_a_time(make_evaluation):
     single = {"batch_size": 1, "samples_shown": 2, "diagnostic_images": 4}
     one_by_one = torch.cat(list(make_evaluation(std=0.01, evaluation=single).sample_batches(5)))
     assert torch.equal(torch.cat(list(make_evaluation(std=0.01).sample_batches(5))), one_by_one)
+
+
+def test_samples_are_drawn_without_dropout(make_evaluation):
+    network = {"type": "unet", "copies": 2, "channels": 4, "channel_multipliers": [1], "dropout": 0.5}
+    evaluation = make_evaluation(std=0.1, experts=[network])
+    first, again = (list(evaluation.trajectory(0, 4))[-1].z for _ in range(2))
+    assert torch.equal(first, again)
 
 
 def test_samples_that_are_not_finite_are_counted_and_no_metric_gets_them(make_evaluation):

@@ -269,6 +269,12 @@ def test_a_clear_difference_is_called_by_the_direction_of_the_metric(better, ver
     assert compare_paired(LOWER, HIGHER, better).verdict == verdict
 
 
+def test_a_difference_that_all_seeds_share_is_not_hidden_by_their_spread():
+    seeds = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    improved = [value - shift for value, shift in zip(seeds, [0.1, 0.12, 0.09, 0.11, 0.1, 0.08], strict=True)]
+    assert compare_paired(improved, seeds, "lower").verdict == "better"
+
+
 def test_overlapping_seeds_show_no_difference():
     comparison = compare_paired([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [2.0, 1.0, 4.0, 3.0, 6.0, 5.0], "lower")
     assert (comparison.verdict, comparison.mean_difference) == ("no difference shown", 0.0)

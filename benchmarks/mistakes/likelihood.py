@@ -35,7 +35,7 @@ MISTAKES = (
     ),
     Mutation(
         "entropy of the cut of the truncated normal left out",
-        "about 1 bit/dim off, the famous 0.92 among them",
+        "off by log2 √(2πe) = 2 bits/dim where the noise fits into its bin, by more where it is cut",
         _DEQUANTISATION,
         "entropy = math.log(noise_scale) + truncated_normal_entropy(reach)",
         "entropy = math.log(noise_scale)",
@@ -80,6 +80,14 @@ MISTAKES = (
         "for level in range(n_levels):",
         "for level in range(n_levels - 1):",
         ("tests/test_diffusion.py::test_the_decoder_is_a_distribution_over_levels",),
+    ),
+    Mutation(
+        "levels doubled in 8 bits",
+        "bright pixels wrap around to dark ones, wherever images come as they are stored",
+        _DIFFUSION,
+        "(2 * levels.to(torch.get_default_dtype()) + 1) / n_levels",
+        "(2 * levels + 1).to(torch.get_default_dtype()) / n_levels",
+        ("tests/test_diffusion.py::test_levels_of_8_bits_become_the_pixels_of_wider_ones",),
     ),
     # units
     Mutation(
@@ -173,7 +181,7 @@ MISTAKES = (
     ),
     Mutation(
         "model asked at the cleaner end of a step",
-        "each error is that of a level with less noise: too few",
+        "the error of one level counted as that of another: no bound of anything",
         _DISCRETE,
         "log_snr = noisier.to(x.dtype)",
         "log_snr = cleaner.to(x.dtype)",

@@ -132,11 +132,11 @@ MISTAKES = (
         "moeframe/runs.py",
         'checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"]',
         'checkpoint.load(newest).tensors["model"]',
-        ("tests/test_runs.py::test_evaluation_uses_the_averaged_weights_unless_told_otherwise",),
+        ("tests/test_runs.py::test_evaluating_a_finished_run_finds_the_figures_of_the_run",),
     ),
     Mutation(
         "held-out curve of the raw weights",
-        "a noisier curve that ends above the reported figure",
+        "a noisier curve, of another model than the one that is reported",
         "moeframe/runs.py",
         "measure_held_out(trainer.assembly, trainer.averaged, log.step)",
         "measure_held_out(trainer.assembly, trainer.model, log.step)",

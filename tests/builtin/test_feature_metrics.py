@@ -352,6 +352,22 @@ def test_levels_scale_to_8_bits_by_rounding_to_the_nearest():
     assert torch.equal(to_rgb(levels, 256)[:, :1].long(), levels)
 
 
+def test_channels_keep_their_order():
+    pixel = torch.tensor([10, 20, 30]).view(1, 3, 1, 1)
+    assert to_rgb(pixel, 256).flatten().tolist() == [10, 20, 30]
+
+
+@pytest.mark.skipif(bool(why_missing(PACKAGES)), reason="EfficientNet-Lite0 is not installed")
+def test_a_pattern_finer_than_the_networks_pixels_is_seen_as_its_mean():
+    """Shrunk without averaging, these stripes would be white: only their bright columns would be looked at."""
+    space = SPACES["efficientnet_lite0"](SpaceSettings(input_size=32), CPU)
+    column = torch.arange(128) % 4
+    stripes = (255 * ((column == 1) | (column == 2))).to(torch.uint8).expand(1, 3, 128, 128)
+    grey, white = (torch.full_like(stripes, level) for level in (128, 255))
+    seen, mean, bright = (space.extract(images).features for images in (stripes, grey, white))
+    assert float((seen - mean).norm()) < 0.5 * float((seen - bright).norm())
+
+
 def test_grey_images_are_their_rgb_copies(moments):
     grey = Compared(channels=1)
     colour = Compared()

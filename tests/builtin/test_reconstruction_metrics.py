@@ -98,6 +98,19 @@ def test_images_are_brought_back_better_from_less_noise(metric, untrained):
     assert sorted(parts.values()) == list(parts.values())
 
 
+def test_reconstruction_starts_at_the_stated_noise_level(untrained, monkeypatch):
+    asked, denoiser = [], untrained.denoiser
+
+    def noted(z, log_snr, items):
+        asked.extend(log_snr.tolist())
+        return denoiser(z, log_snr, items)
+
+    monkeypatch.setattr(untrained, "denoiser", noted)
+    untrained.reconstructions(1.5, 2)
+    assert asked[:2] == pytest.approx([1.5] * 2, abs=1e-4)
+    assert sorted(asked) == asked
+
+
 def test_the_interval_is_of_the_mean_over_images(untrained):
     pairs = untrained.reconstructions(0.0, 32)
     rows = zip(pairs.originals.double(), pairs.images.double(), strict=True)

@@ -9,7 +9,9 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.sampler import Sampler
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
+from moeframe.sampling import predict_image
 from moeframe.testing import GaussianExpert, gaussian_mixture
+from moeframe_builtin.gates.uniform import UniformGate
 from moeframe_builtin.samplers.ancestral import AncestralSampler
 from moeframe_builtin.samplers.ddim import DdimSampler
 from moeframe_builtin.samplers.heun import HeunSampler
@@ -105,3 +107,12 @@ def test_merging_takes_one_noise_draw_so_copies_of_an_expert_sample_like_one():
     copies = gaussian_mixture(parts, (0.2, 0.3, 0.5), IMAGE)
     one, three = (walk(AncestralSampler, model, n=20, steps=30)[-1].z for model in (gaussian(), copies))
     assert torch.allclose(one, three, atol=1e-5)
+
+
+def test_the_merged_image_is_clipped_not_the_experts_images():
+    """Experts that say 2 and -1 with equal weight mean 0.5; clipped before merging they would mean 0."""
+    experts = [GaussianExpert(GaussianExpert.Config(mean=mean, std=1e-3), image=IMAGE) for mean in (2.0, -1.0)]
+    model = MergedDenoiser(experts, UniformGate(UniformGate.Config(), image=IMAGE, n_experts=2))
+    z, items = torch.zeros(2, *IMAGE.tensor_shape), Trajectories.numbered(Streams(0), 0, 2)
+    image = predict_image(model, z, 0.0, items, clip=True).image
+    assert torch.allclose(image, torch.full_like(image, 0.5), atol=1e-3)
