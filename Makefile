@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint bench figures clean
+.PHONY: demo test check lint bench figures mutations clean
 
 demo: .venv/installed  ## the main job on the embedded default: runs/digits/report.html
 	$(BIN)/moeframe run specs/digits.yaml
@@ -19,12 +19,19 @@ lint: .venv/installed  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed  ## speed, side by side in one run: results/engine/speed.json
+bench: .venv/installed  ## speed and memory, side by side in one run: results/engine/speed.json, results/data/loading.json
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/loading.py
 
-figures: .venv/installed  ## exactness and resume figures: results/engine/
+figures: .venv/installed  ## exactness, resume, likelihood, coverage of intervals, official formats: results/
 	$(BIN)/python benchmarks/exactness.py
 	$(BIN)/python benchmarks/resume.py
+	$(BIN)/python benchmarks/likelihood.py
+	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/official_formats.py
+
+mutations: .venv/installed  ## plant historic mistakes; a test must catch each: results/evaluation/mutations.json
+	$(BIN)/python benchmarks/mutations.py -j 2
 
 .venv/installed: pyproject.toml examples/moeframe-myslicer/pyproject.toml
 	$(PYTHON) -m venv .venv
