@@ -2,6 +2,10 @@
 
 from moeframe.hookspecs import hookimpl
 from moeframe.interfaces.expert import Expert
+from moeframe_pretrained.diffusers_expert import DiffusersExpert
+from moeframe_pretrained.edm import EdmExpert
+from moeframe_pretrained.run_expert import CheckpointExpert, RunExpert
+from moeframe_pretrained.vdm import VdmExpert
 
 MOEFRAME_API = 1
 
@@ -9,4 +13,4 @@ MOEFRAME_API = 1
 @hookimpl
 def moeframe_experts() -> list[type[Expert]]:
     """Experts by the family of their checkpoint."""
-    return []
+    return [CheckpointExpert, DiffusersExpert, EdmExpert, RunExpert, VdmExpert]

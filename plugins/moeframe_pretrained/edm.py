@@ -1,0 +1,124 @@
+"""Networks of NVlabs' EDM (Karras et al. 2022) as experts, from their pickles, of which nothing is executed."""
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from moeframe.diffusion import edm_input, velocity_from_edm
+from moeframe.errors import CheckpointError
+from moeframe.interfaces.component import ImageShape
+from moeframe.shapes import Images, LogSnr
+from moeframe_pretrained.edm_network import SongLayout, SongUNet
+from moeframe_pretrained.edm_pickle import PickledModule, read_pickled_network
+from moeframe_pretrained.pixel_grid import PixelGrid
+from moeframe_pretrained.pretrained import PretrainedExpert, sha256_of
+from moeframe_pretrained.weights import with_weights
+
+
+class EdmExpert(PretrainedExpert):
+    """An unconditional EDM network (DDPM++ or NCSN++) from NVlabs' pickle; nothing in it is executed."""
+
+    class Config(PretrainedExpert.Config):
+        type: Literal["edm"] = "edm"
+        sigma_min: float = Field(
+            default=0.002, gt=0, description="least noise, as EDM's samplers use it; checkpoints state no bound"
+        )
+        sigma_max: float = Field(default=80.0, gt=0, description="most noise, as EDM's samplers use it")
+
+        @field_validator("sigma_max")
+        @classmethod
+        def _above_sigma_min(cls, value: float, info: Any) -> float:
+            low = info.data.get("sigma_min", 0)
+            if value <= low:
+                raise ValueError(f"sigma_max {value:g} must lie above sigma_min {low:g}")
+            return value
+
+    config: Config
+
+    def __init__(self, config: Config, *, image: ImageShape):
+        super().__init__(config, image=image)
+        pickled = read_pickled_network(config.path)
+        try:
+            self._preconditioning = _Preconditioning.read(pickled, config.path)
+            layout, tensors = _read_unet(pickled, config.path), pickled.child("model").tensors()
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as cause:
+            raise CheckpointError(f"{config.path} is no network of EDM ({type(cause).__name__}: {cause})") from cause
+        _check_image(layout, image, config.path)
+        # labels of training's augmentations, which no sampling gives
+        tensors.pop("map_augment.weight", None)
+        self.network = with_weights(lambda: SongUNet(layout), tensors, config.path)
+        self.weights_sha256 = sha256_of([config.path])
+        self._grid = PixelGrid.reaching_both_ends(image.levels)
+        low, high = self.log_snr_range
+        if low >= high:
+            raise CheckpointError(
+                f"{config.path}: no noise level lies above sigma_min ({config.sigma_min:g}) and below sigma_max "
+                f"({config.sigma_max:g}) and within the checkpoint's own bounds; set them further apart"
+            )
+
+    def family_licence(self) -> str:
+        """As the authors state it for their pre-trained networks."""
+        return "CC BY-NC-SA 4.0 (non-commercial)"
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        """From sigma_max to sigma_min, or the checkpoint's own bounds where those are narrower."""
+        most = min(self.config.sigma_max, self._preconditioning.sigma_max)
+        least = max(self.config.sigma_min, self._preconditioning.sigma_min)
+        shift = self._grid.log_snr_shift
+        return (-2 * math.log(most) - shift, -2 * math.log(least) - shift)
+
+    def forward(self, z: Images, log_snr: LogSnr) -> Images:
+        """Velocity from the raw output F(c_in y; ln(σ) / 4), σ being the noise on EDM's pixel grid."""
+        sigma_data = self._preconditioning.sigma_data
+        z_there, there = self._grid.noisy(z, log_snr)
+        output = self.network(edm_input(z_there, there, sigma_data), -there / 8)
+        return self._grid.velocity_back(velocity_from_edm(output, z_there, there, sigma_data), z, log_snr)
+
+
+class _Preconditioning(BaseModel):
+    """What the checkpoint's EDMPrecond states of itself."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    sigma_min: float = Field(ge=0)
+    sigma_max: float = Field(gt=0)
+    sigma_data: float = Field(gt=0, allow_inf_nan=False)
+
+    @classmethod
+    def read(cls, pickled: PickledModule, path: Path) -> "_Preconditioning":
+        if pickled.class_name != "EDMPrecond":
+            raise CheckpointError(
+                f"{path} holds a network preconditioned by {pickled.class_name}; moeframe reads EDMPrecond alone"
+            )
+        return cls(**{name: pickled.attributes[name] for name in cls.model_fields})
+
+
+def _read_unet(pickled: PickledModule, path: Path) -> SongLayout:
+    """The layout of the network inside, refused with its name when it is none that moeframe has."""
+    unet = pickled.child("model")
+    if unet.class_name != "SongUNet":
+        raise CheckpointError(f"{path} holds a network of class {unet.class_name}; moeframe has SongUNet alone")
+    try:
+        layout = SongLayout(**unet.constructor_arguments)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise CheckpointError(f"{path} holds a SongUNet that moeframe cannot build: {wrong}") from None
+    if layout.label_dim:
+        raise CheckpointError(
+            f"{path} is conditional on {layout.label_dim} classes; an expert sees the noisy image and its noise level "
+            "alone, so take an unconditional network"
+        )
+    return layout
+
+
+def _check_image(layout: SongLayout, image: ImageShape, path: Path) -> None:
+    size = layout.img_resolution
+    theirs = (layout.in_channels, size, size)
+    if theirs != image.tensor_shape or layout.out_channels != layout.in_channels:
+        raise CheckpointError(
+            f"{path} is a network for images of {layout.in_channels} channels and {size}x{size} pixels, not of the "
+            f"data's {image.channels} channels and {image.height}x{image.width}"
+        )

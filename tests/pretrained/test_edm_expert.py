@@ -1,0 +1,435 @@
+"""EDM's pickles become experts without anything in them being executed, and predict what EDM's equations say."""
+
+import collections
+import hashlib
+import math
+import os
+import pickle
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from official_edm import DDPMPP, NCSNPP, network, song_tensors, write_edm, write_snapshot
+from pydantic import ValidationError
+
+from moeframe.diffusion import velocity_from_image
+from moeframe.errors import CheckpointError
+from moeframe.interfaces.component import ImageShape
+from moeframe.testing.contracts import check_expert
+from moeframe_pretrained.edm import EdmExpert
+
+IMAGE = ImageShape(channels=3, height=8, width=8, levels=256)
+BOTH = pytest.mark.parametrize("arguments", [DDPMPP, NCSNPP], ids=["ddpm++", "ncsn++"])
+ALTERED = "; it is of another network, or altered; download it again"
+
+
+def expert(path, image=IMAGE, **settings) -> EdmExpert:
+    return EdmExpert(EdmExpert.Config(path=path, **settings), image=image)
+
+
+def problem(path, image=IMAGE, **settings) -> str:
+    with pytest.raises(CheckpointError) as error:
+        expert(path, image, **settings)
+    return str(error.value)
+
+
+def noisy_images(n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(n, 3, 8, 8, generator=generator, dtype=torch.float64), torch.linspace(
+        -8.7, 12.4, n, dtype=torch.float64
+    )
+
+
+# what it predicts
+
+
+def raw_output(tensors, arguments, x, c_noise):
+    """F written as one function of named tensors, with explicit loops where the network has fused operations."""
+    t = {name: tensor.double() for name, tensor in tensors.items()}
+
+    def linear(name, h):
+        return h @ t[f"{name}.weight"].T + t[f"{name}.bias"]
+
+    def conv(name, h):
+        weight = t[f"{name}.weight"]
+        return F.conv2d(h, weight, t.get(f"{name}.bias"), padding=weight.shape[-1] // 2)
+
+    def norm(name, h):
+        channels = h.shape[1]
+        grouped = h.reshape(len(h), min(32, channels // 4), -1)
+        mean, variance = grouped.mean(2, keepdim=True), grouped.var(2, keepdim=True, correction=0)
+        h = ((grouped - mean) / (variance + 1e-6).sqrt()).reshape(h.shape)
+        return h * t[f"{name}.weight"][:, None, None] + t[f"{name}.bias"][:, None, None]
+
+    taps = torch.tensor(arguments["resample_filter"], dtype=torch.float64)
+    taps, reach = taps / taps.sum(), (len(taps) - 1) // 2
+
+    def down(h, padding=reach):
+        h = F.pad(h, [padding] * 4)
+        rows = sum(tap * h[:, :, i : h.shape[2] - len(taps) + 1 + i : 2] for i, tap in enumerate(taps))
+        return sum(tap * rows[:, :, :, i : rows.shape[3] - len(taps) + 1 + i : 2] for i, tap in enumerate(taps))
+
+    def up(h):
+        spread = h.new_zeros(*h.shape[:2], 2 * h.shape[2], 2 * h.shape[3])
+        spread[:, :, ::2, ::2] = h
+        before = len(taps) - 1 - reach
+        padded = F.pad(spread, [before, reach, before, reach])
+        size = spread.shape[2]
+        rows = sum(2 * tap * padded[:, :, i : i + size] for i, tap in enumerate(taps.flip(0)))
+        return sum(2 * tap * rows[:, :, :, i : i + size] for i, tap in enumerate(taps.flip(0)))
+
+    def attention(name, h):
+        flat = conv(f"{name}.qkv", norm(f"{name}.norm2", h)).flatten(2)
+        q, k, v = flat[:, 0::3], flat[:, 1::3], flat[:, 2::3]
+        weights = torch.einsum("bcq,bck->bqk", q, k / math.sqrt(q.shape[1])).softmax(2)
+        attended = torch.einsum("bqk,bck->bcq", weights, v).reshape(h.shape)
+        return (conv(f"{name}.proj", attended) + h) / math.sqrt(2)
+
+    def block(name, h, resample=lambda h: h):
+        inner = conv(f"{name}.conv0", resample(F.silu(norm(f"{name}.norm0", h))))
+        inner = F.silu(norm(f"{name}.norm1", inner + linear(f"{name}.affine", embedding)[:, :, None, None]))
+        inner = conv(f"{name}.conv1", inner)
+        skip = conv(f"{name}.skip", resample(h)) if f"{name}.skip.weight" in t else h
+        h = (inner + skip) / math.sqrt(2)
+        return attention(name, h) if f"{name}.qkv.weight" in t else h
+
+    width = arguments["model_channels"]
+    if arguments["embedding_type"] == "positional":
+        frequencies = torch.tensor([10000 ** (-i / (width // 2 - 1)) for i in range(width // 2)], dtype=torch.float64)
+    else:
+        frequencies = 2 * math.pi * t["map_noise.freqs"]
+    angles = c_noise[:, None] * frequencies
+    embedding = F.silu(linear("map_layer0", torch.cat([angles.sin(), angles.cos()], 1)))
+    embedding = F.silu(linear("map_layer1", embedding))
+
+    first = conv("enc.8x8_conv", x)
+    second = block("enc.8x8_block0", first)
+    third = block("enc.4x4_down", second, down)
+    if arguments["encoder_type"] == "residual":
+        name = "enc.4x4_aux_residual"
+        convolved = F.conv2d(x, t[f"{name}.weight"], padding=1 + reach)
+        third = (third + down(convolved, 0) + t[f"{name}.bias"][:, None, None]) / math.sqrt(2)
+    fourth = block("enc.4x4_block0", third)
+    h = block("dec.4x4_in1", block("dec.4x4_in0", fourth))
+    h = block("dec.4x4_block0", torch.cat([h, fourth], 1))
+    h = block("dec.4x4_block1", torch.cat([h, third], 1))
+    h = block("dec.8x8_up", h, up)
+    h = block("dec.8x8_block0", torch.cat([h, second], 1))
+    h = block("dec.8x8_block1", torch.cat([h, first], 1))
+    return conv("dec.8x8_aux_conv", F.silu(norm("dec.8x8_aux_norm", h)))
+
+
+@BOTH
+@torch.no_grad()
+def test_velocity_is_that_of_the_denoiser_of_edms_table_1_on_edms_pixel_grid(tmp_path, arguments):
+    z, log_snr = noisy_images()
+    # their pixel is 256/255 of ours, and so is the noise of the same noisy image
+    alpha, c = log_snr.sigmoid().sqrt(), 256 / 255
+    y, noise = c * z / alpha.view(-1, 1, 1, 1), c * (-log_snr / 2).exp()
+    c_skip, c_out = 0.25 / (noise**2 + 0.25), noise * 0.5 / (noise**2 + 0.25).sqrt()
+    c_in = 1 / (noise**2 + 0.25).sqrt()
+    c_skip, c_out, c_in = (factor.view(-1, 1, 1, 1) for factor in (c_skip, c_out, c_in))
+    output = raw_output(song_tensors(arguments), arguments, c_in * y, noise.log() / 4)
+    denoised = (c_skip * y + c_out * output) / c
+    model = expert(write_edm(tmp_path / "edm.pkl", arguments)).double().eval()
+    torch.testing.assert_close(
+        model(z, log_snr), velocity_from_image(denoised, z, log_snr), rtol=1e-6, atol=1e-6, check_dtype=True
+    )
+
+
+@BOTH
+def test_contract(tmp_path, arguments):
+    config = EdmExpert.Config(path=write_edm(tmp_path / "edm.pkl", arguments))
+    check_expert(EdmExpert, config, shapes=[IMAGE])
+
+
+def test_another_sigma_data_is_the_checkpoints(tmp_path):
+    z, log_snr = noisy_images()
+    usual, other = (
+        expert(write_edm(tmp_path / f"{s}.pkl", sigma_data=s)).double().eval()(z, log_snr) for s in (0.5, 0.7)
+    )
+    assert not torch.allclose(usual, other)
+
+
+def test_range_is_edms_nominal_one_on_its_pixel_grid(tmp_path):
+    low, high = expert(write_edm(tmp_path / "edm.pkl")).log_snr_range
+    assert math.isclose(math.exp(-low / 2) * 256 / 255, 80)
+    assert math.isclose(math.exp(-high / 2) * 256 / 255, 0.002)
+
+
+def test_a_checkpoint_with_narrower_bounds_narrows_the_range(tmp_path):
+    path = write_edm(tmp_path / "edm.pkl", sigma_min=0.01, sigma_max=10)
+    low, high = expert(path).log_snr_range
+    assert math.isclose(math.exp(-low / 2) * 256 / 255, 10)
+    assert math.isclose(math.exp(-high / 2) * 256 / 255, 0.01)
+    assert problem(path, sigma_min=20).startswith(f"{path}: no noise level lies above sigma_min (20) and below")
+
+
+def test_weights_take_part_in_further_training_and_dropout_is_the_checkpoints(tmp_path):
+    model = expert(write_edm(tmp_path / "edm.pkl"))
+    z, log_snr = noisy_images()
+    model(z.float(), log_snr.float()).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert {m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)} == {0.13}
+
+
+def test_provenance_states_licence_and_hash(tmp_path):
+    path = write_edm(tmp_path / "edm.pkl")
+    stated = expert(path, source="https://example.org/edm.pkl").provenance()
+    assert stated == {
+        "source": "https://example.org/edm.pkl",
+        "licence": "CC BY-NC-SA 4.0 (non-commercial)",
+        "path": str(path),
+        "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+    }
+
+
+@pytest.mark.parametrize("protocol", [3, 5])
+def test_other_protocols_of_pickle_are_read_the_same(tmp_path, protocol):
+    z, log_snr = noisy_images()
+    usual = expert(write_edm(tmp_path / "edm.pkl")).double().eval()
+    snapshot = network(song_tensors(DDPMPP), DDPMPP)
+    other = expert(write_snapshot(tmp_path / "other.pkl", snapshot, protocol=protocol)).double().eval()
+    assert torch.equal(usual(z, log_snr), other(z, log_snr))
+
+
+def test_noise_levels_in_the_wrong_order_are_refused(tmp_path):
+    with pytest.raises(ValidationError, match="sigma_max 1 must lie above sigma_min 2"):
+        EdmExpert.Config(path=tmp_path, sigma_min=2, sigma_max=1)
+
+
+# what could run code
+
+EVENTS: list[str] = []
+LISTENING: list[bool] = []
+TELLING = ("exec", "compile", "import", "pickle.find_class", "os.", "subprocess.", "object.__", "marshal.", "ctypes.")
+
+
+def listen(event, arguments):
+    if LISTENING and event.startswith(TELLING):
+        EVENTS.append(f"{event} {arguments[0] if arguments else ''}")
+
+
+@pytest.fixture(scope="module")
+def audited():
+    """An audit hook stays for the life of the process; it is added once and listens when told."""
+    sys.addaudithook(listen)
+
+
+def test_the_audit_hears_what_pickle_itself_would_do(audited, tmp_path):
+    LISTENING.append(True)
+    try:
+        with pytest.raises(ModuleNotFoundError):
+            pickle.loads(write_edm(tmp_path / "edm.pkl").read_bytes())
+    finally:
+        LISTENING.clear()
+    assert "pickle.find_class torch_utils.persistence" in EVENTS
+
+
+def test_nothing_in_the_pickle_runs_and_no_module_of_its_is_imported(audited, tmp_path):
+    trace = tmp_path / "trace"
+    path = write_edm(tmp_path / "edm.pkl", source=f"open({str(trace)!r}, 'w').close()")
+    assert str(trace).encode() in path.read_bytes()
+    expert(path)  # what torch itself imports late, it has then imported
+    EVENTS.clear()
+    LISTENING.append(True)
+    try:
+        expert(path)
+    finally:
+        LISTENING.clear()
+    assert EVENTS == []
+    assert not trace.exists()
+    assert not {"torch_utils", "dnnlib"} & {name.split(".")[0] for name in sys.modules}
+
+
+class Call:
+    """Pickled, it calls a function when it is loaded."""
+
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("place", ["ema", "attribute", "tensor"])
+def test_a_call_of_os_system_is_refused_and_not_made(tmp_path, place):
+    trace = tmp_path / "trace"
+    call, snapshot = Call(os.system, f"touch {trace}"), network(song_tensors(DDPMPP), DDPMPP)
+    if place == "attribute":
+        snapshot.meta["state"]["sigma_data"] = call
+    if place == "tensor":
+        snapshot.meta["state"]["_parameters"] = {"weight": call}
+    path = write_snapshot(tmp_path / "evil.pkl", call if place == "ema" else snapshot)
+    assert problem(path) == (
+        f"{path} is refused: its pickle asks for {os.name}.system, which no EDM network needs and which could run "
+        "code; do not trust its source, and download it again from the official one"
+    )
+    assert not trace.exists()
+
+
+def legacy_storage(value) -> bytes:
+    """What torch.storage._load_from_bytes is given, with a value of one's choice for the storage."""
+    return b"".join(pickle.dumps(part, protocol=2) for part in (0x1950A86A20F9469CFC6C, 1001, {}, value, []))
+
+
+def asks_storage(raw: bytes) -> bytes:
+    return b"ctorch.storage\n_load_from_bytes\n(" + b"B" + len(raw).to_bytes(4, "little") + raw + b"tR."
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"cos\nsystem\n(S'true'\ntR.", "os.system"),
+        (b"cbuiltins\neval\n(S'1'\ntR.", "builtins.eval"),
+        (b"cbuiltins\ngetattr\n.", "builtins.getattr"),
+        (b"ctorch\nload\n.", "torch.load"),
+        (b"ctorch.nn.modules.module\nos.system\n.", "torch.nn.modules.module.os.system"),
+        (b"ctorch.nn.modules.utils.os\nsystem\n.", "torch.nn.modules.utils.os.system"),
+        (b"\x80\x04\x8c\x07dnnlib.\x8c\x04util\x93.", "dnnlib..util"),
+        (b"ctorch_utils.persistence\n_src_to_module\n.", "torch_utils.persistence._src_to_module"),
+        (b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n(}tR.", "an object that is described by no class"),
+        (b"ctorch._utils\n_rebuild_parameter\n}(V__call__\nK\x01ub.", "a change of torch._utils._rebuild_parameter"),
+        (b"ctorch._utils\n_rebuild_parameter\n(K\x01tR.", "a parameter that is no tensor"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01tK\x01K\x01K\x01tR.", "is truncated or no pickle"),
+        (
+            asks_storage(legacy_storage(Call(os.system, "true"))),
+            "a storage that torch's reading of weights alone refuses",
+        ),
+        (asks_storage(b"nonsense"), "a storage that torch's reading of weights alone refuses or cannot read"),
+        (asks_storage(legacy_storage({})), "a storage that is a dict"),
+    ],
+)
+def test_every_name_but_those_of_a_network_is_refused(tmp_path, content, named):
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(content)
+    message = problem(path)
+    assert message.startswith(str(path))
+    assert named in message
+
+
+def test_a_class_of_torch_cannot_be_changed_by_the_pickle(tmp_path):
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(b"ctorch.nn.modules.conv\nConv2d\n}(V__call__\nK\x01ub.")
+    assert "is truncated or no pickle of EDM (TypeError" in problem(path)
+    assert torch.nn.Conv2d.__call__ is torch.nn.Module.__call__
+
+
+def test_a_tensor_cannot_reach_beyond_its_storage(tmp_path):
+    storage = pickle.dumps(torch.zeros(4), protocol=3)
+    huge = storage.replace(b"K\x04\x85", b"J\xff\xff\xff\x7f\x85", 1)
+    assert huge != storage
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(huge)
+    assert "its pickle asks for a tensor larger than its storage, which" in problem(path)
+
+
+# missing and broken
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 5000, -1])
+def test_a_truncated_file_is_named(tmp_path, kept):
+    path = write_edm(tmp_path / "edm.pkl")
+    path.write_bytes(path.read_bytes()[:kept])
+    message = problem(path)
+    assert message.startswith(f"{path} is ")
+    assert message.endswith("download it again") or "a storage that torch's reading of weights alone" in message
+
+
+def test_a_missing_file_and_one_without_a_network_are_named(tmp_path):
+    path = tmp_path / "edm.pkl"
+    assert problem(path) == (f"{path} cannot be read (No such file or directory); set path to EDM's network-….pkl")
+    for contents in ([1], {"ema": 1}, {"G_ema": collections.OrderedDict()}):
+        path.write_bytes(pickle.dumps(contents))
+        assert problem(path) == f"{path} is no snapshot of EDM: it holds no network under 'ema'"
+
+
+def with_tensors(path, change):
+    tensors = song_tensors(DDPMPP)
+    change(tensors)
+    return write_snapshot(path, network(tensors, DDPMPP))
+
+
+def test_missing_tensors_are_listed(tmp_path):
+    def forget(tensors):
+        for name in [name for name in tensors if name.startswith("dec.8x8_up")]:
+            del tensors[name]
+
+    path = with_tensors(tmp_path / "edm.pkl", forget)
+    parts = ("affine.bias", "affine.weight", "conv0.bias", "conv0.resample_filter", "conv0.weight")
+    names = ", ".join(f"dec.8x8_up.{part}" for part in parts)
+    assert problem(path) == f"{path}: does not fit the network; tensors missing: {names} and 9 more{ALTERED}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("enc.8x8_more.weight", torch.zeros(2), "does not fit the network; tensors unexpected: enc.8x8_more.weight"),
+        (
+            "map_layer0.bias",
+            torch.zeros(3),
+            "does not fit the network; tensors of another shape: map_layer0.bias [3] for [16]",
+        ),
+        ("map_layer0.bias", torch.full((16,), math.nan), "tensors with infinite or NaN values: map_layer0.bias"),
+        ("map_layer0.bias", torch.full((16,), -math.inf), "tensors with infinite or NaN values: map_layer0.bias"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tmp_path, name, value, complaint):
+    path = with_tensors(tmp_path / "edm.pkl", lambda tensors: tensors.update({name: value}))
+    assert problem(path) == f"{path}: {complaint}{ALTERED}"
+
+
+@pytest.mark.parametrize("image", [ImageShape(1, 8, 8, 256), ImageShape(3, 16, 16, 256), ImageShape(3, 8, 16, 256)])
+def test_images_of_another_shape_are_refused(tmp_path, image):
+    path = write_edm(tmp_path / "edm.pkl")
+    assert problem(path, image) == (
+        f"{path} is a network for images of 3 channels and 8x8 pixels, not of the data's "
+        f"{image.channels} channels and {image.height}x{image.width}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (
+            {"preconditioning": "VPPrecond"},
+            "holds a network preconditioned by VPPrecond; moeframe reads EDMPrecond alone",
+        ),
+        ({"unet": "DhariwalUNet"}, "holds a network of class DhariwalUNet; moeframe has SongUNet alone"),
+        ({"sigma_data": "half"}, "is no network of EDM (ValidationError"),
+    ],
+)
+def test_networks_of_another_kind_are_refused_by_name(tmp_path, settings, complaint):
+    path = write_edm(tmp_path / "edm.pkl", **settings)
+    assert problem(path).startswith(f"{path} {complaint}")
+
+
+@pytest.mark.parametrize(
+    ("argument", "complaint"),
+    [
+        (
+            {"label_dim": 10},
+            "is conditional on 10 classes; an expert sees the noisy image and its noise level alone, so take an "
+            "unconditional network",
+        ),
+        (
+            {"encoder_type": "skip"},
+            "holds a SongUNet that moeframe cannot build: encoder_type: Input should be 'standard' or 'residual'",
+        ),
+        ({"heads": 4}, "holds a SongUNet that moeframe cannot build: heads: Extra inputs are not permitted"),
+        (
+            {"model_channels": 10**9},
+            "holds a SongUNet that moeframe cannot build: model_channels: Input should be less than or equal to 4096",
+        ),
+    ],
+)
+def test_layouts_that_moeframe_has_not_are_refused_with_the_argument(tmp_path, argument, complaint):
+    path = write_snapshot(tmp_path / "edm.pkl", network(song_tensors(DDPMPP), {**DDPMPP, **argument}))
+    assert problem(path) == f"{path} {complaint}"
+
+
+def test_a_layout_that_no_memory_holds_is_refused(tmp_path):
+    arguments = {**DDPMPP, "model_channels": 4096, "channel_mult": [4096]}
+    path = write_snapshot(tmp_path / "edm.pkl", network(song_tensors(DDPMPP), arguments))
+    assert problem(path) == f"{path}: describes a network too large for this machine{ALTERED}"
