@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from moeframe.interfaces.slicer import Slicer
     from moeframe.mixture import MergedDenoiser
     from moeframe.randomness import Streams, Trajectories
-    from moeframe.runs import load, run
+    from moeframe.runs import load, merge, run
 
 __version__ = "0.1.0"
 
@@ -51,6 +51,7 @@ _HOMES = {
     "Trajectories": "randomness",
     "hookimpl": "hookspecs",
     "load": "runs",
+    "merge": "runs",
     "run": "runs",
 }
 
@@ -80,6 +81,7 @@ __all__ = [
     "Trajectories",
     "hookimpl",
     "load",
+    "merge",
     "run",
 ]
 

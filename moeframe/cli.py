@@ -63,6 +63,56 @@ def run(spec: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool) -
 @main.command()
 @click.argument("spec", type=click.Path(path_type=Path))
 @overrides_option
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder; runs/NAME if not given.")
+@click.option("--fresh", is_flag=True, help="Delete an earlier run in that folder and start over.")
+@click.option(
+    "--sweep",
+    "places",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Put the switch between two experts in N places: bits/dim against quality.",
+)
+@click.option(
+    "--quality",
+    default="frechet",
+    show_default=True,
+    metavar="METRIC",
+    help="Metric of the spec that --sweep sets against bits/dim.",
+)
+def merge(
+    spec: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool, places: int | None, quality: str
+) -> None:
+    """Merge the finished experts of SPEC without training: calibrate the gate, sample, measure and report."""
+    from moeframe.progress import watching
+    from moeframe.runs import merge as merge_spec
+    from moeframe.runs import run_folder_of
+
+    _installed()
+    with watching() as watcher:
+        results = merge_spec(spec, overrides=overrides, out=out, fresh=fresh, watcher=watcher)
+    folder = run_folder_of(results.name, out)
+    _print_results(results, folder)
+    if places is not None:
+        _sweep(folder, places, quality)
+
+
+def _sweep(folder: Path, places: int, quality: str) -> None:
+    from rich.console import Console
+
+    from moeframe.progress import watching
+    from moeframe.report.tables import sweep_table
+    from moeframe.sweep import sweep
+
+    with watching() as watcher:
+        found = sweep(folder, places, quality=quality, watcher=watcher)
+    Console().print(sweep_table(found))
+    click.echo(found.how)
+    click.echo(f"sweep: {folder / 'sweep.json'}, {folder / 'sweep.svg'}")
+
+
+@main.command()
+@click.argument("spec", type=click.Path(path_type=Path))
+@overrides_option
 @click.option("--resolved", is_flag=True, help="Print the spec with every default written out.")
 def validate(spec: Path, overrides: tuple[str, ...], resolved: bool) -> None:
     """Check SPEC against the installed components and say everything that is wrong with it."""
@@ -205,11 +255,14 @@ def _installed() -> "Registry":
 def _print_results(results: Any, folder: Path) -> None:
     from rich.console import Console
 
+    from moeframe.provenance import licence_warnings
     from moeframe.report.tables import cautions, terminal_table
 
     Console().print(terminal_table(results))
     for caution in cautions(results):
         click.secho(f"caution: {caution}", fg="yellow")
+    for warning in licence_warnings(folder):
+        click.echo(f"warning: {warning}", err=True)
     click.echo(f"report: {folder / 'report.html'}")
 
 

@@ -81,6 +81,8 @@ def _routing(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
         "gate_weights": {"log_snr": profile.log_snr, "mean": profile.mean_weights.tolist()},
         "expert_usage": profile.usage,
     }
+    if evaluation.gate is not None and evaluation.gate.switches:
+        facts["switches"] = list(evaluation.gate.switches)
     if assembly.slices.slicer is not None:
         facts["router_accuracy"] = {
             "log_snr": profile.log_snr,

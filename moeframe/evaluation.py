@@ -84,7 +84,7 @@ class ModelEvaluation(Evaluation):
         digest = hashlib.sha256(json.dumps([settings, self.streams.seed], sort_keys=True).encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:

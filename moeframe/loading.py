@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from moeframe.errors import MoeframeError

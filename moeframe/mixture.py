@@ -49,6 +49,11 @@ class MergedDenoiser(nn.Module):
         """One expert of the mixture as a denoiser of its own (shares its weights)."""
         return MergedDenoiser([self._expert(expert)])
 
+    def range_of(self, expert: int) -> tuple[float, float]:
+        """The log-SNRs at which an expert answers: its range, or all if its config says `clamp`."""
+        one = self._expert(expert)
+        return (-math.inf, math.inf) if one.config.outside == "clamp" else one.log_snr_range
+
     def _expert(self, k: int) -> Expert:
         expert = self.experts[k]
         assert isinstance(expert, Expert)
@@ -85,7 +90,7 @@ class MergedDenoiser(nn.Module):
         return contributions
 
 
-_ROUNDING = 1e-4
+ROUNDING = 1e-4
 """A log-SNR in float32 may pass the ends of its own schedule by this much."""
 
 
@@ -101,7 +106,7 @@ def _mix(z: Images, routing: Routing, contributions: Sequence[Contribution]) -> 
 
 def _outside(expert: Expert, log_snr: LogSnr) -> Bool[Tensor, " batch"]:
     low, high = expert.log_snr_range
-    return (log_snr < low - _ROUNDING) | (log_snr > high + _ROUNDING)
+    return (log_snr < low - ROUNDING) | (log_snr > high + ROUNDING)
 
 
 def _ask(expert: Expert, k: int, z: Images, log_snr: LogSnr) -> Images:

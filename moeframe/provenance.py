@@ -1,6 +1,7 @@
-"""What a reviewer needs to know of the data: its card, its duplicates, and test images that leak into train."""
+"""What a reviewer needs to know of data and experts: card, duplicates, test images that leak into train, licences."""
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import torch
 from moeframe.assembly import Assembly
 from moeframe.duplicates import METHOD, Duplicates, find_duplicates, fingerprints_of
 from moeframe.interfaces.dataset import Examples
+from moeframe.interfaces.expert import Expert
 from moeframe.report.grids import write_grid
+from moeframe.report.results import read_json
 from moeframe.storage import write_file
 
 CARD = "card.json"
@@ -28,10 +31,42 @@ def write_provenance(folder: Path, assembly: Assembly) -> None:
         in_test, in_train = (torch.tensor(rows) for rows in zip(*found.shown, strict=True))
         pairs = torch.cat([assembly.test.images(in_test), assembly.train.images(in_train)])
         write_grid(folder / LEAKS, pairs, levels, len(found.shown), max(1, 64 // assembly.image.width))
-    card = {**assembly.dataset.card(), "duplicates": _described(found, assembly.train, assembly.test)}
+    duplicates = _described(found, assembly.train, assembly.test)
+    card = {**assembly.dataset.card(), "duplicates": duplicates, "experts": _experts(assembly)}
     text = json.dumps(card, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     # Last, because its presence says that the data has been looked through.
     write_file(folder / CARD, text.encode())
+
+
+def licence_warnings(folder: Path) -> list[str]:
+    """What the card says of experts whose licence forbids commercial use; nothing where there is no card."""
+    card = read_json(folder / CARD) if (folder / CARD).exists() else {}
+    return list(dict.fromkeys(expert["warning"] for expert in card.get("experts", ()) if "warning" in expert))
+
+
+def non_commercial(licence: str) -> bool:
+    """Whether a licence says that it is for non-commercial use.
+
+    >>> non_commercial("CC BY-NC 4.0"), non_commercial("for Non-Commercial research"), non_commercial("Apache-2.0")
+    (True, True, False)
+    """
+    return re.search(r"\bNC\b|(?i:non[- ]?commercial)", licence) is not None
+
+
+def _experts(assembly: Assembly) -> list[dict[str, Any]]:
+    """Each expert's type and what it says of its weights; the weights that this run trains say nothing."""
+    experts = []
+    for k, expert in enumerate(assembly.model.experts):
+        assert isinstance(expert, Expert)
+        entry: dict[str, Any] = {"number": k, "type": expert.name(), **expert.provenance()}
+        licence = str(entry.get("licence", ""))
+        if non_commercial(licence):
+            entry["warning"] = (
+                f"expert {k} ({expert.name()}): the licence of its weights is {licence}: neither they nor a merge "
+                "that holds them may be used commercially"
+            )
+        experts.append(entry)
+    return experts
 
 
 def _described(found: Duplicates, train: Examples, test: Examples) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from moeframe.storage import explaining, write_file
 SPEC = "spec.yaml"
 MEASURING = ("metrics", "evaluation", "sampler")
 """Sections that say how a model is measured, not how it came about."""
+SWEEP = ("sweep.json", "sweep.svg")
 _LOCK = ".lock"
 _SEED_FOLDER = re.compile(r"seed-(0|[1-9][0-9]*)")
-_OWN_FILES = (SPEC, "environment.json", CARD, LEAKS, "results.json", "report.html")
+_OWN_FILES = (SPEC, "environment.json", CARD, LEAKS, "results.json", "report.html", *SWEEP)
 
 
 class RunFolder:
@@ -105,6 +106,12 @@ class RunFolder:
         if not isinstance(data, dict):
             raise RunFolderError(f"{self.spec}: is damaged; run again with --fresh")
         return data
+
+    def forget_sweep(self) -> None:
+        """Remove what was measured of other places of the switch: it belongs to the settings of that time."""
+        with explaining(self.path):
+            for name in SWEEP:
+                (self.path / name).unlink(missing_ok=True)
 
     def _clear(self) -> None:
         with explaining(self.path):

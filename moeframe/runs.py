@@ -11,10 +11,11 @@ import torch
 
 from moeframe import checkpoint
 from moeframe.assembly import Assembly, assemble, build_dataset
+from moeframe.calibration import calibration_errors
 from moeframe.diagnostics import write_diagnostics
 from moeframe.diffusion import to_levels
 from moeframe.environment import describe_environment
-from moeframe.errors import CheckpointError, NonFiniteError, RunFolderError
+from moeframe.errors import CheckpointError, InputError, NonFiniteError, RunFolderError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.held_out import measure_held_out
 from moeframe.interfaces.expert import Expert
@@ -51,7 +52,34 @@ def run(
     Raises a MoeframeError that says what to mend.
     """
     registry = Registry.installed()
+    return _carry_out(load_spec(spec, registry, overrides), registry, out, fresh=fresh, watcher=watcher or Silent())
+
+
+def merge(
+    spec: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    out: str | Path | None = None,
+    fresh: bool = False,
+    watcher: Watcher | None = None,
+) -> Results:
+    """Merge finished experts without training, and measure what came of it; the run folder is that of `run`.
+
+    Raises InputError for a spec that trains, and what `run` raises.
+    """
+    registry = Registry.installed()
     resolved = load_spec(spec, registry, overrides)
+    if resolved.training.steps > 0:
+        raise InputError(
+            f"{spec}: trains for {resolved.training.steps} steps, and merge trains nothing; set training.trainable: "
+            "none (or --set training.steps=0), or train it with `moeframe run`"
+        )
+    return _carry_out(resolved, registry, out, fresh=fresh, watcher=watcher or Silent())
+
+
+def _carry_out(
+    resolved: RunSpec, registry: Registry, out: str | Path | None, *, fresh: bool, watcher: Watcher
+) -> Results:
     folder = RunFolder(run_folder_of(resolved.name, out))
     with folder.claimed():
         folder.admit(resolved, fresh=fresh)
@@ -60,7 +88,7 @@ def run(
         unfinished = [seed for seed in resolved.seeds if not folder.metrics(seed).exists()]
         dataset = build_dataset(resolved, registry) if unfinished else None
         for seed in unfinished:
-            _run_seed(folder, assemble(resolved, registry, seed, dataset), watcher or Silent())
+            _run_seed(folder, assemble(resolved, registry, seed, dataset), watcher)
         return _summarise(folder, resolved)
 
 
@@ -80,6 +108,7 @@ def _run_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher) -> None:
     trainer = Trainer(assembly)
     train(trainer, folder, seed, watcher)
     model = trainer.averaged if assembly.spec.evaluation.weights == "ema" else trainer.model
+    _finish_model(trainer, model, folder, watcher)
     evaluation = ModelEvaluation(assembly, model, folder.seed(seed))
     _evaluate_seed(folder.seed(seed), assembly, evaluation, watcher)
 
@@ -109,6 +138,21 @@ def train(trainer: Trainer, folder: RunFolder, seed: int, watcher: Watcher) -> N
                 kept = checkpoint.save(folder.checkpoints(seed), trainer.snapshot())
                 raise NonFiniteError(f"{error}; the state before this step is kept: {kept}") from None
         begin = end
+
+
+def _finish_model(trainer: Trainer, model: MergedDenoiser, folder: RunFolder, watcher: Watcher) -> None:
+    """Calibrate the gate that asks for it by the model's experts, and keep a model that no training step kept."""
+    seed = trainer.assembly.streams.seed
+    gates = [each.gate for each in (trainer.model, trainer.averaged) if each.gate is not None]
+    calibrating = any(gate.needs_calibration for gate in gates)
+    if calibrating:
+        watcher.begin(f"seed {seed}: comparing experts", 1)
+        errors = calibration_errors(trainer.assembly, model.eval())
+        for gate in gates:
+            gate.calibrate(errors)
+        watcher.advance(f"switches at log-SNR {', '.join(f'{value:.3f}' for value in gates[0].switches) or 'none'}")
+    if calibrating or checkpoint.latest(folder.checkpoints(seed)) is None:
+        checkpoint.save(folder.checkpoints(seed), trainer.snapshot())
 
 
 def _record(trainer: Trainer, log: StepLog, events: EventLog, checkpoints: Path, *, last: bool) -> str:
@@ -241,12 +285,15 @@ def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watc
     """
     registry = Registry.installed()
     place = RunFolder(Path(folder))
-    trained = place.read_spec()
+    place.read_spec()
+    # resolved anew: a setting that is younger than the run has its default there too
+    trained = load_spec(place.spec, registry).dump()
     spec = load_spec(place.spec, registry, overrides)
     others = [change for change in spec_changes(trained, spec.dump()) if not change.startswith(MEASURING)]
     if others:
         raise RunFolderError(f"{place.path}: {'; '.join(others)}: evaluate can change {', '.join(MEASURING)} only")
     with place.claimed():
+        place.forget_sweep()
         for seed in spec.seeds:
             loaded = _load(place, spec, registry, seed)
             evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser, place.seed(seed))

@@ -7,10 +7,11 @@ of a component that is made of others are read in the same way, at any depth.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic.json_schema import models_json_schema
 
 from moeframe.interfaces.component import Component, SpecFacts
@@ -55,6 +56,9 @@ class _Section(BaseModel):
 class TrainingConfig(_Section):
     """How the experts and the gate are trained."""
 
+    trainable: Literal["all", "gate", "none"] = Field(
+        default="all", description="gate: the experts stay as they are; none: nothing is trained, steps are 0"
+    )
     steps: int = Field(default=1000, ge=0, le=10**9, description="optimiser steps of both phases together")
     batch_size: int = Field(
         default=64, ge=1, description="images per step; in the warm start, images per expert and step"
@@ -80,6 +84,18 @@ class TrainingConfig(_Section):
     held_out_every: int = Field(default=250, ge=1, description="steps between held-out bounds during training")
     held_out_images: int = Field(default=256, ge=2, description="test images behind each of them")
     checkpoint_every: int = Field(default=250, ge=1, description="steps between checkpoints")
+    calibration_images: int = Field(
+        default=1024, ge=2, description="training images on which finished experts are compared, for a gate that asks"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_trainable(cls, data: Any) -> Any:
+        """Frozen experts have no warm start, and what trains nothing takes no steps, where nothing else is said."""
+        if not isinstance(data, dict):
+            return data
+        implied = {"gate": {"warm_start": 0}, "none": {"warm_start": 0, "steps": 0}}
+        return {**implied.get(str(data.get("trainable")), {}), **data}
 
 
 class EvaluationConfig(_Section):
@@ -248,13 +264,44 @@ def _conflicts(bound: dict[str, Any], spec: RunSpec | None, registry: Registry) 
                 ("slicer",),
                 f"the warm start of {k} experts needs a slicer: add a section 'slicer', or set training.warm_start: 0",
             )
-        facts = SpecFacts(n_experts=k)
+        facts = SpecFacts(
+            n_experts=k,
+            log_snr_range=_log_snr_range(bound.get("schedule"), registry),
+            training_steps=0 if spec is None else spec.training.steps,
+        )
         for path, config in configs.items():
             for key, message in config.conflicts(facts):
                 yield Flaw((*path, key), message)
     yield from _repetitions(configs)
+    if spec is not None:
+        yield from _untrainable(spec, registry)
     if spec is not None and _experts_learn_nothing(spec, registry):
         yield Flaw(("objective",), "the experts learn from no term, all are about the gate; add one: {type: nll}")
+
+
+def _log_snr_range(config: Any, registry: Registry) -> tuple[float, float]:
+    if not isinstance(config, NoiseSchedule.Config):
+        return (-math.inf, math.inf)
+    schedule = registry.get(NoiseSchedule, config.type)(config)
+    return (schedule.log_snr_min, schedule.log_snr_max)
+
+
+def _untrainable(spec: RunSpec, registry: Registry) -> Iterator[Flaw]:
+    """What `trainable` leaves nothing to train, or freezes although another setting trains it."""
+    training = spec.training
+    if training.trainable == "none" and training.steps > 0:
+        message = f"nothing is trainable, so {training.steps} steps do nothing; set steps: 0, or trainable: gate or all"
+        yield Flaw(("training", "steps"), message)
+    if training.trainable != "gate":
+        return
+    if training.warm_start > 0:
+        message = "the warm start trains the experts, which trainable: gate freezes; set warm_start: 0"
+        yield Flaw(("training", "warm_start"), message)
+    if spec.gate is None:
+        yield Flaw(("training", "trainable"), "there is no gate to train; add a section 'gate', or set all or none")
+    elif not registry.get(Gate, spec.gate.type).LEARNS:
+        message = f"gate '{spec.gate.type}' has no parameters to train; use a gate that learns, or trainable: none"
+        yield Flaw(("training", "trainable"), message)
 
 
 def _repetitions(configs: dict[Path, Component.Config]) -> Iterator[Flaw]:

@@ -18,7 +18,7 @@ from moeframe.assembly import Assembly
 from moeframe.averaging import MovingAverage
 from moeframe.checkpoint import Snapshot
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixels, velocity_of
-from moeframe.errors import NonFiniteError
+from moeframe.errors import InputError, NonFiniteError
 from moeframe.interfaces.denoiser import Denoised
 from moeframe.interfaces.loss import Loss, TrainingStep
 from moeframe.loading import Batch, fetch_batches
@@ -61,9 +61,14 @@ class Trainer:
         self.config = assembly.spec.training
         self.model = assembly.model
         self.step = 0
+        self._freeze()
         self.ema = MovingAverage(self.model, self.config.ema_decay)
+        learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if self.config.steps > 0 and not learning:
+            raise InputError("nothing to train: no trainable part has parameters; set training.steps: 0")
+        # as one group, because an empty list is an error and an empty group is not
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.config.learning_rate, weight_decay=self.config.weight_decay
+            [{"params": learning}], lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
         self._alone = [self.model.alone(k) for k in range(len(self.model.experts))]
         parts = {f"expert {k}": expert for k, expert in enumerate(self.model.experts)}
@@ -80,11 +85,24 @@ class Trainer:
         """The model with averaged weights."""
         return self.ema.model
 
+    def _freeze(self) -> None:
+        """Leave to the optimiser what the spec calls trainable."""
+        if self.config.trainable != "all":
+            self.model.experts.requires_grad_(False)
+        if self.config.trainable == "none":
+            self.model.requires_grad_(False)
+
+    def _train_mode(self) -> None:
+        """Training mode for what is trained: a frozen expert answers as in evaluation, without its dropout."""
+        self.model.train()
+        if self.config.trainable != "all":
+            self.model.experts.eval()
+
     # --- the two phases -----------------------------------------------------------------------------------------------
 
     def warm_start(self) -> Iterator[StepLog]:
         """Phase 1, from the current step to its end."""
-        self.model.train()
+        self._train_mode()
         # without a slicer there is one slice: all the data, for the single expert that may warm-start on it
         sources = [(f"warm_start/{k}", members) for k, members in enumerate(self.assembly.slices.members)]
         batches = self._batches(self.assembly.spec.warm_start_steps, sources)
@@ -93,7 +111,7 @@ class Trainer:
 
     def train_jointly(self) -> Iterator[StepLog]:
         """Phase 2, from the current step to the end."""
-        self.model.train()
+        self._train_mode()
         batches = self._batches(self.config.steps, [("joint", torch.arange(len(self.assembly.train)))])
         while self.step < self.config.steps:
             yield self._joint_step(batches)

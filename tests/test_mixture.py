@@ -8,7 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moeframe.diffusion import add_noise, noise_from_velocity, velocity_from_noise
+from moeframe.diffusion import (
+    add_noise,
+    alpha,
+    image_from_velocity,
+    noise_from_velocity,
+    velocity_from_image,
+    velocity_from_noise,
+)
 from moeframe.errors import RangeError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
@@ -73,6 +80,17 @@ class NarrowExpert(Expert):
         return torch.zeros_like(z)
 
 
+class GaussianOnPart(GaussianExpert):
+    """The true denoiser of a Gaussian, valid on part of the log-SNRs."""
+
+    class Config(GaussianExpert.Config):
+        pass
+
+    @property
+    def log_snr_range(self):
+        return (-4.0, 5.0)
+
+
 def fixed(*weights: float) -> FixedGate:
     return FixedGate(FixedGate.Config(weights=weights), image=IMAGE, n_experts=len(weights))
 
@@ -89,7 +107,9 @@ def batch(n: int = 6) -> tuple[torch.Tensor, torch.Tensor, Trajectories]:
 @pytest.mark.parametrize("component", GATES)
 def test_identical_experts_equal_one_expert_whatever_the_gate(component):
     z, log_snr, items = batch()
-    gate = stirred(lambda: component(component.Config(), image=IMAGE, n_experts=4)).double().eval()
+    given = {"fixed": {"thresholds": (0.5,), "weights": ((0.1, 0.2, 0.3, 0.4), (0, 0, 0.5, 0.5))}}
+    config = component.Config(**given.get(component.name(), {}))
+    gate = stirred(lambda: component(config, image=IMAGE, n_experts=4)).double().eval()
     merged = MergedDenoiser([expert(0.3) for _ in range(4)], gate)(z, log_snr, items)
     assert torch.allclose(merged.velocity, expert(0.3)(z, log_snr), atol=1e-12)
 
@@ -212,8 +232,44 @@ def test_an_expert_asked_outside_its_range_raises(value):
         model(z, log_snr)
     assert str(error.value) == (
         f"expert 1 (narrow) is valid for log-SNR -4 .. 5 but was asked at {value}; "
-        "narrow the schedule's log_snr_min / log_snr_max"
+        "narrow the schedule's log_snr_min / log_snr_max, or set the expert's 'outside' to clamp or exclude"
     )
+
+
+def narrow(**settings) -> GaussianOnPart:
+    return GaussianOnPart(GaussianOnPart.Config(mean=0.2, std=0.3, **settings), image=IMAGE)
+
+
+def test_an_excluded_expert_gives_its_weight_to_the_others_outside_its_range_only():
+    z, log_snr, _ = batch()  # log-SNRs -6 .. 6
+    model = MergedDenoiser([expert(0.0), expert(0.1), narrow(outside="exclude")], fixed(0.3, 0.1, 0.6))
+    found = model(z, log_snr)
+    inside = (log_snr >= -4) & (log_snr <= 5)
+    assert inside.any()
+    assert not inside.all()
+    expected = torch.where(inside[:, None], torch.tensor([0.3, 0.1, 0.6]), torch.tensor([0.75, 0.25, 0.0]))
+    torch.testing.assert_close(found.routing.weights.double(), expected.double())
+    assert torch.equal(found.contributions[2].items, torch.nonzero(inside).flatten())
+
+
+def test_where_every_chosen_expert_is_excluded_the_log_snr_is_named():
+    z, _, _ = batch(2)
+    model = MergedDenoiser([expert(0.0), narrow(outside="exclude")], fixed(0.0, 1.0))
+    with pytest.raises(RangeError, match=r"at log-SNR 5.5 every expert that the gate chose is outside its range"):
+        model(z, torch.tensor([0.0, 5.5]).double())
+
+
+def test_a_clamped_expert_predicts_the_image_of_its_nearest_end():
+    z, log_snr, _ = batch()
+    clamped = narrow(outside="clamp")
+    found = MergedDenoiser([clamped])(z, log_snr).velocity
+    whole = expert(0.2)
+    for i, level in enumerate(log_snr.tolist()):
+        nearest = torch.tensor([min(max(level, -4.0), 5.0)]).double()
+        rescaled = z[i : i + 1] * alpha(nearest) / alpha(log_snr[i : i + 1])
+        image = image_from_velocity(whole(rescaled, nearest), rescaled, nearest)
+        expected = velocity_from_image(image, z[i : i + 1], log_snr[i : i + 1])
+        torch.testing.assert_close(found[i : i + 1], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_an_expert_is_not_asked_about_its_range_where_the_gate_leaves_it_out():

@@ -1,10 +1,13 @@
 """Plugins are loaded each on its own; a broken one is set aside with its cause and stops no other."""
 
 import inspect
+import subprocess
+import sys
 
 import pytest
 
 import moeframe_builtin
+import moeframe_pretrained
 from moeframe import hookspecs
 from moeframe.plugins import KINDS, Provider, installed_entry_points, load_plugins
 
@@ -50,7 +53,7 @@ def test_a_broken_plugin_is_set_aside_with_its_distribution_and_cause(on_disk, n
 def test_every_fake_plugin_on_disk_is_tested(on_disk, request):
     names = {path.stem for path in request.path.parent.glob("plugins_on_disk/*.py")}
     good = {name for name in names if not load_plugins([on_disk(name)]).broken}
-    assert good == {"good_gate", "good_slicer", "claims_even", "claims_twice"}
+    assert good == {"good_gate", "good_slicer", "stated_expert", "claims_even", "claims_twice"}
     assert names - good == CAUSES.keys() - {"not_a_file"}
 
 
@@ -87,9 +90,20 @@ def test_an_entry_point_without_distribution_is_named_unknown(on_disk):
 
 
 def test_the_built_in_components_come_through_an_entry_point_like_any_other():
-    points = {point.dist.name: point for point in installed_entry_points()}
-    assert points["moeframe"].load() is moeframe_builtin
-    assert load_plugins([points["moeframe"]]).broken == ()
+    points = [point for point in installed_entry_points() if point.dist.name == "moeframe"]
+    assert {point.load() for point in points} == {moeframe_builtin, moeframe_pretrained}
+    assert load_plugins(points).broken == ()
+
+
+def test_experts_from_elsewhere_are_listed_without_what_they_need_to_load():
+    script = (
+        "import sys\n"
+        "from moeframe.registry import Registry\n"
+        "assert {'diffusers', 'edm', 'vdm'} <= set(Registry.installed().names('experts'))\n"
+        "print([name for name in ('diffusers', 'msgpack', 'lmdb', 'torchvision') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 @pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.__name__)

@@ -1,6 +1,7 @@
 """A whole run through the public functions: what it leaves behind, and that doing it again changes nothing."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,34 @@ def test_evaluation_uses_the_averaged_weights_unless_told_otherwise(finished):
     stored = checkpoint.load(folder / "seed-0/checkpoints/step-00000006").tensors
     assert all(torch.equal(averaged[name], stored["ema"][name]) for name in averaged)
     assert any(not torch.equal(averaged[name], stored["model"][name]) for name in averaged)
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory, tiny_text):
+    """Four steps, after which the weights and their average differ."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.yaml").write_text(tiny_text)
+    metrics = "metrics=[{type: bits_per_dim, images: 8, repeats: 2}]"
+    return folder / "run", moeframe.run(folder / "tiny.yaml", overrides=(metrics,), out=folder / "run")
+
+
+def test_evaluating_a_finished_run_finds_the_figures_of_the_run(tiny_run, tmp_path):
+    """Both measure the averaged weights: one those in memory, the other those of the checkpoint."""
+    folder, results = tiny_run
+    from moeframe.runs import evaluate
+
+    assert evaluate(shutil.copytree(folder, tmp_path / "copy")).metrics == results.metrics
+
+
+def test_the_held_out_curve_is_of_the_averaged_weights(tiny_run):
+    folder, _ = tiny_run
+    from moeframe.held_out import measure_held_out
+
+    events = [json.loads(line) for line in (folder / "seed-0/events.jsonl").read_text().splitlines()]
+    (last,) = (event for event in events if event["kind"] == "held_out" and event["step"] == 4)
+    loaded = moeframe.load(folder)
+    found = measure_held_out(loaded.assembly, loaded.denoiser, 4)
+    assert found.bits_per_dim == pytest.approx(last["bits_per_dim"], rel=1e-9)
 
 
 def test_evaluate_measures_again_with_other_metrics_and_updates_the_spec(finished, tmp_path):

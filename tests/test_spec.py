@@ -105,7 +105,8 @@ def test_a_spec_that_names_a_broken_plugins_component_fails_with_distribution_an
     with pytest.raises(SpecError) as caught:
         load_spec(tiny_spec, registry, ["gate.type=mine"])
     assert str(caught.value) == (
-        "--set gate.type=mine: gate.type: unknown gate 'mine'; installed: random, softmax, top_k, uniform; "
+        "--set gate.type=mine: gate.type: unknown gate 'mine'; "
+        "installed: fixed, random, softmax, switch, top_k, uniform; "
         "a plugin that may supply it is broken: dist-raises_on_import 1.2 (entry point 'raises_on_import'): "
         "RuntimeError: libfoo is missing install it"
     )

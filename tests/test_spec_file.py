@@ -92,7 +92,7 @@ MISTAKES = {
     "misspelt component": (
         changed(("softmax", "sofmax")),
         "spec.yaml:8:14: gate.type: unknown gate 'sofmax'; did you mean 'softmax'?; "
-        "installed: random, softmax, top_k, uniform",
+        "installed: fixed, random, softmax, switch, top_k, uniform",
     ),
     "unknown component": (
         changed(("{type: ddim}", "{type: xyz}")),
@@ -101,7 +101,7 @@ MISTAKES = {
     "component is a word": (
         changed(("gate: {type: softmax}", "gate: softmax")),
         "spec.yaml:8:7: gate: must be a mapping with a 'type', not 'softmax'; "
-        "installed gates: random, softmax, top_k, uniform",
+        "installed gates: fixed, random, softmax, switch, top_k, uniform",
     ),
     "component without type": (
         changed(("sampler: {type: ddim}", "sampler: {steps: 3}")),
@@ -429,7 +429,7 @@ BASES = {
         "name: over\nbase: below.yaml\n",
         changed(("softmax", "sofmax")),
         "below.yaml:8:14: gate.type: unknown gate 'sofmax'; did you mean 'softmax'?; "
-        "installed: random, softmax, top_k, uniform",
+        "installed: fixed, random, softmax, switch, top_k, uniform",
     ),
     "a mistake above": (
         "name: over\nbase: below.yaml\ntraining: {steps: -3}\n",

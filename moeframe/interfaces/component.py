@@ -1,5 +1,6 @@
 """What every component of every kind shares: a frozen config that selects it by name, and a one-line summary."""
 
+import math
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,9 @@ class SpecFacts:
     """What a config may know of the rest of the spec when it checks itself."""
 
     n_experts: int
+    log_snr_range: tuple[float, float] = (-math.inf, math.inf)
+    """The schedule's (noisiest, cleanest) log-SNR."""
+    training_steps: int = 0
 
 
 class Component(ABC):

@@ -1,11 +1,14 @@
 """Gate: how much each expert contributes, from the noisy image and its log-SNR alone."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from moeframe.errors import InputError
 from moeframe.interfaces.component import Component, ImageShape
 from moeframe.randomness import Trajectories
 from moeframe.shapes import GateWeights, Images, LogSnr
@@ -21,10 +24,24 @@ class Routing:
     """The gate's opinion before any expert was cut; the same as `weights` for a dense gate."""
 
 
+@dataclass(frozen=True)
+class ExpertErrors:
+    """Each expert's diffusion term of the bound, bits/dim, on the same images, noise levels and noise."""
+
+    log_snr: LogSnr
+    """Of each draw; a draw stands for the whole integral over log-SNR."""
+    bits: Float[Tensor, "batch experts"]
+    """(draws, K); infinite where an expert is not to be asked."""
+    ranges: tuple[tuple[float, float], ...] = ()
+    """The (lowest, highest) log-SNR at which each expert may be asked; no limits if empty."""
+
+
 class Gate(nn.Module, Component):
     """Weights w >= 0 with Σ w = 1 per item; never sees clean data, labels or other items of the batch."""
 
     KIND: ClassVar[str] = "gates"
+    LEARNS: ClassVar[bool] = True
+    """False for a gate without parameters, which cannot be trained."""
 
     class Config(Component.Config):
         pass
@@ -56,6 +73,19 @@ class Gate(nn.Module, Component):
     def switches(self) -> tuple[float, ...]:
         """The log-SNRs at which the weights jump for every z at once, such as those of a gate that switches by λ."""
         return ()
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the finished experts are to be compared before the gate can choose between them."""
+        return False
+
+    def calibrate(self, errors: ExpertErrors) -> None:
+        """Choose by the errors of the experts on training images; what is chosen belongs to the state (a buffer)."""
+        raise NotImplementedError(f"{self.name()} says that it needs no calibration")
+
+    def switch_at(self, thresholds: Sequence[float]) -> None:  # noqa: ARG002
+        """Use expert k between the thresholds k - 1 and k, K - 1 log-SNRs from noisy to clean."""
+        raise InputError(f"gate '{self.name()}' does not switch between experts by log-SNR alone; use a gate that does")
 
     @abstractmethod
     def forward(self, z: Images, log_snr: LogSnr) -> GateWeights:

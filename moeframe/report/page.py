@@ -27,7 +27,7 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-Entry = TypeVar("Entry", bound=_Entry)
+Entry = TypeVar("Entry", bound=BaseModel)
 
 
 class TermEvent(_Entry):
@@ -63,6 +63,7 @@ class Diagnostics(_Entry):
 
     gate_weights: plots.GateWeightsByNoise | None = None
     expert_usage: list[float] | None = None
+    switches: list[float] = []
     slices: Slices | None = None
     expert_slice_bits: plots.SliceBits | None = None
     router_accuracy: plots.RouterAccuracy | None = None
@@ -108,9 +109,11 @@ def write_report(folder: Path) -> Path:
         *_learning(_read_events(seed_folder / "events.jsonl")),
         *_routing(diagnostics),
         *_reconstruction_curves(results),
+        *_trade_off(folder),
         *_leaks(folder),
     ]
-    card = folder / "card.json"
+    card = read_json(folder / "card.json") if (folder / "card.json").exists() else {}
+    experts = card.pop("experts", [])
     environment = Environment(
         loader=PackageLoader("moeframe.report"),
         autoescape=True,
@@ -127,7 +130,9 @@ def write_report(folder: Path) -> Path:
         headline=[(name, metric) for name, metric in results.metrics.items() if isinstance(metric, MetricResult)][:3],
         sections=[section for section in sections if section.figures],
         slices=diagnostics.slices,
-        card=read_json(card) if card.exists() else {},
+        card=card,
+        experts=experts if any(len(expert) > 2 for expert in experts) else [],  # more than number and type
+        licence_warnings=[expert.pop("warning") for expert in experts if "warning" in expert],
         environment=read_json(folder / "environment.json"),
         spec_text=spec_text,
     )
@@ -269,7 +274,7 @@ def _routing(diagnostics: Diagnostics) -> Iterator[Section]:
     names = diagnostics.slices.names if diagnostics.slices else []
     gate: list[Figure] = []
     if (weights := diagnostics.gate_weights) and len(weights.mean[0]) > 1:
-        caption = "Mean weight of each expert on noised held-out images."
+        caption = "Mean weight of each expert on noised held-out images." + _switching(diagnostics)
         gate.append(Figure("Gate weights over noise level", caption, plots.gate_weights("gate", weights)))
     if (usage := diagnostics.expert_usage) and len(usage) > 1:
         caption = "Mean gate weight over all noise levels; the dashed line is balanced use."
@@ -289,9 +294,30 @@ def _routing(diagnostics: Diagnostics) -> Iterator[Section]:
         )
         experts.append(Figure("Expert × slice", caption, plots.slice_matrix("matrix", bits, columns)))
     if bound := diagnostics.bound_by_log_snr:
-        caption = "The area under a curve is the diffusion part of the bound."
-        experts.append(Figure("Bound by log-SNR", caption, plots.bound_by_noise("bound", bound)))
+        caption = "The area under a curve is the diffusion part of the bound." + _switching(diagnostics)
+        svg = plots.bound_by_noise("bound", bound, diagnostics.switches)
+        experts.append(Figure("Bound by log-SNR", caption, svg))
     yield Section("Likelihood in detail", experts)
+
+
+def _switching(diagnostics: Diagnostics) -> str:
+    """Where the gate changes expert, as the end of a caption."""
+    at = ", ".join(f"{value:.3f}" for value in diagnostics.switches)
+    return f" The gate switches at log-SNR {at}." if at else ""
+
+
+def _trade_off(folder: Path) -> Iterator[Section]:
+    """sweep.json as a plot, where the merge was swept."""
+    path = folder / "sweep.json"
+    if path.exists():
+        sweep = _check(plots.TradeOff, read_json(path), str(path))
+        lowest = min(sweep.points, key=lambda point: point.bits_per_dim)
+        where = f"η = {lowest.eta:.3f}" if lowest.eta is not None else lowest.name
+        caption = (
+            f"One point for each place of the switch, both experts alone and the merge; filled: no other point is "
+            f"better in both figures. Fewest bits/dim: {where}. {sweep.how}"
+        )
+        yield Section("Likelihood against quality", [Figure("Sweep", caption, plots.trade_off("sweep", sweep))])
 
 
 def _reconstruction_curves(results: Results) -> Iterator[Section]:

@@ -100,6 +100,29 @@ class BoundByNoise(_Record):
     unit: str
 
 
+class SweepPoint(_Record):
+    """One model of a sweep: two experts and a switch, or one of them alone (without a place to switch)."""
+
+    name: str
+    eta: float | None
+    bits_per_dim: float
+    standard_error: float
+    quality: float | None
+    """None where it could not be measured."""
+    pareto: bool
+    """Whether no other point is at least as good in both figures and better in one."""
+
+
+class TradeOff(_Record):
+    """sweep.json: likelihood against quality as the switch moves."""
+
+    quality_name: str
+    quality_unit: str
+    quality_better: str
+    how: str
+    points: list[SweepPoint]
+
+
 def learning_curve(name: str, curve: LearningCurve) -> str:
     """Training loss of the whole and of each expert, and the held-out bound, over steps."""
 
@@ -229,7 +252,7 @@ def router_accuracy(name: str, router: RouterAccuracy, slices: Sequence[str]) ->
     return _draw(name, "Router accuracy by noise level", paint)
 
 
-def bound_by_noise(name: str, bound: BoundByNoise) -> str:
+def bound_by_noise(name: str, bound: BoundByNoise, switches: Sequence[float] = ()) -> str:
     """Where over the noise levels the bound is spent: the merged model and each expert on its own."""
 
     def paint(axes: "Axes") -> None:
@@ -239,11 +262,41 @@ def bound_by_noise(name: str, bound: BoundByNoise) -> str:
             )
         label = "merged" if len(bound.experts) > 1 else "model"
         axes.plot(bound.log_snr, bound.merged, color=INK, linewidth=2.2, label=label)
+        for i, switch in enumerate(switches):
+            axes.axvline(switch, color=QUIET, linestyle="--", linewidth=1.2, label="" if i else "switch")
         axes.set(xlabel=NOISE_AXIS, ylabel=bound.unit)
         axes.set_ylim(bottom=0)
         _legend(axes)
 
     return _draw(name, "The bound by noise level", paint)
+
+
+def trade_off(name: str, sweep: TradeOff) -> str:
+    """Every model of a sweep in the plane of bits/dim and quality; points that nothing beats are filled."""
+
+    def paint(axes: "Axes") -> None:
+        measured = [(p, p.quality) for p in sweep.points if p.quality is not None]
+        kinds = list(dict.fromkeys(point.name for point, _ in measured))
+        path = sorted((p.eta, p.bits_per_dim, q) for p, q in measured if p.eta is not None)
+        axes.plot([bits for _, bits, _ in path], [q for _, _, q in path], color=QUIET, linewidth=0.8)
+        for k, kind in enumerate(kinds):
+            own = [(point, quality) for point, quality in measured if point.name == kind]
+            colour = INK if kind == "merge" else _colour(k, len(kinds))
+            axes.scatter(
+                [point.bits_per_dim for point, _ in own],
+                [quality for _, quality in own],
+                facecolors=[colour if point.pareto else "white" for point, _ in own],
+                edgecolors=colour,
+                marker="s" if kind == "merge" else "o",
+                zorder=3,
+                label=kind,
+            )
+        better = "lower" if sweep.quality_better == "lower" else "higher"
+        axes.set_xlabel("bits/dim (lower is better)")
+        axes.set_ylabel(f"{sweep.quality_name} ({better} is better)")
+        _legend(axes)
+
+    return _draw(name, "Likelihood against quality over the place of the switch", paint, 3.2)
 
 
 def figure_over_noise(name: str, unit: str, points: Sequence[tuple[float, float]]) -> str:

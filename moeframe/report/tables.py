@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from moeframe.report.page import format_figure, format_interval
+from moeframe.report.plots import TradeOff
 from moeframe.report.results import Results, UnavailableResult
 
 
@@ -35,4 +36,21 @@ def slice_table(names: Sequence[str], train: Sequence[int], test: Sequence[int])
         table.add_column(column, justify="left" if column == "holds" else "right")
     for k, name in enumerate(names):
         table.add_row(str(k), name, f"{train[k]:,}", f"{train[k] / sum(train):.1%}", f"{test[k]:,}")
+    return table
+
+
+def sweep_table(sweep: TradeOff) -> Table:
+    """One row per point of a sweep; a star marks those that no other beats in both figures."""
+    table = Table(title="likelihood against quality over the place of the switch")
+    for column in ("model", "η (log-SNR)", "bits/dim", "± s.e.", sweep.quality_name, "Pareto"):
+        table.add_column(column, justify="left" if column in ("model", "Pareto") else "right")
+    for point in sweep.points:
+        table.add_row(
+            point.name,
+            "-" if point.eta is None else f"{point.eta:.3f}",
+            f"{point.bits_per_dim:.4f}",
+            f"{point.standard_error:.4f}",
+            "-" if point.quality is None else format_figure(point.quality),
+            "*" if point.pareto else "",
+        )
     return table

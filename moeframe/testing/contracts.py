@@ -44,13 +44,22 @@ class _Line(NoiseSchedule):
         return 10 - 20 * times
 
 
-def check_component(component: type[Component], config: Any = None, *, evaluation: Evaluation | None = None) -> None:
+def check_component(
+    component: type[Component],
+    config: Any = None,
+    *,
+    evaluation: Evaluation | None = None,
+    image: ImageShape | None = None,
+) -> None:
     """Check the contract of the component's kind. `config` is needed where settings have no default.
 
-    A metric is measured on `evaluation`; without one only its config is checked.
+    A metric is measured on `evaluation`; without one only its config is checked. An expert that is made for one shape
+    of image, because it loads a checkpoint, is checked on `image`.
     """
     if issubclass(component, Metric):
         check_metric(component, config, evaluation)
+    elif issubclass(component, Expert) and image is not None:
+        check_expert(component, config, [image])
     else:
         _CHECKS[component.KIND](component, config)
 
@@ -60,6 +69,7 @@ def check_gate(component: type[Gate], config: Any = None, n_experts: int = 4) ->
     config = checked_config(component, config)
     for image in SHAPES:
         gate = stirred(partial(component, config, image=image, n_experts=n_experts))
+        expect(component.LEARNS or not list(gate.parameters()), component, "LEARNS is True where it has parameters")
         z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(-12, 12, 9)
         for training in (True, False):
             routing = gate.train(training).route(z.clone(), log_snr.clone(), Trajectories.numbered(STREAMS, 0, 9))

@@ -18,8 +18,10 @@ from moeframe_builtin.datasets.image_folder import ImageFolder
 from moeframe_builtin.datasets.lsun_church import LsunChurch
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
 from moeframe_builtin.experts.unet import UNetExpert
+from moeframe_builtin.gates.fixed import FixedGate
 from moeframe_builtin.gates.random import RandomGate
 from moeframe_builtin.gates.softmax import SoftmaxGate
+from moeframe_builtin.gates.switch import SwitchGate
 from moeframe_builtin.gates.top_k import TopKGate
 from moeframe_builtin.gates.uniform import UniformGate
 from moeframe_builtin.losses.entropy import EntropyLoss
@@ -78,8 +80,8 @@ def moeframe_experts() -> list[type[Expert]]:
 
 @hookimpl
 def moeframe_gates() -> list[type[Gate]]:
-    """Soft, sparse and untrained gates."""
-    return [RandomGate, SoftmaxGate, TopKGate, UniformGate]
+    """Soft and sparse gates that learn, and gates without parameters."""
+    return [FixedGate, RandomGate, SoftmaxGate, SwitchGate, TopKGate, UniformGate]
 
 
 @hookimpl

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from torch import Tensor
 
-from moeframe.errors import CheckpointError
+from moeframe.errors import CheckpointError, UnavailableError
 
 ARRAY, NUMPY_SCALAR = 1, 3
 CHUNKED = "__msgpack_chunked_array__"
@@ -34,7 +33,9 @@ def read_flax(path: Path, key: str) -> dict[str, Tensor]:
     except OSError as cause:
         raise CheckpointError(f"{path} cannot be read ({cause.strerror}); set path to a checkpoint of flax") from cause
     try:
-        tree = msgpack.unpackb(content, ext_hook=_extension, raw=False, strict_map_key=False)
+        tree = _msgpack().unpackb(content, ext_hook=_extension, raw=False, strict_map_key=False)
+    except UnavailableError:
+        raise
     except _UnreadableError as unreadable:
         raise CheckpointError(f"{path} is refused: it holds {unreadable}; download it again") from None
     except Exception as cause:  # msgpack raises several kinds on corrupt bytes, not all of them its own
@@ -50,10 +51,19 @@ def read_flax(path: Path, key: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is refused: it holds {unreadable}; download it again") from None
 
 
+def _msgpack() -> Any:
+    """The package, which only this family needs."""
+    try:
+        import msgpack  # type: ignore[import-untyped]
+    except ImportError:
+        raise UnavailableError("reading flax needs msgpack; pip install 'moeframe[pretrained]'") from None
+    return msgpack
+
+
 def _extension(code: int, packed: bytes) -> Tensor:
     if code not in (ARRAY, NUMPY_SCALAR):
         raise _UnreadableError(f"msgpack's extension {code}, which is no array")
-    shape, name, values = msgpack.unpackb(packed, raw=True)
+    shape, name, values = _msgpack().unpackb(packed, raw=True)
     number_type = name.decode("ascii", "backslashreplace")
     if number_type == "bfloat16":
         # the upper half of a float32

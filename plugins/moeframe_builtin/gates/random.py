@@ -13,6 +13,8 @@ from moeframe.shapes import GateWeights, Images, LogSnr
 class RandomGate(Gate):
     """One uniformly random expert, for a whole trajectory (`per_sample`) or anew at each step (`per_step`)."""
 
+    LEARNS = False
+
     class Config(Gate.Config):
         type: Literal["random"] = "random"
         redraw: Literal["per_sample", "per_step"] = Field(

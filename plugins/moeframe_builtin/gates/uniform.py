@@ -11,6 +11,8 @@ from moeframe.shapes import GateWeights, Images, LogSnr
 class UniformGate(Gate):
     """Weight 1/K for every expert, always."""
 
+    LEARNS = False
+
     class Config(Gate.Config):
         type: Literal["uniform"] = "uniform"
 

@@ -99,6 +99,7 @@ class BitsPerDimMetric(Metric):
         estimate = self.config.estimator.estimate(evaluation, n, repeats)
         means = torch.stack([part.mean(1) for part in estimate.parts.values()]).sum(0)
         value, error = float(means.mean()), estimate.standard_error
+        switches = {} if evaluation.gate is None else {"switches_at_log_snr": list(evaluation.gate.switches)}
         parts = {name: float(part.mean()) for name, part in estimate.parts.items()} | {"standard_error": error}
         if repeats > 1:
             parts["monte_carlo_error"] = float(means.std()) / math.sqrt(repeats)
@@ -117,6 +118,7 @@ class BitsPerDimMetric(Metric):
                 "draws_per_image": repeats,
                 "network_calls_per_image": estimate.network_calls / n,
                 "log_snr_range": [evaluation.schedule.log_snr_min, evaluation.schedule.log_snr_max],
+                **{key: values for key, values in switches.items() if values},
                 "levels": evaluation.image.levels,
                 "uniform_model": math.log2(evaluation.image.levels),
                 "validity": "probed: from z and log-SNR alone, each item on its own, deterministic, finite, "
