@@ -103,6 +103,7 @@ def test_a_device_that_is_not_there_is_refused(tiny_spec, finished, device, mess
     assert refusal(2, "sample", finished, "--device", device) == f"error: {message}"
 
 
+@pytest.mark.slow
 def test_a_run_whose_device_was_refused_goes_on_with_another(tiny_spec):
     out = tiny_spec.parent / "run"
     refusal(2, "run", tiny_spec, "--out", out, "--set", "device=cuda:77")
@@ -141,6 +142,7 @@ def test_a_strangers_folder_is_refused_and_left_as_it_was(tiny_spec, tmp_path):
     assert [path.name for path in photos.iterdir()] == ["holiday.jpg"]
 
 
+@pytest.mark.slow
 def test_fresh_deletes_only_what_the_run_wrote(finished, tiny_spec):
     (finished / "notes.txt").write_text("mine")
     (finished / "seed-words").mkdir()
@@ -180,6 +182,7 @@ def test_a_damaged_spec_in_the_folder_is_named(finished, tiny_spec, damage):
         assert refusal(2, *command) == f"error: {finished}/spec.yaml: is damaged; run again with --fresh"
 
 
+@pytest.mark.slow
 def test_fresh_clears_a_folder_whose_spec_is_damaged(finished, tiny_spec):
     (finished / "spec.yaml").write_bytes(b"[")
     assert call("run", tiny_spec, "--out", finished, "--fresh").exit_code == 0
@@ -254,6 +257,7 @@ def test_samples_that_cannot_be_written_are_an_error(finished, tmp_path):
 
 
 @pytest.mark.parametrize("writes", [0, 4, 12])
+@pytest.mark.slow
 def test_after_a_full_disk_the_same_command_resumes(tiny_spec, tmp_path, monkeypatch, original, writes):
     calls = []
 
@@ -327,6 +331,7 @@ def test_a_damaged_checkpoint_is_named(unevaluated, tiny_spec, name, damage):
         )
 
 
+@pytest.mark.slow
 def test_after_deleting_a_damaged_checkpoint_the_run_goes_on_from_the_one_before(unevaluated, tiny_spec, original):
     flip(unevaluated / CHECKPOINT / "model.safetensors")
     refusal(1, "run", tiny_spec, "--out", unevaluated)
@@ -353,6 +358,7 @@ def test_an_altered_state_is_found_out(finished):
     assert refusal(1, "sample", finished).startswith(f"error: {path} does not match its checksum: it was altered; ")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_model_is_refused(unevaluated, tiny_spec, tmp_path):
     other = tmp_path / "other"
     assert call("run", tiny_spec, "--out", other, "--set", "experts.0.channels=8").exit_code == 0
@@ -385,6 +391,7 @@ def of(pictures):
 @pytest.mark.parametrize(
     ("split", "content"), [("train", b""), ("train", b"no image"), ("test", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")]
 )
+@pytest.mark.slow
 def test_a_corrupt_image_met_during_a_run_is_named_and_the_run_resumes(tiny_spec, pictures, split, content):
     path = pictures / split / "1.png"
     sound = path.read_bytes()
@@ -440,5 +447,6 @@ def test_a_run_that_diverges_names_the_part_and_keeps_a_checkpoint(tiny_spec, tm
     assert list((tmp_path / "run/seed-0/checkpoints").glob("step-*"))
 
 
+@pytest.mark.slow
 def test_a_sampler_of_one_step_runs(tiny_spec, tmp_path):
     assert call("run", tiny_spec, "--out", tmp_path / "run", "--set", "sampler.steps=1").exit_code == 0

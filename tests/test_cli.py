@@ -148,6 +148,7 @@ def test_doctor_with_missing_data_exits_with_2_and_says_what_to_do(call, tiny_sp
 
 
 @pytest.mark.parametrize("command", ["validate", "plugins", "schema", "run"])
+@pytest.mark.slow
 def test_a_broken_plugin_is_a_warning_and_does_not_stop_a_command(call, broken_plugin_installed, tiny_spec, command):
     arguments = {"validate": [tiny_spec], "run": [tiny_spec, "--out", tiny_spec.parent / "out"]}.get(command, [])
     result = call(command, *arguments)
@@ -184,6 +185,7 @@ def test_run_writes_below_runs_unless_told(call, tiny_spec, monkeypatch):
     assert (tiny_spec.parent / "runs/tiny/results.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_plugin_of_a_stranger_runs(call, tmp_path):
     small = ["training.steps=2", "training.held_out_images=4", "experts.0.channels=4", "sampler.steps=2", "metrics=[]"]
     small += ["evaluation.samples_shown=2", "evaluation.diagnostic_images=4"]
@@ -211,6 +213,7 @@ def test_sample_writes_a_grid_or_the_levels(call, tiny_run, tmp_path):
         assert np.array_equal(np.asarray(picture), np.rint(levels[2, 0] * 255 / 7).astype(np.uint8))
 
 
+@pytest.mark.slow
 def test_evaluate_measures_anew(call, tiny_spec):
     folder = tiny_spec.parent / "run"
     assert call("run", tiny_spec, "--out", folder, "--set", "training.steps=1").exit_code == 0

@@ -88,6 +88,7 @@ def test_the_expected_bound_meets_its_closed_form_on_gaussian_data(float64, name
     assert np.abs(found / closed - 1).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_the_drawn_bound_meets_the_closed_form_within_three_standard_errors():
     dataset = Gaussian(Gaussian.Config(size=4, levels=64, std=STD, n_train=1, n_test=256))
     levels, schedule = dataset.split("test").images(torch.arange(256)), SCHEDULES["linear"]
@@ -211,6 +212,7 @@ def test_every_expert_of_every_term_is_counted():
 
 
 @pytest.mark.parametrize(("steps", "terms"), [(6, 6), (64, 4), (64, 1), (16, 3)])
+@pytest.mark.slow
 def test_the_standard_error_matches_the_spread_over_fresh_images_and_draws(steps, terms):
     n, image, model, means, claimed = 64, ImageShape(1, 4, 4, 32), gaussian_model(ImageShape(1, 4, 4, 32)), [], []
     for repeat in range(200):

@@ -107,6 +107,7 @@ def test_blocks_of_rows_join_without_seam(photos, monkeypatch):
     assert torch.equal(repeated(train), whole)
 
 
+@pytest.mark.slow
 def test_a_leak_is_counted_in_the_card_and_shown_in_the_report(tmp_path, tiny_text, photos):
     for part, rows in (("train", range(40)), ("test", (3, 9, 70, 71))):
         (tmp_path / "data" / part).mkdir(parents=True)

@@ -131,6 +131,7 @@ def test_the_standard_error_matches_the_spread_with_and_without_weights(repeated
     assert float(claimed.mean()) == pytest.approx(float(means.std()), rel=0.15)
 
 
+@pytest.mark.slow
 def test_low_discrepancy_times_have_a_thirtieth_of_the_variance_of_independent_ones():
     """64 evaluations of the true model of 256 Gaussian pixels."""
     image = ImageShape(1, 16, 16, 16)

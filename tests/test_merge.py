@@ -99,6 +99,7 @@ def test_auto_is_what_the_experts_errors_on_training_images_say_and_is_kept(merg
     assert f"The gate switches at log-SNR {eta:.3f}." in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_merge_done_again_changes_nothing(merged, spec, tmp_path):
     folder, results = merged
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -107,12 +108,14 @@ def test_a_merge_done_again_changes_nothing(merged, spec, tmp_path):
     assert moeframe.run(spec, out=tmp_path / "run") == results, "merging is a run of no steps"
 
 
+@pytest.mark.slow
 def test_a_merge_can_be_evaluated_again_at_the_same_switch(merged, spec, tmp_path):
     moeframe.merge(spec, out=tmp_path / "run")
     again = evaluate(tmp_path / "run", overrides=["metrics=[{type: bits_per_dim, repeats: 1}]"])
     assert again.metrics["bits_per_dim"] == merged[1].metrics["bits_per_dim"]
 
 
+@pytest.mark.slow
 def test_a_run_older_than_a_setting_can_be_evaluated(spec, tmp_path):
     folder = tmp_path / "run"
     moeframe.merge(spec, out=folder)
@@ -122,6 +125,7 @@ def test_a_run_older_than_a_setting_can_be_evaluated(spec, tmp_path):
     assert list(evaluate(folder, overrides=["metrics=[{type: parameters}]"]).metrics) == ["parameters"]
 
 
+@pytest.mark.slow
 def test_the_calibrated_merge_has_fewer_bits_than_either_expert(merged, spec, tmp_path):
     merge = merged[1].metrics["bits_per_dim"].mean
     for eta in (-5.99, 5.99):
@@ -288,6 +292,7 @@ def test_the_card_lists_every_expert_with_what_it_says_of_its_weights(merged):
     assert report.count(card["experts"][1]["warning"]) == 1, "said once"
 
 
+@pytest.mark.slow
 def test_a_run_that_trains_its_experts_has_no_section_about_their_licences(tiny_spec, tmp_path):
     moeframe.run(tiny_spec, out=tmp_path / "run")
     assert json.loads((tmp_path / "run/card.json").read_text())["experts"] == [
@@ -309,6 +314,7 @@ def swept(spec):
     return folder, result
 
 
+@pytest.mark.slow
 def test_the_command_warns_of_a_non_commercial_licence_on_standard_error(swept):
     assert "warning: expert 1 (stated): the licence of its weights is CC BY-NC 4.0" in swept[1].stderr
     assert "warning" not in swept[1].stdout
@@ -334,6 +340,7 @@ def test_a_sweep_has_both_experts_the_merge_and_every_place(swept):
     assert "continuous bound of 32 test images, one draw each" in stored["how"]
 
 
+@pytest.mark.slow
 def test_the_points_of_a_sweep_are_what_merging_there_measures(swept, spec, tmp_path):
     folder, _ = swept
     points = json.loads((folder / "sweep.json").read_text())["points"]
@@ -359,6 +366,7 @@ def test_the_pareto_set_of_a_sweep_is_marked(swept):
     assert 0 < sum(point["pareto"] for point in points) < len(points)
 
 
+@pytest.mark.slow
 def test_measuring_anew_forgets_the_sweep_that_was_measured_otherwise(swept, spec, tmp_path):
     moeframe.merge(spec, out=tmp_path / "run")
     sweep(tmp_path / "run", 1, quality="psnr")
@@ -376,6 +384,7 @@ def test_a_sweep_needs_a_metric_of_the_spec(merged):
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_needs_two_experts_and_a_gate_that_switches(spec, tmp_path):
     few = ["metrics=[{type: psnr, images: 4}]"]
     moeframe.merge(spec, overrides=[*few, "gate={type: uniform}"], out=tmp_path / "uniform")

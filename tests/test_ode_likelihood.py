@@ -311,6 +311,7 @@ def test_truncated_normal_noise_reaches_the_code_length_of_a_model_of_levels():
 # integration
 
 
+@pytest.mark.slow
 def test_the_fixed_step_solver_converges_to_the_adaptive_one_at_order_four():
     levels, schedule = drawn_levels(8, PAIR), line(-5, 5)
     model = gaussian_mixture(PARTS, SHARES, PAIR)
@@ -401,6 +402,7 @@ def test_the_denoiser_is_never_asked_outside_the_range():
 
 @pytest.mark.parametrize("method", ["dopri5", "rk4"])
 @pytest.mark.parametrize("divergence", ["rademacher", "exact"])
+@pytest.mark.slow
 def test_an_image_has_its_result_in_any_batch(method, divergence):
     levels, schedule = drawn_levels(4, PAIR), line(-6, 6)
     model = gaussian_mixture(PARTS, SHARES, PAIR)
@@ -444,6 +446,7 @@ def learned(gate: Gate, image: ImageShape) -> MergedDenoiser:
     return MergedDenoiser(experts, gate).eval()
 
 
+@pytest.mark.slow
 def test_networks_in_single_precision_come_close_to_double():
     image, levels, schedule = ImageShape(1, 4, 4, 16), drawn_levels(3, ImageShape(1, 4, 4, 16)), line(-6, 6)
     gate = stirred(lambda: SoftmaxGate(SoftmaxGate.Config(width=4), image=image, n_experts=2))
@@ -473,6 +476,7 @@ def test_a_gate_whose_weights_jump_is_refused(component, config):
     assert str(refusal.value) == JUMPS.format(component.name())
 
 
+@pytest.mark.slow
 def test_a_top_k_gate_that_keeps_all_experts_is_the_soft_gate():
     image = ImageShape(1, 4, 4, 16)
     top_k = TopKGate(TopKGate.Config(k=3, width=4), image=image, n_experts=3)

@@ -95,6 +95,7 @@ def test_the_built_in_components_come_through_an_entry_point_like_any_other():
     assert load_plugins(points).broken == ()
 
 
+@pytest.mark.slow
 def test_experts_from_elsewhere_are_listed_without_what_they_need_to_load():
     script = (
         "import sys\n"

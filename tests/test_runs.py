@@ -47,6 +47,7 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_leaves_everything_that_the_design_lists(finished):
     folder, _ = finished
     names = set(files(folder))
@@ -80,12 +81,14 @@ def test_running_again_computes_nothing_and_changes_nothing(finished):
     assert files(folder) == before
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_may_change_when_a_run_is_resumed(finished):
     folder, results = finished
     assert moeframe.run(SPEC, overrides=(*SMALL, "training.workers=2"), out=folder) == results
     moeframe.run(SPEC, overrides=SMALL, out=folder)
 
 
+@pytest.mark.slow
 def test_a_second_run_elsewhere_is_bit_equal(finished, tmp_path):
     folder, _ = finished
     moeframe.run(SPEC, overrides=SMALL, out=tmp_path / "again")
@@ -136,6 +139,7 @@ def tiny_run(tmp_path_factory, tiny_text):
     return folder / "run", moeframe.run(folder / "tiny.yaml", overrides=(metrics,), out=folder / "run")
 
 
+@pytest.mark.slow
 def test_evaluating_a_finished_run_finds_the_figures_of_the_run(tiny_run, tmp_path):
     """Both measure the averaged weights: one those in memory, the other those of the checkpoint."""
     folder, results = tiny_run
@@ -155,6 +159,7 @@ def test_the_held_out_curve_is_of_the_averaged_weights(tiny_run):
     assert found.bits_per_dim == pytest.approx(last["bits_per_dim"], rel=1e-9)
 
 
+@pytest.mark.slow
 def test_evaluate_measures_again_with_other_metrics_and_updates_the_spec(finished, tmp_path):
     folder = tmp_path / "run"
     moeframe.run(SPEC, overrides=(*SMALL, "seeds=[0]"), out=folder)
@@ -173,6 +178,7 @@ def test_evaluate_measures_again_with_other_metrics_and_updates_the_spec(finishe
         evaluate(folder, overrides=["metrics=[{type: nope}]"])
 
 
+@pytest.mark.slow
 def test_a_metric_that_cannot_be_computed_is_reported_not_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr("moeframe_builtin.features.efficientnet.PACKAGES", ("no_such_package",))
     metrics = "metrics=[{type: frechet}, {type: parameters}]"
@@ -183,6 +189,7 @@ def test_a_metric_that_cannot_be_computed_is_reported_not_dropped(tmp_path, monk
     assert "pip install" in (tmp_path / "run/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_single_expert_goes_through_the_same_path(tmp_path):
     baseline = ("experts.0.copies=1", "gate=null", "slicer=null", "seeds=[0]", "name=single")
     single = (*(override for override in SMALL if not override.startswith("gate")), *baseline)

@@ -577,6 +577,7 @@ FIELDS = st.dictionaries(st.sampled_from([*TOP_KEYS.split(", "), "base", "other"
 @example("name: =\n", [])
 @example("name: 2020-13-45\n", [])
 @example("name: 190:20:30\n", [])
+@pytest.mark.slow
 def test_any_text_loads_or_raises_a_moeframe_error(tmp_path, registry, text, overrides):
     path = tmp_path / "spec.yaml"
     path.write_text(text, encoding="utf-8", newline="")

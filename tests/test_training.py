@@ -117,6 +117,7 @@ def test_every_term_is_logged_by_itself_in_its_unit(registry):
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 5, 7])
+@pytest.mark.slow
 def test_training_cut_anywhere_and_resumed_is_bit_equal(registry, cut, tmp_path):
     whole = trainer(registry)
     logs = finish(whole)
@@ -184,6 +185,7 @@ def test_averaged_weights_follow_the_stated_decay(registry):
     torch.testing.assert_close(run.averaged.state_dict()[name], expected)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_held_out_bound(registry):
     run = trainer(
         registry,
@@ -208,6 +210,7 @@ def test_held_out_states_the_routing_over_noise_levels(registry):
     assert report.n == 8
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(registry):
     alone, helped = trainer(registry), trainer(registry, "training.workers=2")
     assert finish(alone) == finish(helped)

@@ -101,7 +101,7 @@ def monte_carlo_bound_in_standard_errors() -> Values:
     expert = GaussianExpert(
         GaussianExpert.Config(std=0.3), image=dataset.image
     )  # wrong on purpose: it still is a bound
-    levels, repeats = dataset.split("test").images(torch.arange(128)), 64
+    levels, repeats = dataset.split("test").images(torch.arange(128)).long(), 64
     exact = float(expected_bound(expert, 256, -9, 10)[levels].mean())
     means = torch.tensor(
         [

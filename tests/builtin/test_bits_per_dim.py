@@ -130,6 +130,7 @@ def test_every_bound_of_the_true_model_meets_the_exact_code_length(gaussian, nam
     assert -4 * error - 0.01 < bits.value - exact < 4 * error + slack + 0.01
 
 
+@pytest.mark.slow
 def test_the_methods_agree_on_the_true_model_in_the_order_of_the_theory(gaussian):
     bits = {
         name: found(gaussian, repeats=8, **settings)

@@ -188,6 +188,7 @@ def test_the_gate_takes_a_share_of_a_step_between_nothing_and_all_of_it(sparse):
     assert "at log_snr 0, batch 2" in found.how["gate_share_of_step"]
 
 
+@pytest.mark.slow
 def test_a_slower_gate_takes_a_larger_share(registry, tmp_path):
     shares = [
         LatencyMetric(LatencyMetric.Config(batch_size=8, batch_sizes=[], repeats=10))

@@ -27,6 +27,7 @@ def test_the_value_is_the_sum_of_its_parts_and_lies_in_its_interval(sparse):
     assert found.how["uniform_model"] == 8.0
 
 
+@pytest.mark.slow
 def test_more_repeats_lower_the_monte_carlo_error(sparse):
     few, many = (BitsPerDimMetric(BitsPerDimMetric.Config(repeats=r)).measure(sparse) for r in (4, 64))
     assert many.parts["monte_carlo_error"] < 0.6 * few.parts["monte_carlo_error"]

@@ -54,8 +54,13 @@ class ImageDecoder:
         mode, size = "L" if self.channels == 1 else "RGB", (self.size, self.size)
         if image.mode != mode:
             image = image.convert(mode)
+        width, height = image.size
+        if width != height:  # at whole pixels: an image of the right size is cut and not blurred
+            side = min(width, height)
+            left, top = (width - side) // 2, (height - side) // 2
+            image = image.crop((left, top, left + side, top + side))
         if image.size != size:
-            image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+            image = image.resize(size, Image.Resampling.LANCZOS)
         return torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels).permute(2, 0, 1)
 
     def transformations(self) -> list[str]:
