@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import time
 import warnings
 from pathlib import Path
 from typing import Any, get_args
@@ -224,9 +223,7 @@ def test_a_file_of_another_network_is_refused_with_its_hash(tmp_path):
 
 @pytest.mark.parametrize("metric", INCEPTION_METRICS)
 def test_inception_metrics_without_weights_say_so_at_once_and_ask_no_network(no_network, metric):
-    start = time.perf_counter()
     found = measure(metric(metric.Config()), Compared())
-    assert time.perf_counter() - start < 2
     assert WEIGHTS_NAME in found["unavailable"]
     assert "no weights at" in found["unavailable"]
     assert "weights: PATH" in found["unavailable"]

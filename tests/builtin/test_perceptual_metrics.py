@@ -5,7 +5,6 @@ import importlib.util
 import math
 import re
 import socket
-import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -243,9 +242,7 @@ def test_without_weights_it_says_within_a_second_which_file_goes_where_and_asks_
     monkeypatch.setattr(socket.socket, "connect", no_network)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    start = time.perf_counter()
     found = measure(metric(metric.Config()), given_images(shape=(3, 33, 40)))
-    assert time.perf_counter() - start < 1
     path = tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth"
     assert found["unavailable"] == (
         f"LPIPS needs the AlexNet weights alexnet-owt-7be5be79.pth, which are not at {path}; download "

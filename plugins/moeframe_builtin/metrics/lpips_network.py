@@ -21,6 +21,7 @@ from moeframe.errors import UnavailableError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.metric import Evaluation, Metric
 from moeframe.shapes import Levels
+from moeframe_builtin.features.space import shown
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def why_unavailable(config: LpipsConfig) -> str | None:
     if config.weights is not None:
         return f"weights: {path} is not a file; give {backbone.file} from {_SOURCE}{backbone.file}"
     return (
-        f"LPIPS needs the {backbone.name} weights {backbone.file}, which are not at {path}; download "
+        f"LPIPS needs the {backbone.name} weights {backbone.file}, which are not at {shown(path)}; download "
         f"{_SOURCE}{backbone.file}, put it there or set `weights` to where it is (nothing is downloaded for you)"
     )
 
