@@ -80,8 +80,8 @@ class ModelEvaluation(Evaluation):
     def _model_key(self) -> str:
         """Identifies what draws the samples: weights, sampler, noise levels and seed."""
         spec = self.assembly.spec.dump()
-        settings = {name: spec[name] for name in ("dataset", "schedule", "experts", "gate", "sampler")}
-        digest = hashlib.sha256(json.dumps([settings, self.streams.seed], sort_keys=True).encode())
+        settings = {name: spec[name] for name in ("schedule", "experts", "gate", "sampler")}
+        digest = hashlib.sha256(json.dumps([settings, asdict(self.image), self.streams.seed], sort_keys=True).encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())

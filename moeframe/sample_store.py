@@ -16,6 +16,7 @@ from jaxtyping import Bool
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from moeframe.diffusion import to_levels
 from moeframe.shapes import Images, Levels
 from moeframe.storage import write_file
 
@@ -33,8 +34,8 @@ class Samples:
     def of_pixels(cls, pixels: Images, n_levels: int) -> "Samples":
         """The nearest levels of a sampler's last state."""
         sound = pixels.isfinite()
-        levels = ((pixels.nan_to_num(0.0) + 1) * n_levels / 2).floor().clamp(0, n_levels - 1).long()
-        return cls(torch.where(sound, levels, 0).cpu(), sound.flatten(1).all(dim=1).cpu())
+        levels = torch.where(sound, to_levels(pixels.nan_to_num(0.0), n_levels), 0)
+        return cls(levels.cpu(), sound.flatten(1).all(dim=1).cpu())
 
 
 class SampleStore:

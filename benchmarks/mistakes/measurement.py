@@ -51,7 +51,7 @@ MISTAKES = (
     Mutation(
         "pixels beyond the range wrap around in 8 bits",
         "white specks in black areas",
-        _STORE,
+        "moeframe/diffusion.py",
         ".floor().clamp(0, n_levels - 1).long()",
         ".floor().long() % n_levels",
         (f"{_T_STORE}test_pixels_beyond_the_range_become_the_outermost_levels",),
@@ -59,9 +59,9 @@ MISTAKES = (
     Mutation(
         "255 for 256 levels in samples",
         "darker samples: half a level on average",
-        _STORE,
-        "((pixels.nan_to_num(0.0) + 1) * n_levels / 2)",
-        "((pixels.nan_to_num(0.0) + 1) * (n_levels - 1) / 2)",
+        "moeframe/diffusion.py",
+        "((pixels + 1) * n_levels / 2)",
+        "((pixels + 1) * (n_levels - 1) / 2)",
         (f"{_T_STORE}test_every_level_of_a_sample_survives",),
     ),
     # what networks see

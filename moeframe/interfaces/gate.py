@@ -79,9 +79,9 @@ class Gate(nn.Module, Component):
         """Whether the finished experts are to be compared before the gate can choose between them."""
         return False
 
-    def calibrate(self, errors: ExpertErrors) -> None:
+    def calibrate(self, errors: ExpertErrors) -> None:  # noqa: ARG002
         """Choose by the errors of the experts on training images; what is chosen belongs to the state (a buffer)."""
-        raise NotImplementedError(f"{self.name()} says that it needs no calibration")
+        assert not self.needs_calibration, f"{self.name()} needs a calibration and does not say how"
 
     def switch_at(self, thresholds: Sequence[float]) -> None:  # noqa: ARG002
         """Use expert k between the thresholds k - 1 and k, K - 1 log-SNRs from noisy to clean."""

@@ -12,28 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
+from small_folders import all_images, image_folder, write_image
 
 from moeframe.errors import DataError
-from moeframe.interfaces.dataset import Dataset, Examples, in_batches
+from moeframe.interfaces.dataset import Dataset
 from moeframe_builtin.datasets import photo_patches
 from moeframe_builtin.datasets.digits import Digits
 from moeframe_builtin.datasets.gaussian import Gaussian
-from moeframe_builtin.datasets.image_folder import ImageFolder
 from moeframe_builtin.datasets.photo_patches import MIN_CONTRAST, PHOTOS, Photo, PhotoPatches, contrast
-
-
-def all_images(examples: Examples) -> torch.Tensor:
-    return torch.cat([images for _, images in in_batches(examples)])
-
-
-def write_image(path: Path, *, size=(12, 12), color=(10, 20, 30), mode="RGB") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, color).save(path)
-    return path
-
-
-def image_folder(root: Path, **settings) -> ImageFolder:
-    return ImageFolder(ImageFolder.Config(root=root, **{"size": 8, **settings}))
 
 
 @pytest.fixture

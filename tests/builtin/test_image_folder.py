@@ -11,24 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from small_folders import all_images, image_folder, write_image
 
 from moeframe.errors import DataError
-from moeframe.interfaces.dataset import Examples, in_batches
-from moeframe_builtin.datasets.image_folder import ImageFolder, is_held_out
-
-
-def all_images(examples: Examples) -> torch.Tensor:
-    return torch.cat([images for _, images in in_batches(examples)])
-
-
-def write_image(path: Path, *, size=(12, 12), color=(10, 20, 30), mode="RGB") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, color).save(path)
-    return path
-
-
-def image_folder(root: Path, **settings) -> ImageFolder:
-    return ImageFolder(ImageFolder.Config(root=root, **{"size": 8, **settings}))
+from moeframe_builtin.datasets.image_folder import is_held_out
 
 
 @pytest.fixture

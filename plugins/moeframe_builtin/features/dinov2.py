@@ -12,7 +12,7 @@ import torch
 from moeframe_builtin.features.space import (
     TO_RGB,
     Extracted,
-    FeatureSpace,
+    FileSpace,
     Rgb,
     SpaceSettings,
     WeightsFile,
@@ -39,7 +39,7 @@ def _path(settings: SpaceSettings) -> Path:
     return settings.weights or Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
 
 
-class DinoV2(FeatureSpace):
+class DinoV2(FileSpace):
     """The class token of DINOv2 ViT-L/14, trained without labels."""
 
     KEY: ClassVar[str] = "dinov2"
@@ -65,11 +65,6 @@ class DinoV2(FeatureSpace):
     def preprocessing(self) -> str:
         """As torch-fidelity prepares images for DINOv2."""
         return f"{TO_RGB}; TensorFlow 1's bilinear resize to {SIZE} px, ImageNet mean and sd, as torch-fidelity does"
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the file."""
-        return self._file.sha256
 
     @torch.no_grad()
     def extract(self, images: Rgb) -> Extracted:

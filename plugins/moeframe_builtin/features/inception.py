@@ -10,7 +10,7 @@ import torch
 from moeframe_builtin.features.space import (
     TO_RGB,
     Extracted,
-    FeatureSpace,
+    FileSpace,
     Rgb,
     SpaceSettings,
     WeightsFile,
@@ -29,7 +29,7 @@ def _path(settings: SpaceSettings) -> Path:
     return settings.weights or Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_NAME
 
 
-class Inception(FeatureSpace):
+class Inception(FileSpace):
     """The 2048 pooled features of the FID, and the logits of the Inception score (without bias, as published)."""
 
     KEY: ClassVar[str] = "inception"
@@ -57,11 +57,6 @@ class Inception(FeatureSpace):
     def preprocessing(self) -> str:
         """torch-fidelity's resize is inside its network."""
         return f"{TO_RGB}; TensorFlow 1's bilinear resize to 299 px inside torch-fidelity's network"
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the file."""
-        return self._file.sha256
 
     @torch.no_grad()
     def extract(self, images: Rgb) -> Extracted:

@@ -169,3 +169,17 @@ class WeightsFile:
             f"weights {shown(self.path)} (SHA-256 {self.sha256}) do not load as {network}: "
             f"{type(reason).__name__}: {first}; give the file of that network"
         )
+
+
+class FileSpace(FeatureSpace):
+    """A space whose network is read from one file."""
+
+    @property
+    @abstractmethod
+    def _file(self) -> WeightsFile:
+        """The file, read once. Raises UnavailableError when it cannot be read."""
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the file."""
+        return self._file.sha256

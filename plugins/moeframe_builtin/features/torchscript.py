@@ -11,7 +11,7 @@ from moeframe.errors import UnavailableError
 from moeframe_builtin.features.space import (
     TO_RGB,
     Extracted,
-    FeatureSpace,
+    FileSpace,
     Rgb,
     SpaceSettings,
     WeightsFile,
@@ -21,7 +21,7 @@ from moeframe_builtin.features.space import (
 TAKES = "RGB images of their own size, float32 in [0, 1], (n, 3, height, width), and returns (n, features)"
 
 
-class TorchScript(FeatureSpace):
+class TorchScript(FileSpace):
     """A TorchScript module by path, named by its file and hash: it takes RGB in [0, 1] and returns (n, features)."""
 
     KEY: ClassVar[str] = "torchscript"
@@ -49,11 +49,6 @@ class TorchScript(FeatureSpace):
     def preprocessing(self) -> str:
         """Anything else is the module's own."""
         return f"{TO_RGB}; divided by 255; the module resizes and normalises by itself if at all"
-
-    @property
-    def weights_sha256(self) -> str:
-        """SHA-256 of the file."""
-        return self._file.sha256
 
     @torch.no_grad()
     def extract(self, images: Rgb) -> Extracted:
