@@ -26,7 +26,7 @@ MAX_SHIFT = 0.05
 """... and their mean brightness by at most this share of the range of levels."""
 
 UNIT = 10_000
-_ROWS = 2048
+_CELLS = 2**26
 _PAIRS = 250_000
 _PIXELS = 2**22
 _SHOWN = 10
@@ -112,28 +112,45 @@ def fingerprints_of(examples: Examples, n_levels: int) -> Fingerprints:
 
 
 def near_pairs(first: Fingerprints, second: Fingerprints) -> Iterator[tuple[Rows, Rows]]:
-    """(rows of first, rows of second) of all near-duplicates, some thousand rows of `first` at a time."""
-    for start in range(0, len(first.hashes), _ROWS):
-        # bits that agree less bits that differ
-        agreement = first.hashes[start : start + _ROWS] @ second.hashes.T
-        rows, columns = torch.nonzero(agreement >= HASH_BITS - 2 * MAX_BITS, as_tuple=True)
-        rows = rows + start
-        for part in range(0, len(rows), _PAIRS):
-            some, others = rows[part : part + _PAIRS], columns[part : part + _PAIRS]
-            one, other = (each.float() / UNIT for each in (first.thumbnails[some], second.thumbnails[others]))
-            difference, contrast = ((one - other).square().mean(dim=1), one.square().mean(dim=1))
-            close = difference <= MAX_DIFFERENCE**2 * contrast
-            close &= (first.means[some] - second.means[others]).abs() <= MAX_SHIFT
-            close |= (difference == 0) & (first.means[some] == second.means[others])
-            yield some[close], others[close]
+    """(rows of first, rows of second) of all near-duplicates, some rows of `first` at a time."""
+    n = len(second.digests)
+    for start, stop in _blocks(len(first.digests), n):
+        yield from _near(first, start, stop, second, n)
 
 
 def repeated(of: Fingerprints) -> Bool[Tensor, " images"]:
     """Whether an earlier image of the same split nearly equals this one."""
-    found = torch.zeros(len(of.digests), dtype=torch.bool)
-    for rows, others in near_pairs(of, of):
-        found[rows[others < rows]] = True
+    n = len(of.digests)
+    found = torch.zeros(n, dtype=torch.bool)
+    for start, stop in _blocks(n, n):
+        for rows, others in _near(of, start, stop, of, stop):
+            found[rows[others < rows]] = True
     return found
+
+
+def _blocks(n: int, n_others: int) -> Iterator[tuple[int, int]]:
+    """Ranges of n rows, so many that a block of them against all others stays small in memory."""
+    rows = max(1, _CELLS // max(1, n_others))
+    for start in range(0, n, rows):
+        yield start, min(start + rows, n)
+
+
+def _near(
+    first: Fingerprints, start: int, stop: int, second: Fingerprints, n_others: int
+) -> Iterator[tuple[Rows, Rows]]:
+    """The near-duplicates of the rows start .. stop-1 of `first` among the first `n_others` of `second`."""
+    # bits that agree less bits that differ
+    agreement = first.hashes[start:stop] @ second.hashes[:n_others].T
+    rows, columns = torch.nonzero(agreement >= HASH_BITS - 2 * MAX_BITS, as_tuple=True)
+    rows = rows + start
+    for part in range(0, len(rows), _PAIRS):
+        some, others = rows[part : part + _PAIRS], columns[part : part + _PAIRS]
+        one, other = (each.float() / UNIT for each in (first.thumbnails[some], second.thumbnails[others]))
+        difference, contrast = ((one - other).square().mean(dim=1), one.square().mean(dim=1))
+        close = difference <= MAX_DIFFERENCE**2 * contrast
+        close &= (first.means[some] - second.means[others]).abs() <= MAX_SHIFT
+        close |= (difference == 0) & (first.means[some] == second.means[others])
+        yield some[close], others[close]
 
 
 def standing_in(of: Fingerprints, other: Fingerprints) -> Integer[Tensor, " images"]:

@@ -102,7 +102,7 @@ def test_only_later_images_repeat(photos):
 def test_blocks_of_rows_join_without_seam(photos, monkeypatch):
     train = fingerprints(torch.cat([photos, changed(photos, as_jpeg)]))
     whole = repeated(train)
-    monkeypatch.setattr("moeframe.duplicates._ROWS", 7)
+    monkeypatch.setattr("moeframe.duplicates._CELLS", 7 * len(train.digests))
     monkeypatch.setattr("moeframe.duplicates._PAIRS", 3)
     assert torch.equal(repeated(train), whole)
 
