@@ -177,7 +177,7 @@ def build_model(spec: RunSpec, registry: Registry, image: ImageShape, streams: S
     experts = []
     for k, config in enumerate(spec.expert_configs):
         with streams.governing_torch("weights/expert", k):
-            experts.append(registry.get(Expert, config.type)(config, image=image))
+            experts.append(registry.get(Expert, config.type)(config.for_seed(streams.seed), image=image))
     gate = None
     if spec.gate is not None:
         with streams.governing_torch("weights/gate"):

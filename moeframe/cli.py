@@ -101,12 +101,15 @@ def _sweep(folder: Path, places: int, quality: str) -> None:
 
     from moeframe.progress import watching
     from moeframe.report.tables import sweep_table
+    from moeframe.report.trade_off import sweep_sentences
     from moeframe.sweep import sweep
 
     with watching() as watcher:
         found = sweep(folder, places, quality=quality, watcher=watcher)
     Console().print(sweep_table(found))
     click.echo(found.how)
+    for sentence in sweep_sentences(found):
+        click.echo(sentence)
     click.echo(f"sweep: {folder / 'sweep.json'}, {folder / 'sweep.svg'}")
 
 

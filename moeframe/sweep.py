@@ -7,54 +7,77 @@ import json
 import math
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from moeframe.calibration import measured_errors
+from moeframe.comparison import compare_paired
 from moeframe.errors import InputError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.interfaces.gate import ExpertErrors
-from moeframe.interfaces.metric import Metric
+from moeframe.interfaces.metric import Better, Metric
 from moeframe.likelihood.bound import Bound, EndTerms, end_terms, standard_error
 from moeframe.likelihood.switching import error_curves, switched_bits
 from moeframe.progress import Silent, Watcher
 from moeframe.randomness import Trajectories
 from moeframe.report.page import write_report
-from moeframe.report.plots import SweepPoint, TradeOff, trade_off
+from moeframe.report.trade_off import SweepComparison, SweepPoint, SweptSeed, TradeOff, trade_off
 from moeframe.run_folder import SWEEP, RunFolder
 from moeframe.runs import LoadedRun, load
+from moeframe.statistics import mean, t_interval
 from moeframe.storage import write_file
 
 CURVE_BINS = 24
+ALONE = ("expert 0 alone", "expert 1 alone")
+MERGE = "merge"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """One model of the sweep and its figures for each seed; an expert alone is a switch that is never reached."""
+
+    name: str
+    thresholds: list[float]
+    bits: list[float]
+    errors: list[float]
+    entries: list[dict[str, Any]]
 
 
 def sweep(folder: str | Path, n: int, *, quality: str = "frechet", watcher: Watcher | None = None) -> TradeOff:
     """Put the switch of a merged run in n places across the schedule, and each expert alone beside them.
 
-    Writes sweep.json and sweep.svg into the run folder and the plot into its report. Of several seeds the first is
-    swept. `quality` names a metric of the run's spec. Raises InputError for a run that does not switch between two.
+    Every seed of the run is swept; points are means over seeds, and the merge is compared with both experts seed by
+    seed. Writes sweep.json and sweep.svg into the run folder and the plot into its report. `quality` names a metric of
+    the run's spec. Raises InputError for a run that does not switch between two.
     """
     place, watcher = RunFolder(Path(folder)), watcher or Silent()
     with place.claimed():
-        loaded = load(folder)
-        metric = _metric(loaded, quality)
-        models = _places(loaded, n)
-        watcher.begin(f"sweep over {n} places of the switch", len(models) + 1)
-        errors, ends = _test_errors(loaded)
-        watcher.advance("bits/dim of every place")
-        points, entries = [], []
-        for name, threshold in models:
-            bits, error = _bits_per_dim(errors, ends, threshold)
-            if not math.isfinite(bits):
-                continue  # an expert would be asked outside its range
-            entry = _measured(loaded, metric, place.seed(loaded.seed) if name == "merge" else None, threshold)
-            entries.append(entry)
-            points.append((name, threshold, bits, error, entry.get("value")))
-            watcher.advance()
-        result = _trade_off(metric, points, entries, len(errors.log_snr), len(models), loaded.seed)
-        content = {"schema_version": 1, "seed": loaded.seed, **result.model_dump(), **_curves(errors)}
+        seeds = load(folder).spec.seeds
+        swept: list[_Place] = []
+        curves = []
+        for seed in seeds:
+            loaded = load(folder, seed)
+            metric = _metric(loaded, quality)
+            models = _models(loaded, n)
+            swept = swept or [_Place(name, [], [], [], []) for name, _ in models]
+            watcher.begin(f"seed {seed}: sweep over {n} places of the switch", len(models) + 1)
+            errors, ends = _test_errors(loaded)
+            curves.append(_curves(errors))
+            watcher.advance("bits/dim of every place")
+            for model, (name, threshold) in zip(swept, models, strict=True):
+                bits, error = _bits_per_dim(errors, ends, threshold)
+                model.thresholds.append(threshold)
+                model.bits.append(bits)
+                model.errors.append(error)
+                if math.isfinite(bits):  # else an expert would be asked outside its range
+                    own = place.seed(seed) if name == MERGE else None
+                    model.entries.append(_measured(loaded, metric, own, threshold))
+                watcher.advance()
+        result = _trade_off(metric, swept, seeds, len(errors.log_snr))
+        content = {"schema_version": 2, **result.model_dump(), "errors_by_log_snr": curves}
         text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
         write_file(place.path / SWEEP[0], text.encode())
         write_file(place.path / SWEEP[1], (trade_off("sweep", result) + "\n").encode())
@@ -71,27 +94,26 @@ def unbeaten(figures: Sequence[tuple[float, float]]) -> list[bool]:
     return [not any(a <= x and b <= y and (a, b) != (x, y) for a, b in figures) for x, y in figures]
 
 
-def require_switch(loaded: LoadedRun) -> None:
-    """Raise InputError unless the run switches between two experts."""
+def _models(loaded: LoadedRun, n: int) -> list[tuple[str, float]]:
+    """Name and threshold of every model of the sweep."""
     if len(loaded.experts) != 2 or loaded.gate is None:
         raise InputError(
             f"a sweep moves the switch between two experts; '{loaded.spec.name}' has {len(loaded.experts)}"
         )
-    loaded.gate.switch_at((math.inf,))
-
-
-def _places(loaded: LoadedRun, n: int) -> list[tuple[str, float]]:
-    """Name and threshold of every model of the sweep; an expert alone is a switch that is never reached."""
-    if len(loaded.experts) != 2 or loaded.gate is None:
-        raise InputError(
-            f"a sweep moves the switch between two experts; '{loaded.spec.name}' has {len(loaded.experts)}"
-        )
-    own = loaded.gate.switches
+    own = loaded.gate.switches[0] if loaded.gate.switches else _one_expert(loaded)
     loaded.gate.switch_at((math.inf,))  # says so, where the gate is of another kind
     low, high = loaded.schedule.log_snr_min, loaded.schedule.log_snr_max
     grid = [low + (high - low) * (i + 1) / (n + 1) for i in range(n)]
-    alone = [("expert 0 alone", math.inf), ("expert 1 alone", -math.inf)]
-    return [*alone, *(("merge", value) for value in own), *(("switch", value) for value in grid)]
+    alone = zip(ALONE, (math.inf, -math.inf), strict=True)
+    return [*alone, (MERGE, own), *(("switch", value) for value in grid)]
+
+
+def _one_expert(loaded: LoadedRun) -> float:
+    """The threshold of a switch that uses one of its experts at every noise level."""
+    assert loaded.gate is not None
+    z = torch.zeros(1, *loaded.assembly.image.tensor_shape, device=loaded.assembly.device)
+    weights = loaded.gate.route(z, torch.full((1,), loaded.schedule.log_snr_min, device=z.device)).weights
+    return math.inf if bool(weights[0, 0] > 0) else -math.inf
 
 
 def _metric(loaded: LoadedRun, key: str) -> Metric:
@@ -137,52 +159,118 @@ def _measured(loaded: LoadedRun, metric: Metric, folder: Path | None, threshold:
         return measure(metric, ModelEvaluation(loaded.assembly, loaded.denoiser, Path(temporary)))
 
 
-def _trade_off(
-    metric: Metric,
-    points: Sequence[tuple[str, float, float, float, float | None]],
-    entries: Sequence[dict[str, Any]],
-    n_images: int,
-    n_models: int,
-    seed: int,
-) -> TradeOff:
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+def _trade_off(metric: Metric, swept: Sequence[_Place], seeds: Sequence[int], n_images: int) -> TradeOff:
     """The record of the sweep, with its unbeaten points marked."""
-    measured = next((entry for entry in entries if "value" in entry), {})
-    sign = -1 if measured.get("better") == "higher" else 1
-    figures = [(bits, math.inf if value is None else sign * value) for _, _, bits, _, value in points]
+    reached = [place for place in swept if all(map(math.isfinite, place.bits))]
+    measured = next((entry for place in reached for entry in place.entries if "value" in entry), {})
+    better: Better = "higher" if measured.get("better") == "higher" else "lower"
+    qualities = [_qualities(place) for place in reached]
+    sign = -1 if better == "higher" else 1
+    figures = [
+        (mean(place.bits), math.inf if quality is None else sign * mean(quality))
+        for place, quality in zip(reached, qualities, strict=True)
+    ]
+    points = [
+        _point(place, quality, seeds, pareto=quality is not None and best)
+        for place, quality, best in zip(reached, qualities, unbeaten(figures), strict=True)
+    ]
+    return TradeOff(
+        quality_name=metric.config.key,
+        quality_unit=str(measured.get("unit", "")),
+        quality_better=better,
+        how=_how(metric, swept, reached, measured, seeds, n_images),
+        points=points,
+        comparisons=_comparisons({point.name: point for point in points if point.name != "switch"}, better),
+    )
+
+
+def _qualities(place: _Place) -> list[float] | None:
+    """The metric of each seed; None where one of them could not be measured."""
+    values = [entry.get("value") for entry in place.entries]
+    return [float(value) for value in values if value is not None] if None not in values else None
+
+
+def _point(place: _Place, quality: list[float] | None, seeds: Sequence[int], *, pareto: bool) -> SweepPoint:
+    etas = [value if math.isfinite(value) else None for value in place.thresholds]
+    known = [value for value in etas if value is not None]
+    return SweepPoint(
+        name=place.name,
+        eta=mean(known) if known else None,
+        bits_per_dim=mean(place.bits),
+        standard_error=math.sqrt(math.fsum(error**2 for error in place.errors)) / len(place.errors),
+        bits_interval=t_interval(place.bits),
+        quality=None if quality is None else mean(quality),
+        quality_interval=None if quality is None else t_interval(quality),
+        pareto=pareto,
+        seeds=tuple(
+            SweptSeed(seed=seed, eta=eta, bits_per_dim=bits, quality=None if quality is None else quality[i])
+            for i, (seed, eta, bits) in enumerate(zip(seeds, etas, place.bits, strict=True))
+        ),
+    )
+
+
+def _comparisons(points: dict[str, SweepPoint], better: Better) -> tuple[SweepComparison, ...]:
+    """The merge against each expert in both figures, paired by seed; nothing is paired for a single seed."""
+    merge = points.get(MERGE)
+    if merge is None or len(merge.seeds) < 2:
+        return ()
+    found = []
+    for name in ALONE:
+        if name not in points:
+            continue
+        for figure, direction in (("bits_per_dim", "lower"), ("quality", better)):
+            ours, theirs = ([getattr(seed, figure) for seed in point.seeds] for point in (merge, points[name]))
+            if None in ours or None in theirs:
+                continue
+            compared = compare_paired(ours, theirs, "higher" if direction == "higher" else "lower")
+            found.append(
+                SweepComparison(
+                    against=name,
+                    figure=figure,
+                    difference=compared.mean_difference,
+                    interval=compared.interval,
+                    p_value=compared.p_value,
+                    verdict=compared.verdict,
+                    n=compared.n,
+                )
+            )
+    return tuple(found)
+
+
+def _how(
+    metric: Metric,
+    swept: Sequence[_Place],
+    reached: Sequence[_Place],
+    measured: dict[str, Any],
+    seeds: Sequence[int],
+    n_images: int,
+) -> str:
+    several = len(seeds) > 1
     how = [
         f"Bits/dim: the continuous bound of {n_images} test images, one draw each, the same for all points, "
         "added up from the experts' own errors",
         f"quality: {metric.config.key} of n = {measured['n']}, sampled anew at each point from the same noise"
         if measured
-        else f"{metric.config.key} was not measured: {next((entry['unavailable'] for entry in entries), 'no point')}",
-        f"seed {seed}",
+        else f"{metric.config.key} was not measured: "
+        f"{next((entry['unavailable'] for place in reached for entry in place.entries), 'no point')}",
+        f"means over seeds {', '.join(map(str, seeds))}" if several else f"seed {seeds[0]}",
         *([str(measured["how"]["caution"])] if measured.get("how", {}).get("caution") else []),
     ]
-    if all(name != "merge" for name, *_ in points):
-        how.append("the merge's own gate uses one of the experts alone")
-    if len(points) < n_models:
-        how.append(f"{n_models - len(points)} points left out, where an expert would be asked outside its range")
-    return TradeOff(
-        quality_name=metric.config.key,
-        quality_unit=str(measured.get("unit", "")),
-        quality_better=str(measured.get("better", "lower")),
-        how="; ".join(how) + ".",
-        points=[
-            SweepPoint(
-                name=name,
-                eta=threshold if math.isfinite(threshold) else None,
-                bits_per_dim=bits,
-                standard_error=error,
-                quality=value,
-                pareto=value is not None and best,
-            )
-            for (name, threshold, bits, error, value), best in zip(points, unbeaten(figures), strict=True)
-        ],
-    )
+    (merge,) = (place for place in swept if place.name == MERGE)
+    idle = [str(seed) for seed, eta in zip(seeds, merge.thresholds, strict=True) if not math.isfinite(eta)]
+    if idle:
+        which = f" (seed {', '.join(idle)})" if several else ""
+        how.append(f"the merge's own gate uses one of the experts alone{which}")
+    if len(reached) < len(swept):
+        how.append(f"{len(swept) - len(reached)} points left out, where an expert would be asked outside its range")
+    return "; ".join(how) + "."
 
 
 def _curves(errors: ExpertErrors) -> dict[str, Any]:
     """Mean diffusion term of each expert by log-SNR, bits/dim as if all of the range were alike; None if not asked."""
     log_snr, curves = error_curves(errors, CURVE_BINS)
     shown = [[value if math.isfinite(value) else None for value in curve] for curve in curves.T.tolist()]
-    return {"errors_by_log_snr": {"log_snr": log_snr.tolist(), "experts": shown}}
+    return {"log_snr": log_snr.tolist(), "experts": shown}

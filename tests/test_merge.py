@@ -393,3 +393,32 @@ def test_a_sweep_needs_two_experts_and_a_gate_that_switches(spec, tmp_path):
     moeframe.merge(spec, overrides=[*few, "experts.0.copies=2"], out=tmp_path / "three")
     with pytest.raises(InputError, match="a sweep moves the switch between two experts; 'merged' has 3"):
         sweep(tmp_path / "three", 2, quality="psnr")
+
+
+@pytest.mark.slow
+def test_a_sweep_over_several_seeds_gives_means_and_compares_the_merge_with_each_expert_seed_by_seed(spec, tmp_path):
+    seeds = [0, 4, 7]
+    moeframe.merge(spec, overrides=[f"seeds={seeds}"], out=tmp_path / "several")
+    found = sweep(tmp_path / "several", 1, quality="psnr")
+    points = {point.name: point for point in found.points}
+    for point in found.points:
+        assert [one.seed for one in point.seeds] == seeds
+        assert point.bits_per_dim == pytest.approx(sum(one.bits_per_dim for one in point.seeds) / 3)
+        low, high = point.bits_interval
+        assert low < point.bits_per_dim < high
+    for seed, own in zip(seeds, points["merge"].seeds, strict=True):
+        moeframe.merge(spec, overrides=[f"seeds=[{seed}]"], out=tmp_path / str(seed))
+        (merge,) = (point for point in sweep(tmp_path / str(seed), 1, quality="psnr").points if point.name == "merge")
+        assert (merge.bits_per_dim, merge.quality, merge.eta) == (own.bits_per_dim, own.quality, own.eta)
+    assert [(one.against, one.figure, one.n) for one in found.comparisons] == [
+        ("expert 0 alone", "bits_per_dim", 3),
+        ("expert 0 alone", "quality", 3),
+        ("expert 1 alone", "bits_per_dim", 3),
+        ("expert 1 alone", "quality", 3),
+    ]
+    for one in found.comparisons:
+        theirs = points[one.against]
+        expected = getattr(points["merge"], one.figure) - getattr(theirs, one.figure)
+        assert one.difference == pytest.approx(expected, abs=1e-12)
+        assert one.verdict == "underpowered", "three seeds cannot show a difference"
+    assert "; underpowered." in (tmp_path / "several/report.html").read_text()

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moeframe.errors import RunFolderError
 from moeframe.report import plots
+from moeframe.report.figures import format_figure, format_interval
 from moeframe.report.results import MetricResult, Results, read_json, read_results
+from moeframe.report.trade_off import TradeOff, sweep_sentences, trade_off
 from moeframe.storage import write_file
 
 LEVEL = "log_snr "
@@ -109,7 +110,7 @@ def write_report(folder: Path) -> Path:
         *_learning(_read_events(seed_folder / "events.jsonl")),
         *_routing(diagnostics),
         *_reconstruction_curves(results),
-        *_trade_off(folder),
+        *_sweep(folder),
         *_leaks(folder),
     ]
     card = read_json(folder / "card.json") if (folder / "card.json").exists() else {}
@@ -139,27 +140,6 @@ def write_report(folder: Path) -> Path:
     path = folder / "report.html"
     write_file(path, page.encode())
     return path
-
-
-def format_figure(value: float, interval: tuple[float, float] | None = None) -> str:
-    """A number with the digits that its interval supports; four significant ones where there is no interval.
-
-    >>> format_figure(2.31456, (2.30, 2.33)), format_figure(2.31456), format_figure(1234567.0)
-    ('2.315', '2.315', '1,234,567')
-    """
-    half = (interval[1] - interval[0]) / 2 if interval else 0.0
-    if half > 0:
-        return f"{value:,.{min(max(0, 1 - math.floor(math.log10(half))), 9)}f}"
-    if value == int(value) or abs(value) >= 1e4:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
-def format_interval(interval: tuple[float, float]) -> str:
-    """Both ends with the digits of the value between them."""
-    if interval[0] == interval[1]:
-        return "no spread"
-    return f"{format_figure(interval[0], interval)} to {format_figure(interval[1], interval)}"
 
 
 def _summary(spec: Mapping[str, Any], results: Results) -> str:
@@ -306,18 +286,19 @@ def _switching(diagnostics: Diagnostics) -> str:
     return f" The gate switches at log-SNR {at}." if at else ""
 
 
-def _trade_off(folder: Path) -> Iterator[Section]:
+def _sweep(folder: Path) -> Iterator[Section]:
     """sweep.json as a plot, where the merge was swept."""
     path = folder / "sweep.json"
     if path.exists():
-        sweep = _check(plots.TradeOff, read_json(path), str(path))
+        sweep = _check(TradeOff, read_json(path), str(path))
         lowest = min(sweep.points, key=lambda point: point.bits_per_dim)
+        compared = "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in sweep_sentences(sweep))
         where = f"η = {lowest.eta:.3f}" if lowest.eta is not None else lowest.name
         caption = (
             f"One point for each place of the switch, both experts alone and the merge; filled: no other point is "
-            f"better in both figures. Fewest bits/dim: {where}. {sweep.how}"
+            f"better in both figures. Fewest bits/dim: {where}. {sweep.how}{compared}"
         )
-        yield Section("Likelihood against quality", [Figure("Sweep", caption, plots.trade_off("sweep", sweep))])
+        yield Section("Likelihood against quality", [Figure("Sweep", caption, trade_off("sweep", sweep))])
 
 
 def _reconstruction_curves(results: Results) -> Iterator[Section]:

@@ -1,55 +1,22 @@
-"""The plots of a report, each from its record to an SVG string; the same record gives the same bytes."""
+"""The plots of a run, each from its record to an SVG string; the same record gives the same bytes."""
 
-import io
-import re
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+
+from moeframe.report.drawing import INK, NOISE_AXIS, QUIET, Record, colour_of, draw, legend
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH = 4.2
-"""Inches: narrow enough that 9 pt text stays readable when the page shrinks it to a phone."""
+
 MAX_POINTS = 200
 """A longer training curve is averaged down to this many points, which also shows it through its noise."""
-NOISE_AXIS = "log-SNR (noisy → clean)"
-INK, QUIET = "#1f2328", "#6b7280"
-# Okabe and Ito: told apart with every common colour blindness. Black is kept for the merged model.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#9CA3AF")
-STYLE: dict[Any, object] = {
-    "svg.hashsalt": "moeframe",
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a "$" in a slice's name is a dollar
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": QUIET,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e5e7eb",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-}
 
 
-class _Record(BaseModel):
-    """Part of diagnostics.json or events.jsonl; keys that no plot needs are allowed."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class LearningCurve(_Record):
+class LearningCurve(Record):
     """One phase of training: (step, value) pairs in the same unit. Absent curves are empty."""
 
     unit: str
@@ -58,7 +25,7 @@ class LearningCurve(_Record):
     held_out: list[tuple[int, float]]
 
 
-class LossTerm(_Record):
+class LossTerm(Record):
     """One term of the objective before its weight, as (step, value) pairs."""
 
     name: str
@@ -67,14 +34,14 @@ class LossTerm(_Record):
     values: list[tuple[int, float]]
 
 
-class GateWeightsByNoise(_Record):
+class GateWeightsByNoise(Record):
     """Mean gate weights of K experts per log-SNR."""
 
     log_snr: list[float]
     mean: list[list[float]]
 
 
-class SliceBits(_Record):
+class SliceBits(Record):
     """Held-out bits/dim per expert and slice, of the merged model per slice, and the images behind each column."""
 
     matrix: list[list[float | None]]
@@ -82,16 +49,16 @@ class SliceBits(_Record):
     n: list[int]
 
 
-class RouterAccuracy(_Record):
+class RouterAccuracy(Record):
     """How often the gate's largest weight is on the image's own slice, per log-SNR."""
 
     log_snr: list[float]
     accuracy: list[float | None]
-    per_slice: list[list[float | None]] = []
+    per_slice: tuple[list[float | None], ...] = ()
     chance: float
 
 
-class BoundByNoise(_Record):
+class BoundByNoise(Record):
     """The density of the bound over log-SNR, whose integral is its diffusion part."""
 
     log_snr: list[float]
@@ -100,36 +67,13 @@ class BoundByNoise(_Record):
     unit: str
 
 
-class SweepPoint(_Record):
-    """One model of a sweep: two experts and a switch, or one of them alone (without a place to switch)."""
-
-    name: str
-    eta: float | None
-    bits_per_dim: float
-    standard_error: float
-    quality: float | None
-    """None where it could not be measured."""
-    pareto: bool
-    """Whether no other point is at least as good in both figures and better in one."""
-
-
-class TradeOff(_Record):
-    """sweep.json: likelihood against quality as the switch moves."""
-
-    quality_name: str
-    quality_unit: str
-    quality_better: str
-    how: str
-    points: list[SweepPoint]
-
-
 def learning_curve(name: str, curve: LearningCurve) -> str:
     """Training loss of the whole and of each expert, and the held-out bound, over steps."""
 
     def paint(axes: "Axes") -> None:
         for k, points in enumerate(curve.experts):
             if points:
-                axes.plot(*_binned(points), color=_colour(k, len(curve.experts)), label=f"expert {k}")
+                axes.plot(*_binned(points), color=colour_of(k, len(curve.experts)), label=f"expert {k}")
         if curve.train:
             axes.plot(*_binned(curve.train), color=QUIET, label="training batch")
         if curve.held_out:
@@ -139,9 +83,9 @@ def learning_curve(name: str, curve: LearningCurve) -> str:
             _log_axis(axes)
         axes.set_xlabel("optimiser step")
         axes.set_ylabel(curve.unit)
-        _legend(axes)
+        legend(axes)
 
-    return _draw(name, "Learning curve", paint)
+    return draw(name, "Learning curve", paint)
 
 
 def loss_terms(name: str, terms: Sequence[LossTerm]) -> str:
@@ -150,12 +94,12 @@ def loss_terms(name: str, terms: Sequence[LossTerm]) -> str:
     def paint(axes: "Axes") -> None:
         for k, term in enumerate(terms):
             label = f"{term.name}, weight {term.weight:g}"
-            axes.plot(*_binned(term.values), color=_colour(k, len(terms)), label=label)
+            axes.plot(*_binned(term.values), color=colour_of(k, len(terms)), label=label)
         axes.set_xlabel("optimiser step")
         axes.set_ylabel(", ".join(dict.fromkeys(term.unit for term in terms)))
-        _legend(axes)
+        legend(axes)
 
-    return _draw(name, "Terms of the objective beside the likelihood", paint)
+    return draw(name, "Terms of the objective beside the likelihood", paint)
 
 
 def gate_weights(name: str, weights: GateWeightsByNoise) -> str:
@@ -164,14 +108,14 @@ def gate_weights(name: str, weights: GateWeightsByNoise) -> str:
     def paint(axes: "Axes") -> None:
         order = np.argsort(weights.log_snr)
         x, y = np.array(weights.log_snr)[order], np.array(weights.mean)[order].T
-        colours = [_colour(k, len(y)) for k in range(len(y))]
+        colours = [colour_of(k, len(y)) for k in range(len(y))]
         axes.stackplot(
             x, y, colors=colours, labels=[f"expert {k}" for k in range(len(y))], edgecolor="white", linewidth=0.6
         )
         axes.set(xlabel=NOISE_AXIS, ylabel="mean gate weight", ylim=(0, 1), xlim=(x[0], x[-1]))
-        _legend(axes)
+        legend(axes)
 
-    return _draw(name, "Mean gate weight of each expert by noise level", paint)
+    return draw(name, "Mean gate weight of each expert by noise level", paint)
 
 
 def slice_matrix(name: str, bits: SliceBits, slices: Sequence[str]) -> str:
@@ -215,7 +159,7 @@ def slice_matrix(name: str, bits: SliceBits, slices: Sequence[str]) -> str:
         axes.spines[:].set_visible(False)
         axes.figure.colorbar(picture, ax=axes, label="excess, bits/dim")
 
-    return _draw(name, "Held-out bits per dimension of each expert on each slice", paint, 1.2 + 0.42 * (n_experts + 1))
+    return draw(name, "Held-out bits per dimension of each expert on each slice", paint, 1.2 + 0.42 * (n_experts + 1))
 
 
 def expert_usage(name: str, usage: Sequence[float]) -> str:
@@ -223,16 +167,16 @@ def expert_usage(name: str, usage: Sequence[float]) -> str:
     n = len(usage)
 
     def paint(axes: "Axes") -> None:
-        bars = axes.bar(range(n), usage, color=[_colour(k, n) for k in range(n)], width=0.65)
+        bars = axes.bar(range(n), usage, color=[colour_of(k, n) for k in range(n)], width=0.65)
         if n <= 10:
             axes.bar_label(bars, fmt="%.3f", padding=2, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})
         axes.axhline(1 / n, color=INK, linestyle="--", linewidth=1.2, label=f"balanced: 1/{n}")
         axes.set_xticks(range(n))
         axes.set(xlabel="expert", ylabel="mean gate weight", ylim=(0, max(*usage, 1 / n) * 1.18))
         axes.grid(visible=False, axis="x")
-        _legend(axes)
+        legend(axes)
 
-    return _draw(name, "Use of each expert", paint)
+    return draw(name, "Use of each expert", paint)
 
 
 def router_accuracy(name: str, router: RouterAccuracy, slices: Sequence[str]) -> str:
@@ -242,14 +186,14 @@ def router_accuracy(name: str, router: RouterAccuracy, slices: Sequence[str]) ->
         per_slice = np.array(router.per_slice, dtype=float)
         for k in range(per_slice.shape[1] if per_slice.ndim == 2 else 0):
             label = slices[k] if k < len(slices) else f"slice {k}"
-            axes.plot(router.log_snr, per_slice[:, k], color=_colour(k, per_slice.shape[1]), linewidth=1, label=label)
+            axes.plot(router.log_snr, per_slice[:, k], color=colour_of(k, per_slice.shape[1]), linewidth=1, label=label)
         accuracy = np.array(router.accuracy, dtype=float)
         axes.plot(router.log_snr, accuracy, color=INK, linewidth=2.2, label="all images")
         axes.axhline(router.chance, color=QUIET, linestyle="--", linewidth=1.2, label=f"chance: {router.chance:.3g}")
         axes.set(xlabel=NOISE_AXIS, ylabel="routing accuracy", ylim=(0, 1.02))
-        _legend(axes)
+        legend(axes)
 
-    return _draw(name, "Router accuracy by noise level", paint)
+    return draw(name, "Router accuracy by noise level", paint)
 
 
 def bound_by_noise(name: str, bound: BoundByNoise, switches: Sequence[float] = ()) -> str:
@@ -258,7 +202,7 @@ def bound_by_noise(name: str, bound: BoundByNoise, switches: Sequence[float] = (
     def paint(axes: "Axes") -> None:
         for k, values in enumerate(bound.experts if len(bound.experts) > 1 else []):
             axes.plot(
-                bound.log_snr, values, color=_colour(k, len(bound.experts)), linewidth=1.2, label=f"expert {k} alone"
+                bound.log_snr, values, color=colour_of(k, len(bound.experts)), linewidth=1.2, label=f"expert {k} alone"
             )
         label = "merged" if len(bound.experts) > 1 else "model"
         axes.plot(bound.log_snr, bound.merged, color=INK, linewidth=2.2, label=label)
@@ -266,37 +210,9 @@ def bound_by_noise(name: str, bound: BoundByNoise, switches: Sequence[float] = (
             axes.axvline(switch, color=QUIET, linestyle="--", linewidth=1.2, label="" if i else "switch")
         axes.set(xlabel=NOISE_AXIS, ylabel=bound.unit)
         axes.set_ylim(bottom=0)
-        _legend(axes)
+        legend(axes)
 
-    return _draw(name, "The bound by noise level", paint)
-
-
-def trade_off(name: str, sweep: TradeOff) -> str:
-    """Every model of a sweep in the plane of bits/dim and quality; points that nothing beats are filled."""
-
-    def paint(axes: "Axes") -> None:
-        measured = [(p, p.quality) for p in sweep.points if p.quality is not None]
-        kinds = list(dict.fromkeys(point.name for point, _ in measured))
-        path = sorted((p.eta, p.bits_per_dim, q) for p, q in measured if p.eta is not None)
-        axes.plot([bits for _, bits, _ in path], [q for _, _, q in path], color=QUIET, linewidth=0.8)
-        for k, kind in enumerate(kinds):
-            own = [(point, quality) for point, quality in measured if point.name == kind]
-            colour = INK if kind == "merge" else _colour(k, len(kinds))
-            axes.scatter(
-                [point.bits_per_dim for point, _ in own],
-                [quality for _, quality in own],
-                facecolors=[colour if point.pareto else "white" for point, _ in own],
-                edgecolors=colour,
-                marker="s" if kind == "merge" else "o",
-                zorder=3,
-                label=kind,
-            )
-        better = "lower" if sweep.quality_better == "lower" else "higher"
-        axes.set_xlabel("bits/dim (lower is better)")
-        axes.set_ylabel(f"{sweep.quality_name} ({better} is better)")
-        _legend(axes)
-
-    return _draw(name, "Likelihood against quality over the place of the switch", paint, 3.2)
+    return draw(name, "The bound by noise level", paint)
 
 
 def figure_over_noise(name: str, unit: str, points: Sequence[tuple[float, float]]) -> str:
@@ -308,51 +224,7 @@ def figure_over_noise(name: str, unit: str, points: Sequence[tuple[float, float]
         axes.set_xlabel(NOISE_AXIS)
         axes.set_ylabel(unit)
 
-    return _draw(name, "Reconstructions over noise level", paint)
-
-
-def _draw(name: str, title: str, paint: Callable[["Axes"], object], height: float = 2.8) -> str:
-    """One plot as an SVG element whose ids start with `name`, so that several share a page."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    buffer = io.StringIO()
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a user's matplotlibrc must not change the report
-        mpl.rcParams.update(STYLE)
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        paint(figure.add_subplot())
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        )
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).strip()
-
-
-def _colour(k: int, n: int) -> str:
-    """Colour of expert k of n."""
-    if n <= len(COLOURS):
-        return COLOURS[k]
-    import matplotlib as mpl
-    from matplotlib.colors import to_hex
-
-    return to_hex(mpl.colormaps["viridis"](k / (n - 1)))
-
-
-def _legend(axes: "Axes") -> None:
-    """Above the plot, where it hides nothing; the figure grows by its height."""
-    handles, labels = axes.get_legend_handles_labels()
-    if not handles:
-        return
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    columns = min(len(labels), max(1, int(WIDTH / (0.38 + 0.068 * max(map(len, labels))))))  # inches of 8 pt text
-    figure.legend(
-        handles, labels, loc="outside upper left", ncols=columns, fontsize=8, handlelength=1.4, columnspacing=1.2
-    )
-    figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(labels) // columns))
+    return draw(name, "Reconstructions over noise level", paint)
 
 
 def _log_axis(axes: "Axes") -> None:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from moeframe.report.page import format_figure, format_interval
-from moeframe.report.plots import TradeOff
+from moeframe.report.figures import format_figure, format_interval
 from moeframe.report.results import Results, UnavailableResult
+from moeframe.report.trade_off import TradeOff
 
 
 def terminal_table(results: Results) -> Table:
@@ -50,7 +50,7 @@ def sweep_table(sweep: TradeOff) -> Table:
             "-" if point.eta is None else f"{point.eta:.3f}",
             f"{point.bits_per_dim:.4f}",
             f"{point.standard_error:.4f}",
-            "-" if point.quality is None else format_figure(point.quality),
+            "-" if point.quality is None else format_figure(point.quality, point.quality_interval),
             "*" if point.pareto else "",
         )
     return table

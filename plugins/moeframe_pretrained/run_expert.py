@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import safetensors.torch
 from pydantic import Field, ValidationError
@@ -39,8 +39,14 @@ class RunExpert(PretrainedExpert):
         expert: int | Literal["merged"] = Field(
             default="merged", description="its number in the run, counted from 0; merged: gate and experts as one"
         )
-        seed: int | None = Field(default=None, ge=0, description="of the run's seeds; the first unless named")
+        seed: Annotated[int, Field(ge=0)] | Literal["first", "same"] = Field(
+            default="first", description="which of that run's seeds; same: that of the seed at hand, so that they pair"
+        )
         weights: Literal["ema", "raw"] = Field(default="ema", description="averaged weights, or the last ones")
+
+        def for_seed(self, seed: int) -> "Expert.Config":
+            """`same` becomes the seed."""
+            return self.model_copy(update={"seed": seed}) if self.seed == "same" else self
 
     config: Config
 
@@ -162,11 +168,13 @@ def _described(image: ImageShape) -> str:
     return f"{image.channels}x{image.height}x{image.width} with {image.levels} levels"
 
 
-def _seed_of(place: RunFolder, spec: dict[str, Any], wanted: int | None) -> int:
+def _seed_of(place: RunFolder, spec: dict[str, Any], wanted: int | Literal["first", "same"]) -> int:
     seeds = spec.get("seeds", [0])
-    if wanted is not None and wanted not in seeds:
+    if isinstance(wanted, str):
+        return int(seeds[0])
+    if wanted not in seeds:
         raise RunFolderError(f"{place.path}: has no seed {wanted}; its seeds are {', '.join(map(str, seeds))}")
-    return int(seeds[0] if wanted is None else wanted)
+    return wanted
 
 
 def _settings_of_expert(place: RunFolder, spec: dict[str, Any], number: int) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import torch
 
 from moeframe.errors import RunFolderError
 from moeframe.report import plots
+from moeframe.report.figures import format_figure
 from moeframe.report.grids import write_grid
-from moeframe.report.page import format_figure, write_report
+from moeframe.report.page import write_report
 from moeframe.report.results import combine_seeds, read_results, write_results
 from moeframe.report.tables import cautions
 

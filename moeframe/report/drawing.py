@@ -1,0 +1,89 @@
+"""How every plot of a report is drawn: one style, one palette, an SVG string whose bytes follow from its record."""
+
+import io
+import re
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 4.2
+"""Inches: narrow enough that 9 pt text stays readable when the page shrinks it to a phone."""
+NOISE_AXIS = "log-SNR (noisy → clean)"
+INK, QUIET = "#1f2328", "#6b7280"
+# Okabe and Ito: told apart with every common colour blindness. Black is kept for the merged model.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#9CA3AF")
+STYLE: dict[Any, object] = {
+    "svg.hashsalt": "moeframe",
+    "svg.fonttype": "none",
+    "text.parse_math": False,  # a "$" in a slice's name is a dollar
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": QUIET,
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e5e7eb",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+}
+
+
+class Record(BaseModel):
+    """Part of diagnostics.json or events.jsonl; keys that no plot needs are allowed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def draw(name: str, title: str, paint: Callable[["Axes"], object], height: float = 2.8) -> str:
+    """One plot as an SVG element whose ids start with `name`, so that several share a page."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    buffer = io.StringIO()
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a user's matplotlibrc must not change the report
+        mpl.rcParams.update(STYLE)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        paint(figure.add_subplot())
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).strip()
+
+
+def colour_of(k: int, n: int) -> str:
+    """Colour of expert k of n."""
+    if n <= len(COLOURS):
+        return COLOURS[k]
+    import matplotlib as mpl
+    from matplotlib.colors import to_hex
+
+    return to_hex(mpl.colormaps["viridis"](k / (n - 1)))
+
+
+def legend(axes: "Axes") -> None:
+    """Above the plot, where it hides nothing; the figure grows by its height."""
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    columns = min(len(labels), max(1, int(WIDTH / (0.38 + 0.068 * max(map(len, labels))))))  # inches of 8 pt text
+    figure.legend(
+        handles, labels, loc="outside upper left", ncols=columns, fontsize=8, handlelength=1.4, columnspacing=1.2
+    )
+    figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(labels) // columns))

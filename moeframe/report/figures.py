@@ -1,0 +1,24 @@
+"""Numbers as a reader wants them: with the digits that their interval supports."""
+
+import math
+
+
+def format_figure(value: float, interval: tuple[float, float] | None = None) -> str:
+    """A number with the digits that its interval supports; four significant ones where there is no interval.
+
+    >>> format_figure(2.31456, (2.30, 2.33)), format_figure(2.31456), format_figure(1234567.0)
+    ('2.315', '2.315', '1,234,567')
+    """
+    half = (interval[1] - interval[0]) / 2 if interval else 0.0
+    if half > 0:
+        return f"{value:,.{min(max(0, 1 - math.floor(math.log10(half))), 9)}f}"
+    if value == int(value) or abs(value) >= 1e4:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
+
+
+def format_interval(interval: tuple[float, float]) -> str:
+    """Both ends with the digits of the value between them."""
+    if interval[0] == interval[1]:
+        return "no spread"
+    return f"{format_figure(interval[0], interval)} to {format_figure(interval[1], interval)}"

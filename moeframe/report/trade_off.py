@@ -1,0 +1,109 @@
+"""sweep.json: its record, its plot and its sentences."""
+
+from typing import TYPE_CHECKING, Literal
+
+from moeframe.report.drawing import INK, QUIET, Record, colour_of, draw, legend
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class SweptSeed(Record):
+    """One seed's figures of one model of a sweep."""
+
+    seed: int
+    eta: float | None
+    bits_per_dim: float
+    quality: float | None
+
+
+class SweepPoint(Record):
+    """One model of a sweep: two experts and a switch, or one of them alone; means over seeds, with t-intervals."""
+
+    name: str
+    eta: float | None
+    """Where it switches, the mean over the seeds that do; None for one expert alone."""
+    bits_per_dim: float
+    standard_error: float
+    """Of the bound over images and draws; the spread between seeds is in the intervals."""
+    bits_interval: tuple[float, float] | None = None
+    quality: float | None
+    """None where it could not be measured."""
+    quality_interval: tuple[float, float] | None = None
+    pareto: bool
+    """Whether no other point is at least as good in both figures and better in one."""
+    seeds: tuple[SweptSeed, ...] = ()
+
+
+class SweepComparison(Record):
+    """The merge minus one of its experts in one figure, paired by seed."""
+
+    against: str
+    figure: Literal["bits_per_dim", "quality"]
+    difference: float
+    interval: tuple[float, float] | None
+    p_value: float | None
+    verdict: str
+    n: int
+
+
+class TradeOff(Record):
+    """sweep.json: likelihood against quality as the switch moves."""
+
+    quality_name: str
+    quality_unit: str
+    quality_better: str
+    how: str
+    points: list[SweepPoint]
+    comparisons: tuple[SweepComparison, ...] = ()
+
+
+def trade_off(name: str, sweep: TradeOff) -> str:
+    """Every model of a sweep in the plane of bits/dim and quality; points that nothing beats are filled."""
+
+    def paint(axes: "Axes") -> None:
+        measured = [(p, p.quality) for p in sweep.points if p.quality is not None]
+        kinds = list(dict.fromkeys(point.name for point, _ in measured))
+        path = sorted((p.eta, p.bits_per_dim, q) for p, q in measured if p.eta is not None)
+        axes.plot([bits for _, bits, _ in path], [q for _, _, q in path], color=QUIET, linewidth=0.8)
+        for k, kind in enumerate(kinds):
+            own = [(point, quality) for point, quality in measured if point.name == kind]
+            colour = INK if kind == "merge" else colour_of(k, len(kinds))
+            axes.scatter(
+                [point.bits_per_dim for point, _ in own],
+                [quality for _, quality in own],
+                facecolors=[colour if point.pareto else "white" for point, _ in own],
+                edgecolors=colour,
+                marker="s" if kind == "merge" else "o",
+                zorder=3,
+                label=kind,
+            )
+            for point, quality in own if kind != "switch" else []:
+                _cross(axes, point, quality, colour)
+        better = "lower" if sweep.quality_better == "lower" else "higher"
+        axes.set_xlabel("bits/dim (lower is better)")
+        axes.set_ylabel(f"{sweep.quality_name} ({better} is better)")
+        legend(axes)
+
+    return draw(name, "Likelihood against quality over the place of the switch", paint, 3.2)
+
+
+def _cross(axes: "Axes", point: SweepPoint, quality: float, colour: str) -> None:
+    """Intervals over seeds in both directions, where there are any."""
+    if point.bits_interval is not None:
+        axes.plot(point.bits_interval, (quality, quality), color=colour, linewidth=1, alpha=0.6)
+    if point.quality_interval is not None:
+        axes.plot(
+            (point.bits_per_dim, point.bits_per_dim), point.quality_interval, color=colour, linewidth=1, alpha=0.6
+        )
+
+
+def sweep_sentences(sweep: TradeOff) -> list[str]:
+    """What the seeds say of the merge against each of its experts, one sentence a figure."""
+    return [_sentence(one, sweep) for one in sweep.comparisons]
+
+
+def _sentence(one: SweepComparison, sweep: TradeOff) -> str:
+    figure = "bits/dim" if one.figure == "bits_per_dim" else sweep.quality_name
+    interval = "" if one.interval is None else f" (95 % interval {one.interval[0]:+.4g} .. {one.interval[1]:+.4g})"
+    return f"merge minus {one.against}, {figure}: {one.difference:+.4g}{interval} over {one.n} seeds; {one.verdict}"
