@@ -45,6 +45,10 @@ class MergedDenoiser(nn.Module):
         routing: Routing = self.gate.route(z, log_snr, trajectories)
         return self._without_excluded(routing, log_snr)
 
+    def routed_only(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Denoised:
+        """The gate's weights without asking an expert; the velocity is NaN, so that nothing can mistake it for one."""
+        return Denoised(torch.full_like(z, math.nan), self.route(z, log_snr, trajectories), ())
+
     def alone(self, expert: int) -> "MergedDenoiser":
         """One expert of the mixture as a denoiser of its own (shares its weights)."""
         return MergedDenoiser([self._expert(expert)])

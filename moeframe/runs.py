@@ -63,16 +63,16 @@ def merge(
     fresh: bool = False,
     watcher: Watcher | None = None,
 ) -> Results:
-    """Merge finished experts without training, and measure what came of it; the run folder is that of `run`.
+    """Merge finished experts and measure what came of it; the experts stay as they are, a gate may be trained alone.
 
-    Raises InputError for a spec that trains, and what `run` raises.
+    The run folder is that of `run`. Raises InputError for a spec that trains experts, and what `run` raises.
     """
     registry = Registry.installed()
     resolved = load_spec(spec, registry, overrides)
-    if resolved.training.steps > 0:
+    if resolved.training.steps > 0 and resolved.training.trainable == "all":
         raise InputError(
-            f"{spec}: trains for {resolved.training.steps} steps, and merge trains nothing; set training.trainable: "
-            "none (or --set training.steps=0), or train it with `moeframe run`"
+            f"{spec}: trains the experts for {resolved.training.steps} steps, and merge leaves them as they are; set "
+            "training.trainable: none, or gate to train the gate alone, or train everything with `moeframe run`"
         )
     return _carry_out(resolved, registry, out, fresh=fresh, watcher=watcher or Silent())
 

@@ -19,7 +19,7 @@ from moeframe.averaging import MovingAverage
 from moeframe.checkpoint import Snapshot
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixels, velocity_of
 from moeframe.errors import InputError, NonFiniteError
-from moeframe.interfaces.denoiser import Denoised
+from moeframe.interfaces.denoiser import Denoised, Denoiser
 from moeframe.interfaces.loss import Loss, TrainingStep
 from moeframe.loading import Batch, fetch_batches
 from moeframe.mixture import MergedDenoiser
@@ -152,7 +152,9 @@ class Trainer:
     def _joint_step(self, batches: Iterator[Batch]) -> StepLog:
         learning_rate = self._begin_step()
         losses = [loss for loss in self.assembly.losses if self.model.gate is not None or not loss.NEEDS_GATE]
-        facts = self._forward(self.model, next(batches), "joint")
+        asks_experts = any(loss.NEEDS_PREDICTION for loss in losses)
+        denoiser = self.model if asks_experts else self.model.routed_only
+        facts = self._forward(denoiser, next(batches), "joint")
         objective, terms = self._backward(losses, facts, list(range(len(self.model.experts))))
         norm = self._clip(list(self._parameters))
         self._finish_step()
@@ -185,7 +187,7 @@ class Trainer:
             scale *= 0.5 * (1 + math.cos(math.pi * progress))
         return self.config.learning_rate * scale
 
-    def _forward(self, denoiser: MergedDenoiser, batch: Batch, purpose: str) -> TrainingStep:
+    def _forward(self, denoiser: Denoiser, batch: Batch, purpose: str) -> TrainingStep:
         """Noise one batch and denoise it."""
         a, step, size = self.assembly, self.step, self.config.batch_size
         images = batch.images

@@ -133,13 +133,22 @@ def test_the_calibrated_merge_has_fewer_bits_than_either_expert(merged, spec, tm
         assert alone.metrics["bits_per_dim"].mean > merge + 1e-3
 
 
-def test_a_spec_that_trains_is_refused_by_merge(spec):
+def test_a_spec_that_trains_experts_is_refused_by_merge(spec):
     with pytest.raises(InputError) as caught:
         moeframe.merge(spec, overrides=["training={steps: 5}", "gate.eta=0", "training.warm_start=0"])
     assert str(caught.value) == (
-        f"{spec}: trains for 5 steps, and merge trains nothing; set training.trainable: none "
-        "(or --set training.steps=0), or train it with `moeframe run`"
+        f"{spec}: trains the experts for 5 steps, and merge leaves them as they are; set "
+        "training.trainable: none, or gate to train the gate alone, or train everything with `moeframe run`"
     )
+
+
+@pytest.mark.slow
+def test_merge_trains_a_gate_alone(spec, tmp_path):
+    overrides = ["gate={type: softmax, width: 4}", "training={trainable: gate, steps: 3, batch_size: 8}"]
+    moeframe.merge(spec, overrides=overrides, out=tmp_path / "gate")
+    loaded = moeframe.load(tmp_path / "gate")
+    assert float(loaded.gate.encoder.head[-1].weight.detach().abs().max()) > 0, "an untrained gate's last layer is zero"
+    assert [expert.config.best_at for expert in loaded.experts] == [-2.0, 3.0]
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ class Loss(Component):
     UNIT: ClassVar[str] = "dimensionless"
     NEEDS_GATE: ClassVar[bool] = False
     """True for a term that is about the gate: it does not apply in the warm start, nor without a gate."""
+    NEEDS_PREDICTION: ClassVar[bool] = True
+    """False for a term that looks at the routing alone: where all are such, a step does not evaluate the experts."""
 
     class Config(Component.Config):
         weight: float = Field(default=1.0, ge=0, description="factor of this term in the objective")

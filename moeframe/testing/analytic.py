@@ -41,7 +41,7 @@ class PosteriorGate(Gate):
     """The exact w_k = p(k | z, λ) for Gaussian slices; with their experts it is the mixture's true denoiser."""
 
     class Config(Gate.Config):
-        type: Literal["posterior"] = "posterior"
+        type: Literal["gaussian_posterior"] = "gaussian_posterior"
         slices: tuple[GaussianExpert.Config, ...] = tuple(GaussianExpert.Config(mean=m) for m in (-0.6, -0.2, 0.2, 0.6))
         shares: tuple[float, ...] = (0.25, 0.25, 0.25, 0.25)
 

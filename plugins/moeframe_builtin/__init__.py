@@ -19,6 +19,7 @@ from moeframe_builtin.datasets.lsun_church import LsunChurch
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.gates.fixed import FixedGate
+from moeframe_builtin.gates.posterior import PosteriorGate
 from moeframe_builtin.gates.random import RandomGate
 from moeframe_builtin.gates.softmax import SoftmaxGate
 from moeframe_builtin.gates.switch import SwitchGate
@@ -26,7 +27,9 @@ from moeframe_builtin.gates.top_k import TopKGate
 from moeframe_builtin.gates.uniform import UniformGate
 from moeframe_builtin.losses.entropy import EntropyLoss
 from moeframe_builtin.losses.load_balance import LoadBalanceLoss
+from moeframe_builtin.losses.mutual_info import MutualInfoLoss
 from moeframe_builtin.losses.nll import NllLoss
+from moeframe_builtin.losses.slice_alignment import SliceAlignmentLoss
 from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric
 from moeframe_builtin.metrics.calls import NetworkCallsMetric
 from moeframe_builtin.metrics.diversity import DiversityMetric
@@ -81,13 +84,13 @@ def moeframe_experts() -> list[type[Expert]]:
 @hookimpl
 def moeframe_gates() -> list[type[Gate]]:
     """Soft and sparse gates that learn, and gates without parameters."""
-    return [FixedGate, RandomGate, SoftmaxGate, SwitchGate, TopKGate, UniformGate]
+    return [FixedGate, PosteriorGate, RandomGate, SoftmaxGate, SwitchGate, TopKGate, UniformGate]
 
 
 @hookimpl
 def moeframe_losses() -> list[type[Loss]]:
     """The terms of the regularised objective."""
-    return [EntropyLoss, LoadBalanceLoss, NllLoss]
+    return [EntropyLoss, LoadBalanceLoss, MutualInfoLoss, NllLoss, SliceAlignmentLoss]
 
 
 @hookimpl

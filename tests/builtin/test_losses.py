@@ -15,7 +15,9 @@ from moeframe.interfaces.loss import Loss, TrainingStep
 from moeframe.randomness import Streams
 from moeframe_builtin.losses.entropy import EntropyLoss
 from moeframe_builtin.losses.load_balance import LoadBalanceLoss
+from moeframe_builtin.losses.mutual_info import MutualInfoLoss
 from moeframe_builtin.losses.nll import NllLoss
+from moeframe_builtin.losses.slice_alignment import SliceAlignmentLoss
 from moeframe_builtin.schedules.ddpm import DdpmSchedule
 from moeframe_builtin.schedules.linear import LinearSchedule
 
@@ -158,3 +160,34 @@ def test_nll_is_in_bits_per_channel_and_pixel():
     facts = step(torch.ones(64, 1))
     off = facts.velocity + (1 / torch.sigmoid(facts.log_snr).sqrt()).view(-1, 1, 1, 1)
     assert float(loss(NllLoss)(step(torch.ones(64, 1), off))) == pytest.approx(0.5 * 20 / math.log(2), rel=1e-4)
+
+
+# slice_alignment and mutual_info
+
+
+def test_slice_alignment_is_the_cross_entropy_of_the_gate_against_the_slices():
+    weights = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])  # `step` says that every image is of slice 0
+    assert float(loss(SliceAlignmentLoss)(step(weights))) == pytest.approx(0.5 * math.log(2))
+    assert float(loss(SliceAlignmentLoss)(step(torch.eye(3)[:1]))) == 0
+
+
+def test_slice_alignment_without_a_slice_per_expert_is_refused():
+    with pytest.raises(DataError, match="slice_alignment: 1 slice for 3 experts; add a section 'slicer'"):
+        loss(SliceAlignmentLoss, shares=(1.0,))(step(torch.eye(3)))
+
+
+def test_mutual_info_is_zero_when_decided_and_balanced_and_log_k_when_the_image_says_nothing():
+    decided = torch.eye(3).repeat(4, 1)
+    assert float(loss(MutualInfoLoss)(step(decided))) == pytest.approx(0, abs=1e-6)
+    for silent in (
+        torch.full((6, 3), 1 / 3),
+        torch.tensor([[0.7, 0.2, 0.1]]).expand(6, 3),
+        torch.eye(3)[:1].expand(6, 3),
+    ):
+        assert float(loss(MutualInfoLoss)(step(silent))) == pytest.approx(math.log(3), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(weights=simplices)
+def test_mutual_info_is_never_below_zero(weights):
+    assert float(loss(MutualInfoLoss)(step(weights))) >= -1e-9

@@ -304,7 +304,7 @@ def test_with_seed_same_each_seed_of_a_run_takes_the_expert_of_its_own_seed(run)
     folder, models = run
     config = RunExpert.Config(path=folder, seed="same")
     for seed in (0, 3):
-        expert = RunExpert(config.for_seed(seed), image=IMAGE)
+        expert = RunExpert(config.for_seed(seed), image=IMAGE).eval()
         assert torch.equal(expert(*probe()), models[seed, "ema"](*probe()).velocity)
     with pytest.raises(RunFolderError, match="has no seed 1; its seeds are 0, 3"):
         RunExpert(config.for_seed(1), image=IMAGE)

@@ -15,6 +15,7 @@ class EntropyLoss(Loss):
 
     UNIT = "nats"
     NEEDS_GATE = True
+    NEEDS_PREDICTION = False
 
     class Config(Loss.Config):
         type: Literal["entropy"] = "entropy"

@@ -15,6 +15,7 @@ class LoadBalanceLoss(Loss):
 
     UNIT = "nats"
     NEEDS_GATE = True
+    NEEDS_PREDICTION = False
 
     class Config(Loss.Config):
         type: Literal["load_balance"] = "load_balance"

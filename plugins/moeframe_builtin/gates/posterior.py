@@ -1,0 +1,97 @@
+"""Posterior gate: how probable each slice is, given the noisy image.
+
+For disjoint slices with exact experts the weights p(k | z, λ) make the merge the true denoiser, whatever the experts.
+They are a matter of classification, so the gate is trained, or was trained elsewhere, without asking an expert.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+
+from moeframe.errors import CheckpointError, DataError, InputError
+from moeframe.interfaces.component import ImageShape, SpecFacts
+from moeframe.interfaces.gate import Gate
+from moeframe.shapes import GateWeights, Images, LogSnr
+from moeframe_builtin.gates.encoder import EncoderConfig, GateEncoder
+
+TAKES = "noisy images (n, channels, height, width) and their log-SNR (n,), float32, and returns (n, experts) logits"
+
+
+class PosteriorGate(Gate):
+    """p(k | z, λ) by a slice classifier on noisy images: trained here by `slice_alignment`, or read from a file."""
+
+    class Config(EncoderConfig):
+        type: Literal["posterior"] = "posterior"
+        width: int = Field(default=64, ge=1, description="channels of the classifier's convolutions")
+        hidden: int = Field(default=128, ge=1, description="width of its two-layer MLP")
+        dropout: float = Field(default=0.0, ge=0, lt=1, description="in training only")
+        classifier: Path | None = Field(
+            default=None, description=f"a TorchScript module that takes {TAKES}; none: a classifier trained here"
+        )
+        temperature: float = Field(default=1.0, gt=0, description="the logits are divided by it; 1 is the posterior")
+
+        def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
+            """A classifier that nobody trains."""
+            if self.classifier is None and facts.training_steps == 0:
+                yield (
+                    "classifier",
+                    "no classifier is given and none is trained, so the weights would be uniform; name a file, or set "
+                    "training: {trainable: gate, steps: ...} with objective: [{type: slice_alignment}]",
+                )
+
+    config: Config
+
+    def __init__(self, config: Config, *, image: ImageShape, n_experts: int):
+        super().__init__(config, image=image, n_experts=n_experts)
+        own = config.classifier is None
+        self.encoder: Any = GateEncoder(config, image, n_experts) if own else _read(config.classifier)
+        if not own:
+            _check(self.encoder, image, n_experts, config.classifier)
+
+    def forward(self, z: Images, log_snr: LogSnr) -> GateWeights:
+        """softmax of the classifier's logits."""
+        logits: Float[Tensor, "batch experts"] = self.encoder(z, log_snr)
+        return (logits / self.config.temperature).softmax(1)
+
+
+def _read(path: Path | None) -> Any:
+    """The classifier. Raises DataError where there is none, CheckpointError where the file is another."""
+    assert path is not None
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; 'classifier' names a TorchScript module that takes {TAKES}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch discourages TorchScript in some versions
+            module = torch.jit.load(io.BytesIO(path.read_bytes()))  # type: ignore[no-untyped-call]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().split("\n")[0][:200]
+        raise CheckpointError(f"{path}: is no TorchScript module ({first}); save it with torch.jit.save") from None
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return module.eval()
+
+
+@torch.no_grad()
+def _check(module: Any, image: ImageShape, n_experts: int, path: Path | None) -> None:
+    """A classifier of other images or another number of slices is found before anything is measured."""
+    z, log_snr = torch.zeros(2, *image.tensor_shape), torch.tensor([-1.0, 1.0])
+    try:
+        logits = module(z, log_snr)
+    except (RuntimeError, torch.jit.Error) as error:
+        last = str(error).strip().split("\n")[-1][:200]
+        raise InputError(f"{path}: the classifier fails on images of this run: {last}; it is given {TAKES}") from None
+    found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if found != (2, n_experts):
+        raise InputError(
+            f"{path}: the classifier returns {found} for 2 images and {n_experts} experts, not (2, {n_experts}); it is "
+            f"given {TAKES}"
+        )
