@@ -116,7 +116,11 @@ def configs(tmp_path, registry) -> dict[str, dict[str, Any]]:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (9, 9), 40 * i).save(path)
     parts = [registry.get(Slicer, name).Config() for name in ("texture", "lighting")]
+    ends = {"experts": [registry.get(Expert, "unet").Config(channels=4)] * 2}
     return {
+        "average": ends,
+        "slerp": ends,
+        "task_arithmetic": ends,
         "celeba_hq": {"root": write_celeba_hq(tmp_path / "faces", n=10, size=16), "size": 8, "verify": False},
         "lsun_church": {"root": write_lsun(tmp_path / "lsun", n_train=3, n_val=2), "size": 8, "verify": False},
         "attribute": {"groups": [["Black_Hair"], ["Blond_Hair"]]},

@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import nn
@@ -44,6 +44,10 @@ class Expert(nn.Module, Component):
     def provenance(self) -> Mapping[str, str]:
         """Where the weights come from: `source`, `licence`, hashes; empty for weights that this run trains."""
         return {}
+
+    def architecture(self) -> Mapping[str, Any]:
+        """What experts must share, beside names and shapes of their tensors, for their weights to mean the same."""
+        return self.config.model_dump(mode="json", exclude={"copies", "outside"})
 
     @abstractmethod
     def forward(self, z: Images, log_snr: LogSnr) -> Images:

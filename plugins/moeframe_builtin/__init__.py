@@ -18,6 +18,7 @@ from moeframe_builtin.datasets.image_folder import ImageFolder
 from moeframe_builtin.datasets.lsun_church import LsunChurch
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
 from moeframe_builtin.experts.unet import UNetExpert
+from moeframe_builtin.experts.weight_space import AverageExpert, SlerpExpert, TaskArithmeticExpert
 from moeframe_builtin.gates.fixed import FixedGate
 from moeframe_builtin.gates.posterior import PosteriorGate
 from moeframe_builtin.gates.random import RandomGate
@@ -77,8 +78,8 @@ def moeframe_slicers() -> list[type[Slicer]]:
 
 @hookimpl
 def moeframe_experts() -> list[type[Expert]]:
-    """The UNet."""
-    return [UNetExpert]
+    """The UNet, and networks whose weights are merged from those of others."""
+    return [AverageExpert, SlerpExpert, TaskArithmeticExpert, UNetExpert]
 
 
 @hookimpl

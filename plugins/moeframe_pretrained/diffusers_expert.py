@@ -4,6 +4,8 @@ The chain is variance preserving as ours is; what differs is the pixel grid (u =
 and what the network predicts. Nothing is downloaded and no code of the checkpoint is run.
 """
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +51,7 @@ class DiffusersExpert(PretrainedExpert):
         super().__init__(config, image=image)
         parts = find_parts(config.path)
         self.prediction, self.steps = _read_chain(parts.scheduler)
-        settings = read_settings(parts.network)
+        self.settings = settings = read_settings(parts.network)
         _check_settings(settings, parts.network, image, config)
         self.network = _build(settings, parts.network)
         tensors = with_names_of_today(read_tensors(parts.weights))
@@ -63,6 +65,15 @@ class DiffusersExpert(PretrainedExpert):
         """From the last training step to the first, in our log-SNR. A last step of pure noise (ᾱ = 0) is left out."""
         low, high = self.steps.range
         return low - self.grid.log_snr_shift, high - self.grid.log_snr_shift
+
+    def architecture(self) -> Mapping[str, Any]:
+        """With what the network predicts on which chain, and its own settings."""
+        return {
+            **super().architecture(),
+            "predicts": self.prediction,
+            "chain": hashlib.sha256(self.steps.log_snrs.cpu().numpy().tobytes()).hexdigest(),
+            "network": {key: value for key, value in self.settings.items() if not key.startswith("_")},
+        }
 
     def forward(self, z: Images, log_snr: LogSnr) -> Images:
         """Velocity from the network's native prediction at its own grid, scale and step index.

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -24,6 +25,14 @@ class PretrainedExpert(Expert):
     def family_licence(self) -> str:
         """The licence that the family's authors state for their checkpoints; 'not stated' where they do not."""
         return "not stated"
+
+    def architecture(self) -> Mapping[str, Any]:
+        """The settings without what names the file."""
+        return {
+            key: value
+            for key, value in super().architecture().items()
+            if key not in PretrainedExpert.Config.model_fields or key == "type"
+        }
 
     def provenance(self) -> Mapping[str, str]:
         """Source, licence, path and hash of the weights."""

@@ -87,6 +87,10 @@ class RunExpert(PretrainedExpert):
         which = {"expert": str(self.config.expert), "weights": self.config.weights}
         return {**super().provenance(), **which, **_origins(self.inner)}
 
+    def architecture(self) -> Mapping[str, Any]:
+        """That of what is inside, wherever it was read from."""
+        return _architecture(self.inner)
+
     def forward(self, z: Images, log_snr: LogSnr) -> Images:
         """Velocity of the expert, or the merged one."""
         velocity: Images = self.inner(z, log_snr).velocity
@@ -117,6 +121,10 @@ class CheckpointExpert(PretrainedExpert):
     def provenance(self) -> Mapping[str, str]:
         """What every pretrained expert says."""
         return {**super().provenance(), **_origins(self.inner)}
+
+    def architecture(self) -> Mapping[str, Any]:
+        """That of what is inside, wherever it was read from."""
+        return _architecture(self.inner)
 
     def forward(self, z: Images, log_snr: LogSnr) -> Images:
         """Velocity of the expert."""
@@ -233,6 +241,11 @@ def _check_gate(mixture: MergedDenoiser, folder: Path) -> None:
 
 def _experts(mixture: MergedDenoiser) -> list[Expert]:
     return [expert for expert in mixture.experts if isinstance(expert, Expert)]
+
+
+def _architecture(mixture: MergedDenoiser) -> Mapping[str, Any]:
+    gate = None if mixture.gate is None else mixture.gate.config.model_dump(mode="json")
+    return {"experts": [expert.architecture() for expert in _experts(mixture)], "gate": gate}
 
 
 def _common_range(mixture: MergedDenoiser) -> tuple[float, float]:

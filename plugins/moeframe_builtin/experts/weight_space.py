@@ -1,0 +1,208 @@
+"""Merging in weight space: one network whose weights come from several of one architecture, at the cost of one.
+
+The alternative to a gate, which merges predictions. Sources: averaging of fine-tuned models, Wortsman et al. 2022;
+spherical interpolation, Shoemake 1985; task arithmetic, Ilharco et al. 2023. All of them presume that the experts have
+a common ancestor: independently trained networks have their units in another order, and the mean of two is neither.
+"""
+
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, SerializeAsAny, field_validator
+from torch import Tensor
+
+from moeframe.errors import InputError
+from moeframe.interfaces.component import ImageShape, SpecFacts
+from moeframe.interfaces.expert import Expert
+from moeframe.shapes import Images, LogSnr
+
+
+class WeightSpaceExpert(Expert):
+    """One network with weights merged from those of its parts; a final class says how."""
+
+    PARTS: ClassVar[Mapping[str, str]] = {"experts": "experts"}
+
+    class Config(Expert.Config):
+        experts: tuple[SerializeAsAny[Expert.Config], ...] = Field(
+            min_length=2, description="of one architecture, such as experts of runs"
+        )
+
+        @field_validator("experts")
+        @classmethod
+        def _single(cls, experts: tuple[Expert.Config, ...]) -> tuple[Expert.Config, ...]:
+            for i, expert in enumerate(experts):
+                if expert.copies != 1:
+                    raise ValueError(f"expert {i} has copies: {expert.copies}; name each expert once, copies: 1")
+            return experts
+
+        def for_seed(self, seed: int) -> "Expert.Config":
+            """The parts for the seed."""
+            return self.model_copy(update={"experts": tuple(part.for_seed(seed) for part in self.experts)})
+
+        def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
+            """What the parts find."""
+            for i, part in enumerate(self.experts):
+                for key, message in part.conflicts(facts):
+                    yield "experts", f"expert {i} ('{part.type}'), {key}: {message}"
+
+    config: Config
+
+    def __init__(self, config: Config, *, image: ImageShape):
+        super().__init__(config, image=image)
+        parts = [_built(part, image) for part in config.experts]
+        _require_one_architecture(parts)
+        self._origins = [part.provenance() for part in parts]
+        states = [part.state_dict() for part in parts]
+        self.inner = parts[0]
+        self.inner.load_state_dict(
+            {name: self._merged([state[name] for state in states]) for name in states[0]}, strict=True
+        )
+
+    def _merged(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Weights are merged in float64; counts and other integers are alike in all parts."""
+        if not tensors[0].is_floating_point():
+            return tensors[0]
+        return self.merge([tensor.double() for tensor in tensors]).to(tensors[0].dtype)
+
+    @abstractmethod
+    def merge(self, tensors: Sequence[Tensor]) -> Tensor:
+        """One tensor out of the same one of each part, float64."""
+
+    @property
+    def log_snr_range(self) -> tuple[float, float]:
+        """That of the parts, which share it."""
+        return self.inner.log_snr_range
+
+    def architecture(self) -> Mapping[str, Any]:
+        """That of the parts."""
+        return self.inner.architecture()
+
+    def provenance(self) -> Mapping[str, str]:
+        """How the weights were merged, and where those of each part come from."""
+        entries = {"source": f"merged in weight space ({self.name()})"}
+        licences = dict.fromkeys(origin["licence"] for origin in self._origins if "licence" in origin)
+        if licences:
+            entries["licence"] = "; ".join(licences)
+        parts = {f"part {k} {key}": value for k, origin in enumerate(self._origins) for key, value in origin.items()}
+        return {**entries, **parts}
+
+    def forward(self, z: Images, log_snr: LogSnr) -> Images:
+        """Velocity of the one network."""
+        velocity: Images = self.inner(z, log_snr)
+        return velocity
+
+
+class AverageExpert(WeightSpaceExpert):
+    """Weighted mean of the weights of several experts of one architecture, as one expert."""
+
+    class Config(WeightSpaceExpert.Config):
+        type: Literal["average"] = "average"
+        weights: tuple[float, ...] | None = Field(
+            default=None, description="one per expert, their sum 1; equal ones if not given"
+        )
+
+        @field_validator("weights")
+        @classmethod
+        def _sum_to_one(cls, weights: tuple[float, ...] | None, info: Any) -> tuple[float, ...] | None:
+            experts = info.data.get("experts")
+            if weights is not None and experts is not None:
+                if len(weights) != len(experts):
+                    raise ValueError(f"{len(weights)} weights for {len(experts)} experts; give one per expert")
+                if abs(sum(weights) - 1) > 1e-5:
+                    raise ValueError(f"the weights sum to {sum(weights):g}, not to 1: {list(weights)}")
+            return weights
+
+    config: Config
+
+    def merge(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Σ_k w_k θ_k."""
+        weights = self.config.weights or (1 / len(tensors),) * len(tensors)
+        return torch.stack([weight * tensor for weight, tensor in zip(weights, tensors, strict=True)]).sum(0)
+
+
+class SlerpExpert(WeightSpaceExpert):
+    """Spherical interpolation between the weights of two experts of one architecture, tensor by tensor."""
+
+    class Config(WeightSpaceExpert.Config):
+        type: Literal["slerp"] = "slerp"
+        experts: tuple[SerializeAsAny[Expert.Config], ...] = Field(
+            min_length=2, max_length=2, description="the two ends, of one architecture"
+        )
+        fraction: float = Field(default=0.5, ge=0, le=1, description="of the way from the first to the second")
+
+    config: Config
+
+    def merge(self, tensors: Sequence[Tensor]) -> Tensor:
+        """[sin((1-t) Ω) θ_0 + sin(t Ω) θ_1] / sin Ω, Ω the angle between them."""
+        return slerp(tensors[0], tensors[1], self.config.fraction)
+
+
+class TaskArithmeticExpert(WeightSpaceExpert):
+    """A base expert plus what others learned from there, θ_0 + s Σ_k (θ_k - θ_0), as one expert."""
+
+    class Config(WeightSpaceExpert.Config):
+        type: Literal["task_arithmetic"] = "task_arithmetic"
+        experts: tuple[SerializeAsAny[Expert.Config], ...] = Field(
+            min_length=2, description="first the base, then the experts that were trained on from it"
+        )
+        scale: float = Field(default=0.5, description="s, of the sum of the differences; 1 / (n - 1) is their mean")
+
+    config: Config
+
+    def merge(self, tensors: Sequence[Tensor]) -> Tensor:
+        """θ_0 + s Σ_k (θ_k - θ_0)."""
+        base = tensors[0]
+        return base + self.config.scale * torch.stack([tensor - base for tensor in tensors[1:]]).sum(0)
+
+
+def slerp(first: Tensor, second: Tensor, fraction: float) -> Tensor:
+    """Along the great circle through both directions; a straight line where they are (anti)parallel or zero.
+
+    >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 1 / 3)
+    tensor([0.8660, 0.5000])
+    """
+    lengths = float(first.norm() * second.norm())
+    cosine = float((first * second).sum()) / lengths if lengths > 0 else 1.0
+    if abs(cosine) > 1 - 1e-9:
+        return (1 - fraction) * first + fraction * second
+    angle = math.acos(cosine)
+    return (math.sin((1 - fraction) * angle) * first + math.sin(fraction * angle) * second) / math.sin(angle)
+
+
+def _built(config: Expert.Config, image: ImageShape) -> Expert:
+    component = config.component
+    assert issubclass(component, Expert)
+    assert component is not Expert, "a part is the Config of its own expert; the engine reads it so from a spec"
+    return component(config, image=image)
+
+
+def _require_one_architecture(parts: Sequence[Expert]) -> None:
+    """Raise InputError naming the first part whose network, conversion or range is another than the first one's."""
+    first = parts[0]
+    shapes = {name: tuple(tensor.shape) for name, tensor in first.state_dict().items()}
+    for k, part in enumerate(parts[1:], 1):
+        place = f"experts.{k}: "
+        mend = "weights can be merged between experts of one architecture only; merge their predictions with a gate"
+        own = {name: tuple(tensor.shape) for name, tensor in part.state_dict().items()}
+        differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
+        if differing:
+            name = differing[0]
+            raise InputError(
+                f"{place}its tensor {name} has the shape {own.get(name, 'none')}, that of expert 0 has "
+                f"{shapes.get(name, 'none')} ({len(differing)} tensors differ); {mend}"
+            )
+        if _text(part) != _text(first):
+            raise InputError(f"{place}is {_text(part)}, expert 0 is {_text(first)}; {mend}")
+        if part.log_snr_range != first.log_snr_range:
+            raise InputError(
+                f"{place}is valid for log-SNR {part.log_snr_range}, expert 0 for {first.log_snr_range}: they were "
+                f"trained on other noise levels; {mend}"
+            )
+
+
+def _text(expert: Expert) -> str:
+    return json.dumps(expert.architecture(), sort_keys=True)
