@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from moeframe.interfaces.sampler import Sampler, SamplerState
     from moeframe.interfaces.schedule import NoiseSchedule
     from moeframe.interfaces.slicer import Slicer
+    from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
     from moeframe.mixture import MergedDenoiser
     from moeframe.randomness import Streams, Trajectories
     from moeframe.runs import load, merge, run
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AdapterExpert": "interfaces.trunk",
     "Component": "interfaces.component",
     "Dataset": "interfaces.dataset",
     "Denoised": "interfaces.denoiser",
@@ -49,6 +51,8 @@ _HOMES = {
     "Streams": "randomness",
     "TrainingStep": "interfaces.loss",
     "Trajectories": "randomness",
+    "Trunk": "interfaces.trunk",
+    "TrunkFeatures": "interfaces.trunk",
     "hookimpl": "hookspecs",
     "load": "runs",
     "merge": "runs",
@@ -56,6 +60,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AdapterExpert",
     "Component",
     "Dataset",
     "Denoised",
@@ -79,6 +84,8 @@ __all__ = [
     "Streams",
     "TrainingStep",
     "Trajectories",
+    "Trunk",
+    "TrunkFeatures",
     "hookimpl",
     "load",
     "merge",

@@ -17,6 +17,7 @@ from moeframe.interfaces.metric import Metric
 from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
+from moeframe.interfaces.trunk import AdapterExpert, Trunk
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
@@ -173,24 +174,36 @@ def cut_slices(spec: RunSpec, registry: Registry, streams: Streams, train: Examp
 
 
 def build_model(spec: RunSpec, registry: Registry, image: ImageShape, streams: Streams) -> MergedDenoiser:
-    """Experts and gate with freshly drawn weights, each from its own stream."""
-    experts = []
+    """Trunk, experts and gate with freshly drawn weights, each from its own stream."""
+    trunk = None
+    if spec.trunk is not None:
+        with streams.governing_torch("weights/trunk"):
+            trunk = registry.get(Trunk, spec.trunk.type)(spec.trunk.for_seed(streams.seed), image=image)
+    experts: list[Expert] = []
     for k, config in enumerate(spec.expert_configs):
         with streams.governing_torch("weights/expert", k):
-            experts.append(registry.get(Expert, config.type)(config.for_seed(streams.seed), image=image))
+            component, own = registry.get(Expert, config.type), config.for_seed(streams.seed)
+            if issubclass(component, AdapterExpert):
+                assert trunk is not None, "SpecFacts.has_trunk tells its config"
+                experts.append(component(own, image=image, trunk=trunk))
+            else:
+                experts.append(component(own, image=image))
     gate = None
     if spec.gate is not None:
         with streams.governing_torch("weights/gate"):
             gate = registry.get(Gate, spec.gate.type)(spec.gate, image=image, n_experts=spec.n_experts)
-        _probe_gate(gate, image, streams)
-    return MergedDenoiser(experts, gate)
+            if trunk is not None:
+                gate.attach(trunk)
+        _probe_gate(gate, trunk, image, streams)
+    return MergedDenoiser(experts, gate, trunk)
 
 
 @torch.no_grad()
-def _probe_gate(gate: Gate, image: ImageShape, streams: Streams) -> None:
+def _probe_gate(gate: Gate, trunk: Trunk | None, image: ImageShape, streams: Streams) -> None:
     """A gate that breaks its contract is found before any training."""
-    z = streams.normal((4, *image.tensor_shape), "probe")
-    weights = gate.route(z, torch.tensor([-6.0, -1.0, 1.0, 6.0]), Trajectories.numbered(streams, 0, 4)).weights
+    z, log_snr = streams.normal((4, *image.tensor_shape), "probe"), torch.tensor([-6.0, -1.0, 1.0, 6.0])
+    features = None if trunk is None else trunk(z, log_snr)
+    weights = gate.route_from(features, z, log_snr, Trajectories.numbered(streams, 0, 4)).weights
     if weights.shape != (4, gate.n_experts):
         raise PluginError(
             f"gate '{gate.name()}' returned weights of shape {tuple(weights.shape)}, not (batch, {gate.n_experts})"

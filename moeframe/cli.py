@@ -13,7 +13,7 @@ from moeframe.errors import MoeframeError
 if TYPE_CHECKING:
     from moeframe.registry import Registry
 
-KINDS = ("datasets", "slicers", "experts", "gates", "losses", "schedules", "samplers", "metrics")
+KINDS = ("datasets", "slicers", "trunks", "experts", "gates", "losses", "schedules", "samplers", "metrics")
 
 overrides_option = click.option(
     "--set",

@@ -37,6 +37,7 @@ class ModelEvaluation(Evaluation):
         self.denoiser = self.model
         self.experts = tuple(expert for expert in self.model.experts if isinstance(expert, Expert))
         self.gate = self.model.gate
+        self.trunk = self.model.trunk
         self.schedule = assembly.schedule
         self.sampler = assembly.sampler
         self.image = assembly.image
@@ -81,6 +82,7 @@ class ModelEvaluation(Evaluation):
         """Identifies what draws the samples: weights, sampler, noise levels and seed."""
         spec = self.assembly.spec.dump()
         settings = {name: spec[name] for name in ("schedule", "experts", "gate", "sampler")}
+        settings |= {} if spec["trunk"] is None else {"trunk": spec["trunk"]}
         digest = hashlib.sha256(json.dumps([settings, asdict(self.image), self.streams.seed], sort_keys=True).encode())
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())

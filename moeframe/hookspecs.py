@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from moeframe.interfaces.sampler import Sampler
     from moeframe.interfaces.schedule import NoiseSchedule
     from moeframe.interfaces.slicer import Slicer
+    from moeframe.interfaces.trunk import Trunk
 
 PROJECT = "moeframe"
 API_VERSION = 1
@@ -35,6 +36,11 @@ def moeframe_slicers() -> "list[type[Slicer]]":  # type: ignore[empty-body]
 @hookspec
 def moeframe_experts() -> "list[type[Expert]]":  # type: ignore[empty-body]
     """Experts: denoising networks."""
+
+
+@hookspec
+def moeframe_trunks() -> "list[type[Trunk]]":  # type: ignore[empty-body]
+    """Trunks: layers that experts share."""
 
 
 @hookspec

@@ -1,7 +1,8 @@
 """MergedDenoiser: a gate and its experts as one denoiser, v̂ = Σ w_k v̂_k.
 
 Parametrisations are affine in one another at fixed (z, λ), so merging velocities is merging noises or images if and
-only if Σ w_k = 1. Sparse means dispatched: an expert sees only the items whose weight for it is not zero.
+only if Σ w_k = 1. Sparse means dispatched: an expert sees only the items whose weight for it is not zero. A trunk that
+experts share is run once per step, however many of them follow.
 """
 
 import math
@@ -16,6 +17,7 @@ from moeframe.errors import RangeError
 from moeframe.interfaces.denoiser import Contribution, Denoised
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate, Routing
+from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
 from moeframe.randomness import Trajectories
 from moeframe.shapes import GateWeights, Images, LogSnr
 
@@ -23,26 +25,37 @@ from moeframe.shapes import GateWeights, Images, LogSnr
 class MergedDenoiser(nn.Module):
     """K experts mixed by a gate. With one expert and no gate it is that expert: the single-expert baseline."""
 
-    def __init__(self, experts: Sequence[Expert], gate: Gate | None = None):
+    def __init__(self, experts: Sequence[Expert], gate: Gate | None = None, trunk: Trunk | None = None):
         super().__init__()
+        needed = gate is not None and gate.reads_trunk
+        assert trunk is not None or not (needed or any(isinstance(expert, AdapterExpert) for expert in experts))
         assert experts, "a mixture needs at least one expert"
         assert gate is not None or len(experts) == 1, "several experts need a gate"
         self.experts = nn.ModuleList(experts)
         self.gate = gate
+        self.trunk = trunk
 
     def forward(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Denoised:
         """Merged velocity of z. Raises RangeError where an expert that is asked is not valid."""
-        routing = self.route(z, log_snr, trajectories)
-        contributions = tuple(self._dispatch(z, log_snr, routing.weights))
+        features = None if self.trunk is None else self.trunk(z, log_snr)
+        routing = self._route(features, z, log_snr, trajectories)
+        contributions = tuple(self._dispatch(features, z, log_snr, routing.weights))
         merged = contributions[0].velocity.to(z.dtype) if self.gate is None else _mix(z, routing, contributions)
         return Denoised(merged, routing, contributions)
 
     def route(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Routing:
         """The gate's weights; all ones for a single expert without a gate."""
+        reads_trunk = self.gate is not None and self.gate.reads_trunk
+        features = self.trunk(z, log_snr) if self.trunk is not None and reads_trunk else None
+        return self._route(features, z, log_snr, trajectories)
+
+    def _route(
+        self, features: TrunkFeatures | None, z: Images, log_snr: LogSnr, trajectories: Trajectories | None
+    ) -> Routing:
         if self.gate is None:
             ones = torch.ones(len(z), 1, dtype=z.dtype, device=z.device)
             return Routing(ones, ones)
-        routing: Routing = self.gate.route(z, log_snr, trajectories)
+        routing: Routing = self.gate.route_from(features, z, log_snr, trajectories)
         return self._without_excluded(routing, log_snr)
 
     def routed_only(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Denoised:
@@ -50,8 +63,9 @@ class MergedDenoiser(nn.Module):
         return Denoised(torch.full_like(z, math.nan), self.route(z, log_snr, trajectories), ())
 
     def alone(self, expert: int) -> "MergedDenoiser":
-        """One expert of the mixture as a denoiser of its own (shares its weights)."""
-        return MergedDenoiser([self._expert(expert)])
+        """One expert of the mixture, on its trunk if it has one, as a denoiser of its own (shares their weights)."""
+        one = self._expert(expert)
+        return MergedDenoiser([one], trunk=self.trunk if isinstance(one, AdapterExpert) else None)
 
     def range_of(self, expert: int) -> tuple[float, float]:
         """The log-SNRs at which an expert answers: its range, or all if its config says `clamp`."""
@@ -81,7 +95,9 @@ class MergedDenoiser(nn.Module):
             )
         return Routing(kept / total * routing.weights.sum(1, keepdim=True), routing.probabilities)
 
-    def _dispatch(self, z: Images, log_snr: LogSnr, weights: GateWeights) -> list[Contribution]:
+    def _dispatch(
+        self, features: TrunkFeatures | None, z: Images, log_snr: LogSnr, weights: GateWeights
+    ) -> list[Contribution]:
         contributions = []
         for k in range(len(self.experts)):
             items = torch.nonzero(weights[:, k]).squeeze(1)
@@ -90,7 +106,14 @@ class MergedDenoiser(nn.Module):
             everything = len(items) == len(z)
             own_z, own_log_snr = (z, log_snr) if everything else (z[items], log_snr[items])
             expert = self._expert(k)
-            contributions.append(Contribution(k, items, _ask(expert, k, own_z, own_log_snr)))
+            if isinstance(expert, AdapterExpert):
+                assert self.trunk is not None
+                assert features is not None
+                own = features if everything else features.at(items)
+                velocity = self.trunk.finish(own, expert, own_z, own_log_snr)
+            else:
+                velocity = _ask(expert, k, own_z, own_log_snr)
+            contributions.append(Contribution(k, items, velocity))
         return contributions
 
 

@@ -22,9 +22,10 @@ from moeframe.interfaces.metric import Metric
 from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
+from moeframe.interfaces.trunk import Trunk
 
 KINDS: dict[str, type[Component]] = {
-    base.KIND: base for base in (Dataset, Slicer, Expert, Gate, Loss, NoiseSchedule, Sampler, Metric)
+    base.KIND: base for base in (Dataset, Slicer, Trunk, Expert, Gate, Loss, NoiseSchedule, Sampler, Metric)
 }
 """Plural name, as in the hooks and the plugin folders, to abstract class."""
 

@@ -54,19 +54,27 @@ def non_commercial(licence: str) -> bool:
 
 
 def _experts(assembly: Assembly) -> list[dict[str, Any]]:
-    """Each expert's type and what it says of its weights; the weights that this run trains say nothing."""
+    """Each expert's type, the trunk's too, and what it says of its weights; those that this run trains say nothing."""
     experts = []
     for k, expert in enumerate(assembly.model.experts):
         assert isinstance(expert, Expert)
         entry: dict[str, Any] = {"number": k, "type": expert.name(), **expert.provenance()}
-        licence = str(entry.get("licence", ""))
-        if non_commercial(licence):
-            entry["warning"] = (
-                f"expert {k} ({expert.name()}): the licence of its weights is {licence}: neither they nor a merge "
-                "that holds them may be used commercially"
-            )
-        experts.append(entry)
+        experts.append(_with_warning(entry, f"expert {k} ({expert.name()})"))
+    trunk = assembly.model.trunk
+    if trunk is not None:
+        entry = {"number": "trunk", "type": trunk.name(), **trunk.provenance()}
+        experts.append(_with_warning(entry, f"the trunk ({trunk.name()})"))
     return experts
+
+
+def _with_warning(entry: dict[str, Any], which: str) -> dict[str, Any]:
+    licence = str(entry.get("licence", ""))
+    if non_commercial(licence):
+        entry["warning"] = (
+            f"{which}: the licence of its weights is {licence}: neither they nor a merge that holds them may be used "
+            "commercially"
+        )
+    return entry
 
 
 def _described(found: Duplicates, train: Examples, test: Examples) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from moeframe.interfaces.metric import Metric
 from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
+from moeframe.interfaces.trunk import Trunk
 from moeframe.plugins import KINDS
 from moeframe.registry import Registry
 from moeframe.spec_flaws import Flaw, FlawsError, Path, flaws_of, shown
@@ -31,11 +32,12 @@ SECTIONS = {
     "dataset": "datasets",
     "slicer": "slicers",
     "schedule": "schedules",
+    "trunk": "trunks",
     "gate": "gates",
     "sampler": "samplers",
 }
 """Sections that hold one component, and its kind."""
-OPTIONAL_SECTIONS = ("slicer", "gate")
+OPTIONAL_SECTIONS = ("slicer", "trunk", "gate")
 """Sections that a single expert does without."""
 LIST_SECTIONS = {"experts": "experts", "objective": "losses", "metrics": "metrics"}
 """Sections that hold a list of components, and their kind."""
@@ -120,6 +122,7 @@ class RunSpec(_Section):
     dataset: SerializeAsAny[Dataset.Config]
     slicer: SerializeAsAny[Slicer.Config] | None = None
     schedule: SerializeAsAny[NoiseSchedule.Config]
+    trunk: SerializeAsAny[Trunk.Config] | None = None
     experts: list[SerializeAsAny[Expert.Config]] = Field(min_length=1)
     gate: SerializeAsAny[Gate.Config] | None = None
     objective: list[SerializeAsAny[Loss.Config]] = Field(min_length=1)
@@ -235,6 +238,8 @@ class _Binder:
             items = settings.get(field)
             if isinstance(items, list):
                 bound[field] = [self._part((*path, field, i), kind, item) for i, item in enumerate(items)]
+            elif isinstance(items, dict) and component.holds_one(field):
+                bound[field] = self._part((*path, field), kind, items)
         return bound
 
     def _part(self, path: Path, kind: str, value: Any) -> Any:
@@ -268,6 +273,7 @@ def _conflicts(bound: dict[str, Any], spec: RunSpec | None, registry: Registry) 
             n_experts=k,
             log_snr_range=_log_snr_range(bound.get("schedule"), registry),
             training_steps=0 if spec is None else spec.training.steps,
+            has_trunk=isinstance(bound.get("trunk"), Trunk.Config),
         )
         for path, config in configs.items():
             for key, message in config.conflicts(facts):
@@ -349,7 +355,9 @@ def json_schema(registry: Registry) -> dict[str, Any]:
             definition = definitions[refs[(config, "validation")]["$ref"].rsplit("/", 1)[1]]
             definition["required"] = sorted({"type", *definition.get("required", [])})
             for field, part_kind in config.component.PARTS.items():
-                definition["properties"][field]["items"] = {"oneOf": choices_of[part_kind]}
+                one = {"oneOf": choices_of[part_kind]}
+                alone = {"anyOf": [one, {"type": "null"}]}
+                definition["properties"][field] |= alone if config.component.holds_one(field) else {"items": one}
         described = {key: value for key, value in schema["properties"][section].items() if key in KEPT_IN_SCHEMA}
         body = {"oneOf": choices} if section in SECTIONS else {"type": "array", "items": {"oneOf": choices}}
         schema["properties"][section] = {**described, **body}

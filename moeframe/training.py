@@ -74,6 +74,8 @@ class Trainer:
         parts = {f"expert {k}": expert for k, expert in enumerate(self.model.experts)}
         if self.model.gate is not None:
             parts["the gate"] = self.model.gate
+        if self.model.trunk is not None:
+            parts["the trunk"] = self.model.trunk
         # listed once: walking the module tree at every step is a visible share of a small model's step
         self._parameters = {name: list(part.parameters()) for name, part in parts.items()}
         if self.config.compile:
@@ -87,14 +89,19 @@ class Trainer:
 
     def _freeze(self) -> None:
         """Leave to the optimiser what the spec calls trainable."""
+        trunk = self.model.trunk
+        if trunk is not None and (trunk.frozen or self.config.trainable != "all"):
+            trunk.requires_grad_(False)
         if self.config.trainable != "all":
             self.model.experts.requires_grad_(False)
         if self.config.trainable == "none":
             self.model.requires_grad_(False)
 
     def _train_mode(self) -> None:
-        """Training mode for what is trained: a frozen expert answers as in evaluation, without its dropout."""
+        """Training mode for what is trained: a frozen part answers as in evaluation, without its dropout."""
         self.model.train()
+        if self.model.trunk is not None and (self.model.trunk.frozen or self.config.trainable != "all"):
+            self.model.trunk.eval()
         if self.config.trainable != "all":
             self.model.experts.eval()
 
@@ -136,6 +143,8 @@ class Trainer:
             norms.append(self._clip([f"expert {k}"]))
             errors.append(_expert_errors(facts, 1)[0])
             logs.append(terms)
+        if self.model.trunk is not None:  # every expert has added its gradient to it
+            norms.append(self._clip(["the trunk"]))
         self._finish_step()
         mean = {name: _mean_term([terms[name] for terms in logs]) for name in logs[0]}
         return StepLog(

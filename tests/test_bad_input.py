@@ -72,7 +72,7 @@ def test_an_unknown_component_is_refused(tiny_spec, tmp_path):
     message = refusal(2, "run", tiny_spec, "--set", "gate.type=sofmax", "--out", tmp_path / "run")
     assert message == (
         "error: --set gate.type=sofmax: gate.type: unknown gate 'sofmax'; did you mean 'softmax'?; "
-        "installed: fixed, random, softmax, switch, top_k, uniform"
+        "installed: fixed, posterior, random, softmax, switch, top_k, uniform"
     )
     assert not (tmp_path / "run").exists()
 

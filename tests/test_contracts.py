@@ -36,7 +36,7 @@ from moeframe.registry import Registry
 from moeframe.runs import load, run
 from moeframe.sampling import ddim_trajectory
 from moeframe.spec import bind
-from moeframe.testing import GaussianExpert, PosteriorGate, check_component
+from moeframe.testing import GaussianExpert, PlainTrunk, PosteriorGate, check_component
 from moeframe_pretrained.run_expert import save_expert
 
 SLOW = {"frechet", "precision", "recall"}  # load their feature network
@@ -143,7 +143,7 @@ def test_installed_component_keeps_its_contract(component, configs, loaded, eval
         check_component(component, settings and component.Config(**settings), evaluation=evaluation)
 
 
-@pytest.mark.parametrize("component", [GaussianExpert, PosteriorGate])
+@pytest.mark.parametrize("component", [GaussianExpert, PlainTrunk, PosteriorGate])
 def test_analytic_component_keeps_its_contract(component):
     check_component(component)
 

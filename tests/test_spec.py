@@ -106,7 +106,7 @@ def test_a_spec_that_names_a_broken_plugins_component_fails_with_distribution_an
         load_spec(tiny_spec, registry, ["gate.type=mine"])
     assert str(caught.value) == (
         "--set gate.type=mine: gate.type: unknown gate 'mine'; "
-        "installed: fixed, random, softmax, switch, top_k, uniform; "
+        "installed: fixed, posterior, random, softmax, switch, top_k, uniform; "
         "a plugin that may supply it is broken: dist-raises_on_import 1.2 (entry point 'raises_on_import'): "
         "RuntimeError: libfoo is missing install it"
     )

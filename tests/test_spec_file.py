@@ -30,7 +30,7 @@ metrics: [{type: parameters}, {type: network_calls}]
 training: {steps: 4}
 """
 TOP_KEYS = (
-    "name, seeds, device, dataset, slicer, schedule, experts, gate, objective, sampler, metrics, training, evaluation"
+    "name, seeds, device, dataset, slicer, schedule, trunk, experts, gate, objective, sampler, metrics, training, evaluation"
 )
 
 
@@ -91,7 +91,7 @@ MISTAKES = {
     "misspelt component": (
         changed(("softmax", "sofmax")),
         "spec.yaml:8:14: gate.type: unknown gate 'sofmax'; did you mean 'softmax'?; "
-        "installed: fixed, random, softmax, switch, top_k, uniform",
+        "installed: fixed, posterior, random, softmax, switch, top_k, uniform",
     ),
     "unknown component": (
         changed(("{type: ddim}", "{type: xyz}")),
@@ -119,7 +119,7 @@ MISTAKES = {
     "unknown key of a component": (
         changed(("{type: softmax}", "{type: softmax, droput: 0.1}")),
         "spec.yaml:8:23: gate.droput: unknown key 'droput'; did you mean 'dropout'?; "
-        "known keys: type, width, hidden, dropout",
+        "known keys: type, width, hidden, dropout, reads",
     ),
     "unknown section": (
         SPEC + "trainign: {steps: 3}\n",
@@ -427,7 +427,7 @@ BASES = {
         "name: over\nbase: below.yaml\n",
         changed(("softmax", "sofmax")),
         "below.yaml:8:14: gate.type: unknown gate 'sofmax'; did you mean 'softmax'?; "
-        "installed: fixed, random, softmax, switch, top_k, uniform",
+        "installed: fixed, posterior, random, softmax, switch, top_k, uniform",
     ),
     "a mistake above": (
         "name: over\nbase: below.yaml\ntraining: {steps: -3}\n",
@@ -442,7 +442,7 @@ BASES = {
     "a key of the type below": (
         "base: below.yaml\ngate: {k: 2}\n",
         SPEC,
-        "spec.yaml:2:8: gate.k: unknown key 'k'; known keys: type, width, hidden, dropout",
+        "spec.yaml:2:8: gate.k: unknown key 'k'; known keys: type, width, hidden, dropout, reads",
     ),
     "not YAML": ("base: below.yaml\n", "[", "below.yaml:1:2: not YAML: expected the node content"),
 }
@@ -502,7 +502,7 @@ SETS = {
     "training.step=1": "--set training.step=1: training.step: unknown key 'step'; did you mean 'steps'?; known keys: ",
     "trainig.steps=1": "--set trainig.steps=1: trainig: unknown key 'trainig'; did you mean 'training'?; known keys: ",
     "gate.type=sofmax": "--set gate.type=sofmax: gate.type: unknown gate 'sofmax'; did you mean 'softmax'?; installed:",
-    "gate.k=1": "--set gate.k=1: gate.k: unknown key 'k'; known keys: type, width, hidden, dropout",
+    "gate.k=1": "--set gate.k=1: gate.k: unknown key 'k'; known keys: type, width, hidden, dropout, reads",
     "gate=null": "--set gate=null: gate: 2 experts need a gate: add a section 'gate', for example  gate: ",
     "training.steps=[": "--set training.steps=[: not YAML: expected the node content, but found '<stream end>'",
     "name=*a": "--set name=*a: not YAML: found undefined alias 'a'",

@@ -4,7 +4,7 @@ import math
 from abc import ABC
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_origin
 
 from pydantic import BaseModel, ConfigDict
 
@@ -37,6 +37,7 @@ class SpecFacts:
     log_snr_range: tuple[float, float] = (-math.inf, math.inf)
     """The schedule's (noisiest, cleanest) log-SNR."""
     training_steps: int = 0
+    has_trunk: bool = False
 
 
 class Component(ABC):
@@ -44,7 +45,7 @@ class Component(ABC):
 
     KIND: ClassVar[str] = ""
     PARTS: ClassVar[Mapping[str, str]] = {}
-    """Fields of the config that hold a list of components, and the kind of each, such as {"slicers": "slicers"}."""
+    """Fields of the config that hold a component or a list of them, and the kind, such as {"slicers": "slicers"}."""
 
     class Config(BaseModel):
         """Settings of a component; unknown keys are errors."""
@@ -66,6 +67,11 @@ class Component(ABC):
         own = cls.__dict__.get("Config")
         if isinstance(own, type) and issubclass(own, Component.Config) and "component" not in own.__dict__:
             own.component = cls
+
+    @classmethod
+    def holds_one(cls, field: str) -> bool:
+        """Whether this field of PARTS holds one component and not a list of them."""
+        return get_origin(cls.Config.model_fields[field].annotation) not in (list, tuple)
 
     @classmethod
     def name(cls) -> str:

@@ -45,6 +45,10 @@ class Expert(nn.Module, Component):
         """Where the weights come from: `source`, `licence`, hashes; empty for weights that this run trains."""
         return {}
 
+    def core(self) -> "Expert":
+        """The expert itself, or the one that it wraps alone."""
+        return self
+
     def architecture(self) -> Mapping[str, Any]:
         """What experts must share, beside names and shapes of their tensors, for their weights to mean the same."""
         return self.config.model_dump(mode="json", exclude={"copies", "outside"})

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from moeframe.errors import InputError
 from moeframe.interfaces.component import Component, ImageShape
+from moeframe.interfaces.trunk import Trunk, TrunkFeatures
 from moeframe.randomness import Trajectories
 from moeframe.shapes import GateWeights, Images, LogSnr
 
@@ -79,6 +80,14 @@ class Gate(nn.Module, Component):
         """Whether the finished experts are to be compared before the gate can choose between them."""
         return False
 
+    @property
+    def reads_trunk(self) -> bool:
+        """Whether the weights follow from the features of a trunk instead of the noisy image itself."""
+        return False
+
+    def attach(self, trunk: Trunk) -> None:
+        """Learn of the trunk that the mixture has, before any weight is trained or loaded."""
+
     def calibrate(self, errors: ExpertErrors) -> None:  # noqa: ARG002
         """Choose by the errors of the experts on training images; what is chosen belongs to the state (a buffer)."""
         assert not self.needs_calibration, f"{self.name()} needs a calibration and does not say how"
@@ -95,3 +104,13 @@ class Gate(nn.Module, Component):
         """The weights together with what lies behind them; a random gate draws from `trajectories`."""
         weights = self(z, log_snr)
         return Routing(weights, weights)
+
+    def route_from(
+        self,
+        features: TrunkFeatures | None,  # noqa: ARG002
+        z: Images,
+        log_snr: LogSnr,
+        trajectories: Trajectories | None = None,
+    ) -> Routing:
+        """The same where the mixture has a trunk: `features` are its own, None without one."""
+        return self.route(z, log_snr, trajectories)

@@ -15,6 +15,7 @@ from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.interfaces.trunk import Trunk
 from moeframe.randomness import Streams
 from moeframe.shapes import Images, Levels
 
@@ -37,6 +38,7 @@ class Evaluation(ABC):
     denoiser: Denoiser
     experts: tuple[Expert, ...]
     gate: Gate | None
+    trunk: Trunk | None
     schedule: NoiseSchedule
     sampler: Sampler
     image: ImageShape

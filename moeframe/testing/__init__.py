@@ -3,7 +3,7 @@
 A plugin's test is one line, `check_component(MyGate)`.
 """
 
-from moeframe.testing.analytic import GaussianExpert, PosteriorGate, gaussian_mixture
+from moeframe.testing.analytic import GaussianExpert, PlainTrunk, PosteriorGate, gaussian_mixture
 from moeframe.testing.contracts import (
     check_component,
     check_dataset,
@@ -14,10 +14,12 @@ from moeframe.testing.contracts import (
     check_sampler,
     check_schedule,
     check_slicer,
+    check_trunk,
 )
 
 __all__ = [
     "GaussianExpert",
+    "PlainTrunk",
     "PosteriorGate",
     "check_component",
     "check_dataset",
@@ -28,5 +30,6 @@ __all__ = [
     "check_sampler",
     "check_schedule",
     "check_slicer",
+    "check_trunk",
     "gaussian_mixture",
 ]

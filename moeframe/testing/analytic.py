@@ -1,17 +1,19 @@
-"""An expert and a gate whose answers are known in closed form: images of independent Gaussian pixels, and mixtures."""
+"""Parts whose answers are known in closed form: images of independent Gaussian pixels, mixtures, a plain trunk."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from moeframe.diffusion import alpha, per_image, sigma
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
+from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
 from moeframe.mixture import MergedDenoiser
 from moeframe.shapes import GateWeights, Images, LogSnr
 
@@ -55,6 +57,47 @@ class PosteriorGate(Gate):
             squares = (z - per_image(alpha(log_snr), z) * part.mean).square().flatten(1).sum(1)
             logits.append(math.log(share) - 0.5 * (squares / variance + self.image.n_dims * variance.log()))
         return torch.stack(logits, 1).softmax(1)
+
+
+class PlainTrunk(Trunk):
+    """Two convolutions, one before and one after the adapters: the least that an adapter can be tried on."""
+
+    class Config(Trunk.Config):
+        type: Literal["plain_trunk"] = "plain_trunk"
+        width: int = Field(default=6, ge=1)
+
+    config: Config
+
+    def __init__(self, config: Config, *, image: ImageShape):
+        super().__init__(config, image=image)
+        self.early = nn.Conv2d(image.channels, config.width, 3, padding=1)
+        self.late = nn.Conv2d(config.width, image.channels, 3, padding=1)
+
+    @property
+    def summary_width(self) -> int:
+        """Channels of the first convolution."""
+        return self.config.width
+
+    @property
+    def adaptable(self) -> Mapping[str, Tensor]:
+        """The second convolution."""
+        return {"late": self.late.weight}
+
+    @property
+    def block_widths(self) -> Sequence[int]:
+        """Between the two."""
+        return [self.config.width]
+
+    def forward(self, z: Images, log_snr: LogSnr) -> TrunkFeatures:
+        """The first convolution, scaled by the noise level."""
+        maps = torch.tanh(self.early(z) * per_image(sigma(log_snr), z))
+        return TrunkFeatures((maps,), maps.mean((2, 3)))
+
+    def finish(self, features: TrunkFeatures, adapter: AdapterExpert, z: Images, log_snr: LogSnr) -> Images:  # noqa: ARG002
+        """The second convolution with the adapter's weight."""
+        (maps,) = features.tensors
+        weight = adapter.changed("late", self.late.weight)
+        return F.conv2d(adapter.after_block(0, maps), weight, self.late.bias, padding=1)
 
 
 def gaussian_mixture(

@@ -23,14 +23,16 @@ from moeframe.interfaces.metric import Evaluation, Metric
 from moeframe.interfaces.sampler import Sampler, SamplerState
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
+from moeframe.interfaces.trunk import AdapterExpert, Trunk
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.shapes import LogSnr, Times
-from moeframe.testing.analytic import GaussianExpert, gaussian_mixture
+from moeframe.testing.analytic import GaussianExpert, PlainTrunk, gaussian_mixture
 from moeframe.testing.rules import STREAMS, checked_config, close, expect, expect_each_item_on_its_own, stirred
 
 IMAGE = ImageShape(channels=1, height=8, width=8, levels=256)
 SHAPES = (IMAGE, ImageShape(channels=3, height=7, width=9, levels=17), ImageShape(3, 16, 16, 256))
+Predict = Callable[[Tensor, Tensor], Tensor]
 UNITS = ("bits/dim", "nats", "dimensionless")
 
 
@@ -87,24 +89,89 @@ def check_gate(component: type[Gate], config: Any = None, n_experts: int = 4) ->
 
 
 def check_expert(component: type[Expert], config: Any = None, shapes: Sequence[ImageShape] = SHAPES[:2]) -> None:
-    """A finite velocity of the input's shape and type over the whole declared range, each item on its own."""
+    """A finite velocity of the input's shape and type over the whole declared range, each item on its own.
+
+    An adapter is checked on a small trunk.
+    """
     config = checked_config(component, config)
     for image in shapes:
-        expert = stirred(partial(component, config, image=image)).eval()
+        expert, predict = _expert_that_predicts(component, config, image)
         low, high = expert.log_snr_range
         expect(low < high, component, "log_snr_range is (lowest, highest)")
         z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(max(low, -15), min(high, 15), 9)
         given = z.clone()
-        velocity = expert(given, log_snr)
+        velocity = predict(given, log_snr)
         expect(torch.equal(given, z), component, "the input is left as it was")
         expect(velocity.shape == z.shape and velocity.dtype == z.dtype, component, "the velocity is shaped like z")
         expect(bool(velocity.isfinite().all()), component, "the velocity is finite over log_snr_range")
 
-        def velocities(items: Tensor, expert: Expert = expert, z: Tensor = z, log_snr: Tensor = log_snr) -> Tensor:
-            velocity: Tensor = expert(z[items], log_snr[items])
-            return velocity
+        def velocities(items: Tensor, predict: Predict = predict, z: Tensor = z, log_snr: Tensor = log_snr) -> Tensor:
+            return predict(z[items], log_snr[items])
 
         expect_each_item_on_its_own(component, velocities, 9)
+
+
+def _expert_that_predicts(component: type[Expert], config: Any, image: ImageShape) -> tuple[Expert, Predict]:
+    if not issubclass(component, AdapterExpert):
+        expert = stirred(partial(component, config, image=image)).eval()
+        return expert, expert
+    trunk = stirred(partial(PlainTrunk, PlainTrunk.Config(), image=image))
+    adapter = stirred(partial(component, config, image=image, trunk=trunk))
+    model = MergedDenoiser([adapter], trunk=trunk).eval()
+    return adapter, lambda z, log_snr: model(z, log_snr).velocity
+
+
+def check_trunk(component: type[Trunk], config: Any = None, shapes: Sequence[ImageShape] = SHAPES[:2]) -> None:
+    """Features of each item on its own, later layers whose every weight and block an adapter can change."""
+    config = checked_config(component, config)
+    for image in shapes:
+        trunk = stirred(partial(component, config, image=image)).eval()
+        z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(-12, 12, 9)
+        features = trunk(z, log_snr)
+        summary = features.summary
+        expect(summary.shape == (9, trunk.summary_width), component, "the summary is (batch, summary_width)")
+        in_batches = all(len(tensor) == 9 for tensor in features.tensors)
+        expect(in_batches, component, "the batch comes first in every feature")
+        expect(bool(summary.isfinite().all()), component, "the summary is finite")
+        plain, recorder = (_Recorder(_Recorder.Config(), image=image, trunk=trunk) for _ in range(2))
+        for which in (0, 1):
+            expect_each_item_on_its_own(component, partial(_on_trunk, which, trunk, plain, z, log_snr), 9)
+        velocity = trunk.finish(features, recorder, z, log_snr)
+        expect(velocity.shape == z.shape and velocity.dtype == z.dtype, component, "the velocity is shaped like z")
+        expect(bool(velocity.isfinite().all()), component, "the velocity is finite")
+        expect(
+            sorted(recorder.weights) == sorted(trunk.adaptable), component, "each adaptable weight is asked for once"
+        )
+        asked = list(enumerate(trunk.block_widths))
+        expect(recorder.blocks == asked, component, "after_block is called in the order and widths of block_widths")
+        shares = close(trunk.finish(features.at(torch.tensor([4])), plain, z[4:5], log_snr[4:5]), velocity[4:5])
+        expect(shares, component, "features of some items serve those items")
+
+
+def _on_trunk(which: int, trunk: Trunk, adapter: AdapterExpert, z: Tensor, log_snr: Tensor, items: Tensor) -> Tensor:
+    """Velocity (0) or summary (1) of some items."""
+    features = trunk(z[items], log_snr[items])
+    return features.summary if which else trunk.finish(features, adapter, z[items], log_snr[items])
+
+
+class _Recorder(AdapterExpert):
+    """Changes nothing and notes what it is asked."""
+
+    class Config(Expert.Config):
+        type: Literal["recorder"] = "recorder"
+
+    def __init__(self, config: Config, *, image: ImageShape, trunk: Trunk):
+        super().__init__(config, image=image, trunk=trunk)
+        self.weights: list[str] = []
+        self.blocks: list[tuple[int, int]] = []
+
+    def changed(self, name: str, weight: Tensor) -> Tensor:
+        self.weights.append(name)
+        return weight
+
+    def after_block(self, block: int, maps: Tensor) -> Tensor:
+        self.blocks.append((block, maps.shape[1]))
+        return maps
 
 
 def check_schedule(component: type[NoiseSchedule], config: Any = None) -> None:
@@ -287,4 +354,5 @@ _CHECKS: dict[str, Callable[[Any, Any], None]] = {
     "samplers": check_sampler,
     "schedules": check_schedule,
     "slicers": check_slicer,
+    "trunks": check_trunk,
 }

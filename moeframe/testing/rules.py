@@ -40,7 +40,9 @@ def _read_back(config: Component.Config) -> Component.Config:
     """What the engine reads from a dump of the config: parts by their own Configs."""
     settings = config.model_dump(mode="json")
     for field in config.component.PARTS:
-        settings[field] = [_read_back(part) for part in getattr(config, field)]
+        parts = getattr(config, field)
+        one = isinstance(parts, Component.Config)
+        settings[field] = _read_back(parts) if one else parts and [_read_back(part) for part in parts]
     return type(config).model_validate(settings)
 
 

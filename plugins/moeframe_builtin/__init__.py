@@ -9,6 +9,7 @@ from moeframe.interfaces.metric import Metric
 from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
+from moeframe.interfaces.trunk import Trunk
 from moeframe_builtin.datasets.celeba_hq import CelebAHq
 from moeframe_builtin.datasets.cifar10 import Cifar10
 from moeframe_builtin.datasets.digits import Digits
@@ -17,6 +18,7 @@ from moeframe_builtin.datasets.gaussian import Gaussian
 from moeframe_builtin.datasets.image_folder import ImageFolder
 from moeframe_builtin.datasets.lsun_church import LsunChurch
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
+from moeframe_builtin.experts.adapters import BottleneckExpert, LoraExpert
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.experts.weight_space import AverageExpert, SlerpExpert, TaskArithmeticExpert
 from moeframe_builtin.gates.fixed import FixedGate
@@ -60,6 +62,7 @@ from moeframe_builtin.slicers.lighting import Lighting
 from moeframe_builtin.slicers.product import Product
 from moeframe_builtin.slicers.semantic import Semantic
 from moeframe_builtin.slicers.texture import Texture
+from moeframe_builtin.trunks.unet import UNetTrunk
 
 MOEFRAME_API = 1
 
@@ -78,8 +81,14 @@ def moeframe_slicers() -> list[type[Slicer]]:
 
 @hookimpl
 def moeframe_experts() -> list[type[Expert]]:
-    """The UNet, and networks whose weights are merged from those of others."""
-    return [AverageExpert, SlerpExpert, TaskArithmeticExpert, UNetExpert]
+    """The UNet, adapters of a trunk, and networks whose weights are merged from those of others."""
+    return [AverageExpert, BottleneckExpert, LoraExpert, SlerpExpert, TaskArithmeticExpert, UNetExpert]
+
+
+@hookimpl
+def moeframe_trunks() -> list[type[Trunk]]:
+    """The UNet, of its own or of a pretrained expert."""
+    return [UNetTrunk]
 
 
 @hookimpl

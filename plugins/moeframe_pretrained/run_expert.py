@@ -16,6 +16,7 @@ from moeframe.checkpoint import latest, load
 from moeframe.errors import CheckpointError, DataError, InputError, PluginError, RunFolderError
 from moeframe.interfaces.component import Component, ImageShape
 from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.trunk import AdapterExpert
 from moeframe.mixture import MergedDenoiser
 from moeframe.plugins import KINDS
 from moeframe.randomness import Streams
@@ -61,10 +62,16 @@ class RunExpert(PretrainedExpert):
         group = "ema" if config.weights == "ema" else "model"
         tensors = load(folder).tensors[group]
         registry = Registry.installed()
-        if config.expert == "merged":
-            whole = load_spec(place.spec, registry)
-            self.inner = _fitted(build_model(whole, registry, image, Streams(seed)), tensors, folder)
-            _check_gate(self.inner, place.path)
+        if config.expert == "merged" or spec.get("trunk") is not None:
+            whole = _fitted(
+                build_model(load_spec(place.spec, registry), registry, image, Streams(seed)), tensors, folder
+            )
+            if config.expert == "merged":
+                _check_gate(whole, place.path)
+                self.inner = whole
+            else:
+                _settings_of_expert(place, spec, config.expert)  # says so, where there is no such expert
+                self.inner = whole.alone(config.expert)
         else:
             settings = _settings_of_expert(place, spec, config.expert)
             prefix = f"experts.{config.expert}."
@@ -86,6 +93,10 @@ class RunExpert(PretrainedExpert):
         """What every pretrained expert says, and which expert of the run this is, with its own origin if it has one."""
         which = {"expert": str(self.config.expert), "weights": self.config.weights}
         return {**super().provenance(), **which, **_origins(self.inner)}
+
+    def core(self) -> Expert:
+        """The expert inside, where there is but one."""
+        return _core(self.inner, self)
 
     def architecture(self) -> Mapping[str, Any]:
         """That of what is inside, wherever it was read from."""
@@ -122,6 +133,10 @@ class CheckpointExpert(PretrainedExpert):
         """What every pretrained expert says."""
         return {**super().provenance(), **_origins(self.inner)}
 
+    def core(self) -> Expert:
+        """The expert inside, where there is but one."""
+        return _core(self.inner, self)
+
     def architecture(self) -> Mapping[str, Any]:
         """That of what is inside, wherever it was read from."""
         return _architecture(self.inner)
@@ -139,11 +154,18 @@ def save_expert(expert: Expert, folder: Path) -> Path:
     way, StorageError where the disk does not take it.
     """
     if isinstance(expert, RunExpert | CheckpointExpert):
-        inner = list(expert.inner.experts)
-        if len(inner) > 1:
-            raise InputError(f"a mixture of {len(inner)} experts is not one expert; save them one by one, expert: 0 ..")
-        assert isinstance(inner[0], Expert)
-        return save_expert(inner[0], folder)
+        inner = expert.core()
+        if inner is expert:
+            raise InputError(
+                f"{expert.config.path} holds a mixture of {len(expert.inner.experts)}, or an adapter on its trunk, and "
+                "no single expert with weights of its own; name one expert, or export the run as a whole"
+            )
+        return save_expert(inner, folder)
+    if isinstance(expert, AdapterExpert):
+        raise InputError(
+            f"an expert of type '{expert.name()}' is a change of its run's trunk and nothing alone; "
+            "export the run as a whole"
+        )
     if isinstance(expert, PretrainedExpert):
         raise InputError(
             f"an expert of type '{expert.name()}' is read from {expert.config.path}; move that instead of saving it"
@@ -213,11 +235,12 @@ def _build(settings: Any, registry: Registry, image: ImageShape, origin: str) ->
 def _config_of(settings: Any, kind: str, registry: Registry) -> Component.Config:
     """The validated Config of plain settings, with those of its parts."""
     component = registry.get(KINDS[kind], settings["type"])
-    parts = {
-        field: [_config_of(part, part_kind, registry) for part in settings[field]]
-        for field, part_kind in component.PARTS.items()
-        if field in settings
-    }
+    parts: dict[str, Any] = {}
+    for field, part_kind in component.PARTS.items():
+        found = settings.get(field)
+        one = isinstance(found, dict)
+        parts |= {field: _config_of(found, part_kind, registry)} if one else {}
+        parts |= {field: [_config_of(part, part_kind, registry) for part in found]} if found and not one else {}
     return component.Config.model_validate({**settings, **parts})
 
 
@@ -241,6 +264,11 @@ def _check_gate(mixture: MergedDenoiser, folder: Path) -> None:
 
 def _experts(mixture: MergedDenoiser) -> list[Expert]:
     return [expert for expert in mixture.experts if isinstance(expert, Expert)]
+
+
+def _core(mixture: MergedDenoiser, wrapper: Expert) -> Expert:
+    inside = _experts(mixture)
+    return inside[0].core() if len(inside) == 1 and mixture.trunk is None else wrapper
 
 
 def _architecture(mixture: MergedDenoiser) -> Mapping[str, Any]:

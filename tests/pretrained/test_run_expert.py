@@ -248,7 +248,7 @@ def test_a_saved_expert_keeps_the_contract_of_experts(run, tmp_path):
 
 
 def test_what_is_not_one_expert_is_not_saved(run, tmp_path):
-    with pytest.raises(InputError, match="a mixture of 3 experts is not one expert; save them one by one"):
+    with pytest.raises(InputError, match="holds a mixture of 3, or an adapter on its trunk, and no single expert"):
         save_expert(expert_of(run[0]), tmp_path / "out")
     foreign = write_flat(tmp_path / "foreign", small_network(in_channels=1, out_channels=1))
     expert = DiffusersExpert(DiffusersExpert.Config(path=foreign), image=IMAGE)

@@ -17,14 +17,13 @@ from torch import Tensor
 
 from moeframe.errors import CheckpointError, DataError, InputError
 from moeframe.interfaces.component import ImageShape, SpecFacts
-from moeframe.interfaces.gate import Gate
-from moeframe.shapes import GateWeights, Images, LogSnr
-from moeframe_builtin.gates.encoder import EncoderConfig, GateEncoder
+from moeframe.interfaces.gate import Routing
+from moeframe_builtin.gates.encoder import EncoderConfig, EncoderGate
 
 TAKES = "noisy images (n, channels, height, width) and their log-SNR (n,), float32, and returns (n, experts) logits"
 
 
-class PosteriorGate(Gate):
+class PosteriorGate(EncoderGate):
     """p(k | z, λ) by a slice classifier on noisy images: trained here by `slice_alignment`, or read from a file."""
 
     class Config(EncoderConfig):
@@ -38,7 +37,10 @@ class PosteriorGate(Gate):
         temperature: float = Field(default=1.0, gt=0, description="the logits are divided by it; 1 is the posterior")
 
         def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
-            """A classifier that nobody trains."""
+            """A classifier that nobody trains, or that reads what it does not."""
+            yield from super().conflicts(facts)
+            if self.classifier is not None and self.reads == "trunk":
+                yield "reads", "the classifier of a file reads noisy images; set reads: image, or leave classifier out"
             if self.classifier is None and facts.training_steps == 0:
                 yield (
                     "classifier",
@@ -50,20 +52,17 @@ class PosteriorGate(Gate):
 
     def __init__(self, config: Config, *, image: ImageShape, n_experts: int):
         super().__init__(config, image=image, n_experts=n_experts)
-        own = config.classifier is None
-        self.encoder: Any = GateEncoder(config, image, n_experts) if own else _read(config.classifier)
-        if not own:
+        if config.classifier is not None:
+            self.encoder = _read(config.classifier)
             _check(self.encoder, image, n_experts, config.classifier)
 
-    def forward(self, z: Images, log_snr: LogSnr) -> GateWeights:
-        """softmax of the classifier's logits."""
-        logits: Float[Tensor, "batch experts"] = self.encoder(z, log_snr)
-        return (logits / self.config.temperature).softmax(1)
+    def decide(self, logits: Float[Tensor, "batch experts"]) -> Routing:
+        """softmax of logits / temperature."""
+        return super().decide(logits / self.config.temperature)
 
 
-def _read(path: Path | None) -> Any:
+def _read(path: Path) -> Any:
     """The classifier. Raises DataError where there is none, CheckpointError where the file is another."""
-    assert path is not None
     if not path.is_file():
         raise DataError(f"{path}: no such file; 'classifier' names a TorchScript module that takes {TAKES}")
     try:
@@ -81,7 +80,7 @@ def _read(path: Path | None) -> Any:
 
 
 @torch.no_grad()
-def _check(module: Any, image: ImageShape, n_experts: int, path: Path | None) -> None:
+def _check(module: Any, image: ImageShape, n_experts: int, path: Path) -> None:
     """A classifier of other images or another number of slices is found before anything is measured."""
     z, log_snr = torch.zeros(2, *image.tensor_shape), torch.tensor([-1.0, 1.0])
     try:

@@ -4,16 +4,16 @@ from collections.abc import Iterator
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from pydantic import Field
+from torch import Tensor
 
-from moeframe.interfaces.component import ImageShape, SpecFacts
-from moeframe.interfaces.gate import Gate, Routing
-from moeframe.randomness import Trajectories
-from moeframe.shapes import GateWeights, Images, LogSnr
-from moeframe_builtin.gates.encoder import EncoderConfig, GateEncoder
+from moeframe.interfaces.component import SpecFacts
+from moeframe.interfaces.gate import Routing
+from moeframe_builtin.gates.encoder import EncoderConfig, EncoderGate
 
 
-class TopKGate(Gate):
+class TopKGate(EncoderGate):
     """The k most probable experts of a softmax gate, renormalised; the others are not evaluated, nor in training."""
 
     class Config(EncoderConfig):
@@ -25,14 +25,11 @@ class TopKGate(Gate):
 
         def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
             """More chosen than there are."""
+            yield from super().conflicts(facts)
             if self.k > facts.n_experts:
                 yield "k", f"k = {self.k} exceeds the number of experts, {facts.n_experts}; lower k or add experts"
 
     config: Config
-
-    def __init__(self, config: Config, *, image: ImageShape, n_experts: int):
-        super().__init__(config, image=image, n_experts=n_experts)
-        self.encoder = GateEncoder(config, image, n_experts)
 
     @property
     def sums_to_one(self) -> bool:
@@ -44,13 +41,9 @@ class TopKGate(Gate):
         """False where an expert can be cut: the weights jump when another takes its place."""
         return self.config.k >= self.n_experts
 
-    def forward(self, z: Images, log_snr: LogSnr) -> GateWeights:
-        """The weights of `route`."""
-        return self.route(z, log_snr).weights
-
-    def route(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Routing:  # noqa: ARG002
+    def decide(self, logits: Float[Tensor, "batch experts"]) -> Routing:
         """Exactly k non-zero weights per item; of equal weights those of the lower-numbered experts are kept."""
-        probabilities = self.encoder(z, log_snr).softmax(1)
+        probabilities = logits.softmax(1)
         # A stable sort, because topk breaks ties differently on different devices and batch sizes.
         chosen = probabilities.sort(dim=1, descending=True, stable=True).indices[:, : self.config.k]
         mask = torch.zeros_like(probabilities).scatter(1, chosen, 1.0)

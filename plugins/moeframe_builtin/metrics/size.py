@@ -5,6 +5,7 @@ from typing import Literal
 from torch import nn
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
+from moeframe.interfaces.trunk import AdapterExpert
 from moeframe_builtin.metrics.dispatch import IMAGES, dispatch_while_sampling
 from moeframe_builtin.metrics.sampling_run import sampler_of
 
@@ -20,24 +21,36 @@ class ParametersMetric(Metric):
     def measure(self, evaluation: Evaluation) -> Measurement:
         """Counts; `active_per_sample` is the mean over images and steps of what one network call uses."""
         gates = [] if evaluation.gate is None else [evaluation.gate]
+        trunks = [] if evaluation.trunk is None else [evaluation.trunk]
         sizes = [_count(expert) for expert in evaluation.experts]
-        gate = _count(*gates)
+        gate, trunk = _count(*gates), _count(*trunks)
         dispatch = dispatch_while_sampling(evaluation)
         asked = sum(calls / dispatch.steps * size for calls, size in zip(dispatch.calls, sizes, strict=True))
+        adapters = [expert for expert in evaluation.experts if isinstance(expert, AdapterExpert)]
+        shared = {
+            "trunk": float(trunk),
+            "adapters": float(_count(*adapters)),
+            "independent_experts": float(
+                gate + _count(*evaluation.experts) - _count(*adapters) + len(adapters) * trunk
+            ),
+        }
         return Measurement(
-            value=float(_count(*evaluation.experts, *gates)),
+            value=float(_count(*evaluation.experts, *gates, *trunks)),
             unit="parameters",
             better="lower",
             n=1,
             parts={
-                "active_per_sample": asked + gate,
+                "active_per_sample": asked + gate + trunk,
                 "gate": float(gate),
                 "experts": float(_count(*evaluation.experts)),
                 "largest_expert": float(max(sizes)),
+                **(shared if trunks else {}),
             },
             how={
                 "counted": "every tensor once, also where two experts share it",
-                "active_per_sample": f"gate + experts dispatched to, mean over the steps of {IMAGES} images",
+                "active_per_sample": f"gate + experts dispatched to, mean over the steps of {IMAGES} images"
+                + (" + trunk, which holds all the layers that the adapters change" if trunks else ""),
+                **({"independent_experts": "each adapter replaced by a whole network of its own"} if trunks else {}),
                 "sampler": sampler_of(evaluation),
             },
         )

@@ -1,0 +1,1 @@
+"""Networks that belong to no kind: experts and trunks are made of them."""
