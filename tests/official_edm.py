@@ -41,6 +41,66 @@ NCSNPP = {
 }
 
 
+ADM = {
+    "img_resolution": 8,
+    "in_channels": 3,
+    "out_channels": 3,
+    "label_dim": 5,
+    "augment_dim": 0,
+    "model_channels": 64,
+    "channel_mult": [1, 2],
+    "channel_mult_emb": 2,
+    "num_blocks": 1,
+    "attn_resolutions": [4],
+    "dropout": 0.1,
+}
+
+
+def adm_tensors(arguments: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
+    """Every tensor of a DhariwalUNet of two resolutions with one block each, with random values."""
+    width, embedding = arguments["model_channels"], arguments["model_channels"] * arguments["channel_mult_emb"]
+    large, small = arguments["img_resolution"], arguments["img_resolution"] // 2
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def layer(name: str, outputs: int, *inputs: int) -> None:
+        shapes[f"{name}.weight"] = (outputs, *inputs)
+        shapes[f"{name}.bias"] = (outputs,)
+
+    def block(name: str, inputs: int, outputs: int, *, resampled: bool = False, attention: bool = False) -> None:
+        layer(f"{name}.norm0", inputs)
+        layer(f"{name}.conv0", outputs, inputs, 3, 3)
+        layer(f"{name}.affine", 2 * outputs, embedding)
+        layer(f"{name}.norm1", outputs)
+        layer(f"{name}.conv1", outputs, outputs, 3, 3)
+        if inputs != outputs:
+            layer(f"{name}.skip", outputs, inputs, 1, 1)
+        for part in ("conv0", "skip") if resampled else ():
+            shapes[f"{name}.{part}.resample_filter"] = ()
+        if attention:
+            layer(f"{name}.norm2", outputs)
+            layer(f"{name}.qkv", 3 * outputs, outputs, 1, 1)
+            layer(f"{name}.proj", outputs, outputs, 1, 1)
+
+    layer("map_layer0", embedding, width)
+    layer("map_layer1", embedding, embedding)
+    if arguments["label_dim"]:
+        shapes["map_label.weight"] = (embedding, arguments["label_dim"])
+    layer(f"enc.{large}x{large}_conv", width, arguments["in_channels"], 3, 3)
+    block(f"enc.{large}x{large}_block0", width, width)
+    block(f"enc.{small}x{small}_down", width, width, resampled=True)
+    block(f"enc.{small}x{small}_block0", width, 2 * width, attention=True)
+    block(f"dec.{small}x{small}_in0", 2 * width, 2 * width, attention=True)
+    block(f"dec.{small}x{small}_in1", 2 * width, 2 * width)
+    block(f"dec.{small}x{small}_block0", 4 * width, 2 * width, attention=True)
+    block(f"dec.{small}x{small}_block1", 3 * width, 2 * width, attention=True)
+    block(f"dec.{large}x{large}_up", 2 * width, 2 * width, resampled=True)
+    block(f"dec.{large}x{large}_block0", 3 * width, width)
+    block(f"dec.{large}x{large}_block1", 2 * width, width)
+    layer("out_norm", width)
+    layer("out_conv", arguments["out_channels"], width, 3, 3)
+    return _random(shapes, [1, 1], seed)
+
+
 def song_tensors(arguments: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
     """Every tensor of a SongUNet of two resolutions with one block each, with random values."""
     width, embedding = arguments["model_channels"], arguments["model_channels"] * arguments["channel_mult_emb"]
@@ -89,9 +149,14 @@ def song_tensors(arguments: dict[str, Any], seed: int = 0) -> dict[str, Tensor]:
     block(f"dec.{large}x{large}_block1", 2 * width, width)
     layer(f"dec.{large}x{large}_aux_norm", width)
     layer(f"dec.{large}x{large}_aux_conv", colours, width, 3, 3)
+    if arguments["label_dim"]:
+        shapes["map_label.weight"] = (noise, arguments["label_dim"])
+    return _random(shapes, arguments["resample_filter"], seed)
 
-    taps = torch.tensor(arguments["resample_filter"], dtype=torch.float32)
-    low_pass = (taps[:, None] * taps / taps.sum() ** 2)[None, None]
+
+def _random(shapes: dict[str, tuple[int, ...]], taps: list[int], seed: int) -> dict[str, Tensor]:
+    line = torch.tensor(taps, dtype=torch.float32)
+    low_pass = (line[:, None] * line / line.sum() ** 2)[None, None]
     generator = torch.Generator().manual_seed(seed)
     return {
         name: low_pass.clone()
@@ -148,7 +213,7 @@ def _module(class_name: str, tensors: dict[str, Tensor], source: str, **state: A
     }
     buffers = {name: tensor for name, tensor in own.items() if name in ("resample_filter", "freqs")}
     children: dict[str, Any] = {"map_noise": Persistent("PositionalEmbedding", source, **nn.Module().__dict__)}
-    children = children if class_name == "SongUNet" else {}
+    children = children if class_name in ("SongUNet", "DhariwalUNet") else {}
     for child in dict.fromkeys(name.split(".")[0] for name in tensors if "." in name):
         below = {name[len(child) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{child}.")}
         if child in ("enc", "dec"):
@@ -192,4 +257,6 @@ def write_snapshot(path: Path, ema: Any, *, protocol: int = 4) -> Path:
 
 def write_edm(path: Path, arguments: dict[str, Any] = DDPMPP, **settings: Any) -> Path:
     """A tiny network with random weights."""
-    return write_snapshot(path, network(song_tensors(arguments), arguments, **settings))
+    if "embedding_type" in arguments:
+        return write_snapshot(path, network(song_tensors(arguments), arguments, **settings))
+    return write_snapshot(path, network(adm_tensors(arguments), arguments, unet="DhariwalUNet", **settings))

@@ -30,7 +30,8 @@ metrics: [{type: parameters}, {type: network_calls}]
 training: {steps: 4}
 """
 TOP_KEYS = (
-    "name, seeds, device, dataset, slicer, schedule, trunk, experts, gate, objective, sampler, metrics, training, evaluation"
+    "name, seeds, device, dataset, slicer, schedule, trunk, experts, gate, objective, sampler, metrics, training, "
+    "evaluation"
 )
 
 
@@ -100,7 +101,7 @@ MISTAKES = {
     "component is a word": (
         changed(("gate: {type: softmax}", "gate: softmax")),
         "spec.yaml:8:7: gate: must be a mapping with a 'type', not 'softmax'; "
-        "installed gates: fixed, random, softmax, switch, top_k, uniform",
+        "installed gates: fixed, posterior, random, softmax, switch, top_k, uniform",
     ),
     "component without type": (
         changed(("sampler: {type: ddim}", "sampler: {steps: 3}")),

@@ -2,14 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from torch import nn
 
 from moeframe.diffusion import edm_input, velocity_from_edm
 from moeframe.errors import CheckpointError
 from moeframe.interfaces.component import ImageShape
 from moeframe.shapes import Images, LogSnr
+from moeframe_pretrained.edm_adm_network import AdmLayout, AdmUNet
 from moeframe_pretrained.edm_network import SongLayout, SongUNet
 from moeframe_pretrained.edm_pickle import PickledModule, read_pickled_network
 from moeframe_pretrained.pixel_grid import PixelGrid
@@ -18,7 +20,7 @@ from moeframe_pretrained.weights import with_weights
 
 
 class EdmExpert(PretrainedExpert):
-    """An unconditional EDM network (DDPM++ or NCSN++) from NVlabs' pickle; nothing in it is executed."""
+    """An EDM network (DDPM++, NCSN++ or ADM) from NVlabs' pickle; nothing in it is executed."""
 
     class Config(PretrainedExpert.Config):
         type: Literal["edm"] = "edm"
@@ -26,6 +28,9 @@ class EdmExpert(PretrainedExpert):
             default=0.002, gt=0, description="least noise, as EDM's samplers use it; checkpoints state no bound"
         )
         sigma_max: float = Field(default=80.0, gt=0, description="most noise, as EDM's samplers use it")
+        label: int | None = Field(
+            default=None, ge=0, description="of a class-conditional network: the class that it becomes an expert of"
+        )
 
         @field_validator("sigma_max")
         @classmethod
@@ -42,13 +47,14 @@ class EdmExpert(PretrainedExpert):
         pickled = read_pickled_network(config.path)
         try:
             self._preconditioning = _Preconditioning.read(pickled, config.path)
-            layout, tensors = _read_unet(pickled, config.path), pickled.child("model").tensors()
+            layout, tensors = _read_layout(pickled, config.path), pickled.child("model").tensors()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as cause:
             raise CheckpointError(f"{config.path} is no network of EDM ({type(cause).__name__}: {cause})") from cause
         _check_image(layout, image, config.path)
+        _check_label(layout, config)
         # labels of training's augmentations, which no sampling gives
         tensors.pop("map_augment.weight", None)
-        self.network = with_weights(lambda: SongUNet(layout), tensors, config.path)
+        self.network: nn.Module = with_weights(lambda: _network(layout, config), tensors, config.path)
         self.weights_sha256 = sha256_of([config.path])
         self._grid = PixelGrid.reaching_both_ends(image.levels)
         low, high = self.log_snr_range
@@ -96,25 +102,44 @@ class _Preconditioning(BaseModel):
         return cls(**{name: pickled.attributes[name] for name in cls.model_fields})
 
 
-def _read_unet(pickled: PickledModule, path: Path) -> SongLayout:
+Layout: TypeAlias = SongLayout | AdmLayout
+LAYOUTS: dict[str, type[Layout]] = {"SongUNet": SongLayout, "DhariwalUNet": AdmLayout}
+
+
+def _read_layout(pickled: PickledModule, path: Path) -> Layout:
     """The layout of the network inside, refused with its name when it is none that moeframe has."""
     unet = pickled.child("model")
-    if unet.class_name != "SongUNet":
-        raise CheckpointError(f"{path} holds a network of class {unet.class_name}; moeframe has SongUNet alone")
+    if unet.class_name not in LAYOUTS:
+        raise CheckpointError(
+            f"{path} holds a network of class {unet.class_name}; moeframe has {' and '.join(LAYOUTS)} alone"
+        )
     try:
-        layout = SongLayout(**unet.constructor_arguments)
+        return LAYOUTS[unet.class_name](**unet.constructor_arguments)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise CheckpointError(f"{path} holds a SongUNet that moeframe cannot build: {wrong}") from None
-    if layout.label_dim:
+        raise CheckpointError(f"{path} holds a {unet.class_name} that moeframe cannot build: {wrong}") from None
+
+
+def _network(layout: Layout, config: EdmExpert.Config) -> SongUNet | AdmUNet:
+    try:
+        return SongUNet(layout, config.label) if isinstance(layout, SongLayout) else AdmUNet(layout, config.label)
+    except ValueError as error:
+        raise CheckpointError(f"{config.path} holds a network that moeframe cannot build: {error}") from None
+
+
+def _check_label(layout: Layout, config: EdmExpert.Config) -> None:
+    """An expert sees no labels: a conditional network is one class, an unconditional one none."""
+    if layout.label_dim and config.label is None:
         raise CheckpointError(
-            f"{path} is conditional on {layout.label_dim} classes; an expert sees the noisy image and its noise level "
-            "alone, so take an unconditional network"
+            f"{config.path} is conditional on {layout.label_dim} classes, and an expert sees the noisy image and its "
+            f"noise level alone; choose the class that it is an expert of, label: 0 .. {layout.label_dim - 1}"
         )
-    return layout
+    if config.label is not None and config.label >= layout.label_dim:
+        has = f"classes 0 .. {layout.label_dim - 1}" if layout.label_dim else "no classes; leave label out"
+        raise CheckpointError(f"{config.path}: label {config.label}, but the network has {has}")
 
 
-def _check_image(layout: SongLayout, image: ImageShape, path: Path) -> None:
+def _check_image(layout: Layout, image: ImageShape, path: Path) -> None:
     size = layout.img_resolution
     theirs = (layout.in_channels, size, size)
     if theirs != image.tensor_shape or layout.out_channels != layout.in_channels:

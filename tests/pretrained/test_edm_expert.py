@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from official_edm import DDPMPP, NCSNPP, network, song_tensors, write_edm, write_snapshot
+from official_edm import ADM, DDPMPP, NCSNPP, adm_tensors, network, song_tensors, write_edm, write_snapshot
 from pydantic import ValidationError
 
 from moeframe.diffusion import velocity_from_image
@@ -44,47 +44,58 @@ def noisy_images(n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 # what it predicts
 
 
-def raw_output(tensors, arguments, x, c_noise):
-    """F written as one function of named tensors, with explicit loops where the network has fused operations."""
-    t = {name: tensor.double() for name, tensor in tensors.items()}
+class Reference:
+    """The layers of both networks as functions of named tensors, with loops in place of fused operations."""
 
-    def linear(name, h):
-        return h @ t[f"{name}.weight"].T + t[f"{name}.bias"]
+    def __init__(self, tensors, eps, taps):
+        self.t = {name: tensor.double() for name, tensor in tensors.items()}
+        self.eps = eps
+        taps = torch.tensor(taps, dtype=torch.float64)
+        self.taps, self.reach = taps / taps.sum(), (len(taps) - 1) // 2
 
-    def conv(name, h):
-        weight = t[f"{name}.weight"]
-        return F.conv2d(h, weight, t.get(f"{name}.bias"), padding=weight.shape[-1] // 2)
+    def linear(self, name, h):
+        return h @ self.t[f"{name}.weight"].T + self.t[f"{name}.bias"]
 
-    def norm(name, h):
+    def conv(self, name, h):
+        weight = self.t[f"{name}.weight"]
+        return F.conv2d(h, weight, self.t.get(f"{name}.bias"), padding=weight.shape[-1] // 2)
+
+    def norm(self, name, h):
         channels = h.shape[1]
         grouped = h.reshape(len(h), min(32, channels // 4), -1)
         mean, variance = grouped.mean(2, keepdim=True), grouped.var(2, keepdim=True, correction=0)
-        h = ((grouped - mean) / (variance + 1e-6).sqrt()).reshape(h.shape)
-        return h * t[f"{name}.weight"][:, None, None] + t[f"{name}.bias"][:, None, None]
+        h = ((grouped - mean) / (variance + self.eps).sqrt()).reshape(h.shape)
+        return h * self.t[f"{name}.weight"][:, None, None] + self.t[f"{name}.bias"][:, None, None]
 
-    taps = torch.tensor(arguments["resample_filter"], dtype=torch.float64)
-    taps, reach = taps / taps.sum(), (len(taps) - 1) // 2
+    def down(self, h, padding=None):
+        h = F.pad(h, [self.reach if padding is None else padding] * 4)
+        n = len(self.taps)
+        rows = sum(tap * h[:, :, i : h.shape[2] - n + 1 + i : 2] for i, tap in enumerate(self.taps))
+        return sum(tap * rows[:, :, :, i : rows.shape[3] - n + 1 + i : 2] for i, tap in enumerate(self.taps))
 
-    def down(h, padding=reach):
-        h = F.pad(h, [padding] * 4)
-        rows = sum(tap * h[:, :, i : h.shape[2] - len(taps) + 1 + i : 2] for i, tap in enumerate(taps))
-        return sum(tap * rows[:, :, :, i : rows.shape[3] - len(taps) + 1 + i : 2] for i, tap in enumerate(taps))
-
-    def up(h):
+    def up(self, h):
         spread = h.new_zeros(*h.shape[:2], 2 * h.shape[2], 2 * h.shape[3])
         spread[:, :, ::2, ::2] = h
-        before = len(taps) - 1 - reach
-        padded = F.pad(spread, [before, reach, before, reach])
+        before = len(self.taps) - 1 - self.reach
+        padded = F.pad(spread, [before, self.reach, before, self.reach])
         size = spread.shape[2]
-        rows = sum(2 * tap * padded[:, :, i : i + size] for i, tap in enumerate(taps.flip(0)))
-        return sum(2 * tap * rows[:, :, :, i : i + size] for i, tap in enumerate(taps.flip(0)))
+        rows = sum(2 * tap * padded[:, :, i : i + size] for i, tap in enumerate(self.taps.flip(0)))
+        return sum(2 * tap * rows[:, :, :, i : i + size] for i, tap in enumerate(self.taps.flip(0)))
 
-    def attention(name, h):
-        flat = conv(f"{name}.qkv", norm(f"{name}.norm2", h)).flatten(2)
-        q, k, v = flat[:, 0::3], flat[:, 1::3], flat[:, 2::3]
-        weights = torch.einsum("bcq,bck->bqk", q, k / math.sqrt(q.shape[1])).softmax(2)
-        attended = torch.einsum("bqk,bck->bcq", weights, v).reshape(h.shape)
-        return (conv(f"{name}.proj", attended) + h) / math.sqrt(2)
+    def attended(self, name, h, heads=1):
+        flat = self.conv(f"{name}.qkv", self.norm(f"{name}.norm2", h)).flatten(2)
+        parts = []
+        for head in flat.chunk(heads, 1):
+            q, k, v = head[:, 0::3], head[:, 1::3], head[:, 2::3]
+            weights = torch.einsum("bcq,bck->bqk", q, k / math.sqrt(q.shape[1])).softmax(2)
+            parts.append(torch.einsum("bqk,bck->bcq", weights, v))
+        return self.conv(f"{name}.proj", torch.cat(parts, 1).reshape(h.shape))
+
+
+def raw_output(tensors, arguments, x, c_noise, label=None):
+    """F of DDPM++ or NCSN++ written as one function of named tensors."""
+    r = Reference(tensors, 1e-6, arguments["resample_filter"])
+    t, linear, conv, norm, down, up = r.t, r.linear, r.conv, r.norm, r.down, r.up
 
     def block(name, h, resample=lambda h: h):
         inner = conv(f"{name}.conv0", resample(F.silu(norm(f"{name}.norm0", h))))
@@ -92,7 +103,7 @@ def raw_output(tensors, arguments, x, c_noise):
         inner = conv(f"{name}.conv1", inner)
         skip = conv(f"{name}.skip", resample(h)) if f"{name}.skip.weight" in t else h
         h = (inner + skip) / math.sqrt(2)
-        return attention(name, h) if f"{name}.qkv.weight" in t else h
+        return (r.attended(name, h) + h) / math.sqrt(2) if f"{name}.qkv.weight" in t else h
 
     width = arguments["model_channels"]
     if arguments["embedding_type"] == "positional":
@@ -100,7 +111,11 @@ def raw_output(tensors, arguments, x, c_noise):
     else:
         frequencies = 2 * math.pi * t["map_noise.freqs"]
     angles = c_noise[:, None] * frequencies
-    embedding = F.silu(linear("map_layer0", torch.cat([angles.sin(), angles.cos()], 1)))
+    features = torch.cat([angles.sin(), angles.cos()], 1)
+    if label is not None:
+        one_hot = F.one_hot(torch.tensor([label]), arguments["label_dim"]).double()
+        features = features + one_hot * math.sqrt(arguments["label_dim"]) @ t["map_label.weight"].T
+    embedding = F.silu(linear("map_layer0", features))
     embedding = F.silu(linear("map_layer1", embedding))
 
     first = conv("enc.8x8_conv", x)
@@ -108,7 +123,7 @@ def raw_output(tensors, arguments, x, c_noise):
     third = block("enc.4x4_down", second, down)
     if arguments["encoder_type"] == "residual":
         name = "enc.4x4_aux_residual"
-        convolved = F.conv2d(x, t[f"{name}.weight"], padding=1 + reach)
+        convolved = F.conv2d(x, t[f"{name}.weight"], padding=1 + r.reach)
         third = (third + down(convolved, 0) + t[f"{name}.bias"][:, None, None]) / math.sqrt(2)
     fourth = block("enc.4x4_block0", third)
     h = block("dec.4x4_in1", block("dec.4x4_in0", fourth))
@@ -120,9 +135,56 @@ def raw_output(tensors, arguments, x, c_noise):
     return conv("dec.8x8_aux_conv", F.silu(norm("dec.8x8_aux_norm", h)))
 
 
-@BOTH
+def raw_output_of_adm(tensors, arguments, x, c_noise, label=None):
+    """F of ADM in the same way."""
+    r = Reference(tensors, 1e-5, [1, 1])
+
+    def block(name, h, resample=lambda h: h):
+        inner = r.conv(f"{name}.conv0", resample(F.silu(r.norm(f"{name}.norm0", h))))
+        scale, shift = r.linear(f"{name}.affine", embedding)[:, :, None, None].tensor_split(2, 1)
+        inner = r.conv(f"{name}.conv1", F.silu(shift + r.norm(f"{name}.norm1", inner) * (1 + scale)))
+        skip = r.conv(f"{name}.skip", h) if f"{name}.skip.weight" in r.t else resample(h)
+        h = inner + skip
+        return h + r.attended(name, h, heads=h.shape[1] // 64) if f"{name}.qkv.weight" in r.t else h
+
+    width = arguments["model_channels"]
+    frequencies = torch.tensor([10000 ** (-i / (width // 2)) for i in range(width // 2)], dtype=torch.float64)
+    angles = c_noise[:, None] * frequencies
+    embedding = r.linear("map_layer1", F.silu(r.linear("map_layer0", torch.cat([angles.cos(), angles.sin()], 1))))
+    if label is not None:
+        embedding = (
+            embedding + F.one_hot(torch.tensor([label]), arguments["label_dim"]).double() @ r.t["map_label.weight"].T
+        )
+    embedding = F.silu(embedding)
+
+    first = r.conv("enc.8x8_conv", x)
+    second = block("enc.8x8_block0", first)
+    third = block("enc.4x4_down", second, r.down)
+    fourth = block("enc.4x4_block0", third)
+    h = block("dec.4x4_in1", block("dec.4x4_in0", fourth))
+    h = block("dec.4x4_block0", torch.cat([h, fourth], 1))
+    h = block("dec.4x4_block1", torch.cat([h, third], 1))
+    h = block("dec.8x8_up", h, r.up)
+    h = block("dec.8x8_block0", torch.cat([h, second], 1))
+    h = block("dec.8x8_block1", torch.cat([h, first], 1))
+    return r.conv("out_conv", F.silu(r.norm("out_norm", h)))
+
+
+CONDITIONAL = {**DDPMPP, "label_dim": 5}
+NETWORKS = {
+    "ddpm++": (DDPMPP, song_tensors, raw_output, None),
+    "ncsn++": (NCSNPP, song_tensors, raw_output, None),
+    "ddpm++ of a class": (CONDITIONAL, song_tensors, raw_output, 3),
+    "adm of a class": (ADM, adm_tensors, raw_output_of_adm, 2),
+    "adm": ({**ADM, "label_dim": 0}, adm_tensors, raw_output_of_adm, None),
+}
+
+
+@pytest.mark.parametrize(("arguments", "tensors_of", "reference", "label"), NETWORKS.values(), ids=NETWORKS)
 @torch.no_grad()
-def test_velocity_is_that_of_the_denoiser_of_edms_table_1_on_edms_pixel_grid(tmp_path, arguments):
+def test_velocity_is_that_of_the_denoiser_of_edms_table_1_on_edms_pixel_grid(
+    tmp_path, arguments, tensors_of, reference, label
+):
     z, log_snr = noisy_images()
     # their pixel is 256/255 of ours, and so is the noise of the same noisy image
     alpha, c = log_snr.sigmoid().sqrt(), 256 / 255
@@ -130,12 +192,41 @@ def test_velocity_is_that_of_the_denoiser_of_edms_table_1_on_edms_pixel_grid(tmp
     c_skip, c_out = 0.25 / (noise**2 + 0.25), noise * 0.5 / (noise**2 + 0.25).sqrt()
     c_in = 1 / (noise**2 + 0.25).sqrt()
     c_skip, c_out, c_in = (factor.view(-1, 1, 1, 1) for factor in (c_skip, c_out, c_in))
-    output = raw_output(song_tensors(arguments), arguments, c_in * y, noise.log() / 4)
+    output = reference(tensors_of(arguments), arguments, c_in * y, noise.log() / 4, label)
     denoised = (c_skip * y + c_out * output) / c
-    model = expert(write_edm(tmp_path / "edm.pkl", arguments)).double().eval()
+    model = expert(write_edm(tmp_path / "edm.pkl", arguments), label=label).double().eval()
     torch.testing.assert_close(
         model(z, log_snr), velocity_from_image(denoised, z, log_snr), rtol=1e-6, atol=1e-6, check_dtype=True
     )
+
+
+@torch.no_grad()
+def test_a_conditional_network_is_another_expert_for_each_class(tmp_path):
+    path, (z, log_snr) = write_edm(tmp_path / "edm.pkl", ADM), noisy_images()
+    one, two = (expert(path, label=label).double().eval()(z, log_snr) for label in (0, 4))
+    assert float((one - two).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "label", "complaint"),
+    [
+        (
+            ADM,
+            None,
+            "is conditional on 5 classes, and an expert sees the noisy image and its noise level alone; choose "
+            "the class that it is an expert of, label: 0 .. 4",
+        ),
+        (ADM, 5, "label 5, but the network has classes 0 .. 4"),
+        (DDPMPP, 0, "label 0, but the network has no classes; leave label out"),
+    ],
+)
+def test_a_class_that_does_not_fit_the_network_is_refused(tmp_path, arguments, label, complaint):
+    assert complaint in problem(write_edm(tmp_path / "edm.pkl", arguments), label=label)
+
+
+def test_widths_without_whole_heads_are_refused(tmp_path):
+    narrow = {**ADM, "model_channels": 40}
+    assert "80 channels at 4 pixels are no multiple of 64" in problem(write_edm(tmp_path / "edm.pkl", narrow), label=0)
 
 
 @BOTH
@@ -396,7 +487,10 @@ def test_images_of_another_shape_are_refused(tmp_path, image):
             {"preconditioning": "VPPrecond"},
             "holds a network preconditioned by VPPrecond; moeframe reads EDMPrecond alone",
         ),
-        ({"unet": "DhariwalUNet"}, "holds a network of class DhariwalUNet; moeframe has SongUNet alone"),
+        (
+            {"unet": "Precond2UNet"},
+            "holds a network of class Precond2UNet; moeframe has SongUNet and DhariwalUNet alone",
+        ),
         ({"sigma_data": "half"}, "is no network of EDM (ValidationError"),
     ],
 )
@@ -408,11 +502,6 @@ def test_networks_of_another_kind_are_refused_by_name(tmp_path, settings, compla
 @pytest.mark.parametrize(
     ("argument", "complaint"),
     [
-        (
-            {"label_dim": 10},
-            "is conditional on 10 classes; an expert sees the noisy image and its noise level alone, so take an "
-            "unconditional network",
-        ),
         (
             {"encoder_type": "skip"},
             "holds a SongUNet that moeframe cannot build: encoder_type: Input should be 'standard' or 'residual'",
