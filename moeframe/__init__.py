@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from moeframe.interfaces.dataset import Dataset, Examples, InMemoryExamples
     from moeframe.interfaces.denoiser import Denoised, Denoiser
     from moeframe.interfaces.expert import Expert
+    from moeframe.interfaces.exporter import Exporter, TrainedModel
     from moeframe.interfaces.gate import Gate, Routing
     from moeframe.interfaces.loss import Loss, TrainingStep
     from moeframe.interfaces.metric import Evaluation, Measurement, Metric
@@ -35,6 +36,7 @@ _HOMES = {
     "Evaluation": "interfaces.metric",
     "Examples": "interfaces.dataset",
     "Expert": "interfaces.expert",
+    "Exporter": "interfaces.exporter",
     "Gate": "interfaces.gate",
     "ImageShape": "interfaces.component",
     "InMemoryExamples": "interfaces.dataset",
@@ -49,6 +51,7 @@ _HOMES = {
     "SamplerState": "interfaces.sampler",
     "Slicer": "interfaces.slicer",
     "Streams": "randomness",
+    "TrainedModel": "interfaces.exporter",
     "TrainingStep": "interfaces.loss",
     "Trajectories": "randomness",
     "Trunk": "interfaces.trunk",
@@ -68,6 +71,7 @@ __all__ = [
     "Evaluation",
     "Examples",
     "Expert",
+    "Exporter",
     "Gate",
     "ImageShape",
     "InMemoryExamples",
@@ -82,6 +86,7 @@ __all__ = [
     "SamplerState",
     "Slicer",
     "Streams",
+    "TrainedModel",
     "TrainingStep",
     "Trajectories",
     "Trunk",

@@ -1,5 +1,6 @@
 """RunSpec + seed -> the built parts of one run: data, slices, model, losses, sampler, metrics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -174,13 +175,25 @@ def cut_slices(spec: RunSpec, registry: Registry, streams: Streams, train: Examp
 
 
 def build_model(spec: RunSpec, registry: Registry, image: ImageShape, streams: Streams) -> MergedDenoiser:
-    """Trunk, experts and gate with freshly drawn weights, each from its own stream."""
+    """Trunk, experts and gate of a spec with freshly drawn weights, each from its own stream."""
+    return build_mixture(spec.trunk, spec.expert_configs, spec.gate, registry, image, streams)
+
+
+def build_mixture(
+    trunk_config: Trunk.Config | None,
+    expert_configs: Sequence[Expert.Config],
+    gate_config: Gate.Config | None,
+    registry: Registry,
+    image: ImageShape,
+    streams: Streams,
+) -> MergedDenoiser:
+    """The same from the settings of each part."""
     trunk = None
-    if spec.trunk is not None:
+    if trunk_config is not None:
         with streams.governing_torch("weights/trunk"):
-            trunk = registry.get(Trunk, spec.trunk.type)(spec.trunk.for_seed(streams.seed), image=image)
+            trunk = registry.get(Trunk, trunk_config.type)(trunk_config.for_seed(streams.seed), image=image)
     experts: list[Expert] = []
-    for k, config in enumerate(spec.expert_configs):
+    for k, config in enumerate(expert_configs):
         with streams.governing_torch("weights/expert", k):
             component, own = registry.get(Expert, config.type), config.for_seed(streams.seed)
             if issubclass(component, AdapterExpert):
@@ -189,9 +202,9 @@ def build_model(spec: RunSpec, registry: Registry, image: ImageShape, streams: S
             else:
                 experts.append(component(own, image=image))
     gate = None
-    if spec.gate is not None:
+    if gate_config is not None:
         with streams.governing_torch("weights/gate"):
-            gate = registry.get(Gate, spec.gate.type)(spec.gate, image=image, n_experts=spec.n_experts)
+            gate = registry.get(Gate, gate_config.type)(gate_config, image=image, n_experts=len(experts))
             if trunk is not None:
                 gate.attach(trunk)
         _probe_gate(gate, trunk, image, streams)

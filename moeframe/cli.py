@@ -13,7 +13,7 @@ from moeframe.errors import MoeframeError
 if TYPE_CHECKING:
     from moeframe.registry import Registry
 
-KINDS = ("datasets", "slicers", "trunks", "experts", "gates", "losses", "schedules", "samplers", "metrics")
+KINDS = ("datasets", "slicers", "trunks", "experts", "gates", "losses", "schedules", "samplers", "metrics", "exporters")
 
 overrides_option = click.option(
     "--set",
@@ -225,6 +225,20 @@ def evaluate(run_folder: Path, overrides: tuple[str, ...]) -> None:
     with watching() as watcher:
         results = evaluate_run(run_folder, overrides=overrides, watcher=watcher)
     _print_results(results, run_folder)
+
+
+@main.command()
+@click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
+@click.option("--format", "format_name", required=True, metavar="FORMAT", help="safetensors, diffusers, or a plugin's.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write, new or empty.")
+@click.option("--expert", type=int, help="Number of the one expert to export; the merged model if not given.")
+@click.option("--run-seed", type=int, help="Which training seed of the run; its first if not given.")
+def export(run_folder: Path, format_name: str, out: Path, expert: int | None, run_seed: int | None) -> None:
+    """Write the trained model in RUN, or one of its experts, as files that others load, with a model card."""
+    from moeframe.runs import export as export_run
+
+    how = export_run(run_folder, out, into=format_name, expert=expert, seed=run_seed)
+    click.echo(f"{out}: written; load it with\n{how}")
 
 
 @main.command()

@@ -7,6 +7,7 @@ import pluggy
 if TYPE_CHECKING:
     from moeframe.interfaces.dataset import Dataset
     from moeframe.interfaces.expert import Expert
+    from moeframe.interfaces.exporter import Exporter
     from moeframe.interfaces.gate import Gate
     from moeframe.interfaces.loss import Loss
     from moeframe.interfaces.metric import Metric
@@ -66,3 +67,8 @@ def moeframe_samplers() -> "list[type[Sampler]]":  # type: ignore[empty-body]
 @hookspec
 def moeframe_metrics() -> "list[type[Metric]]":  # type: ignore[empty-body]
     """Metrics: one figure about a finished model."""
+
+
+@hookspec
+def moeframe_exporters() -> "list[type[Exporter]]":  # type: ignore[empty-body]
+    """Exporters: formats that a trained model is written in."""

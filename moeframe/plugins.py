@@ -16,6 +16,7 @@ from moeframe.hookspecs import API_VERSION, PROJECT
 from moeframe.interfaces.component import Component
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.exporter import Exporter
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.loss import Loss
 from moeframe.interfaces.metric import Metric
@@ -25,7 +26,7 @@ from moeframe.interfaces.slicer import Slicer
 from moeframe.interfaces.trunk import Trunk
 
 KINDS: dict[str, type[Component]] = {
-    base.KIND: base for base in (Dataset, Slicer, Trunk, Expert, Gate, Loss, NoiseSchedule, Sampler, Metric)
+    base.KIND: base for base in (Dataset, Slicer, Trunk, Expert, Gate, Loss, NoiseSchedule, Sampler, Metric, Exporter)
 }
 """Plural name, as in the hooks and the plugin folders, to abstract class."""
 

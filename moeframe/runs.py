@@ -19,6 +19,7 @@ from moeframe.errors import CheckpointError, InputError, NonFiniteError, RunFold
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.held_out import measure_held_out
 from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.exporter import Exporter, TrainedModel
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.sampler import Sampler, SamplerState
 from moeframe.interfaces.schedule import NoiseSchedule
@@ -28,13 +29,13 @@ from moeframe.provenance import write_provenance
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
 from moeframe.report.page import write_report
-from moeframe.report.results import Results, combine_seeds, read_metrics, write_results
+from moeframe.report.results import Results, combine_seeds, read_json, read_metrics, write_results
 from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
 from moeframe.shapes import Images, Levels
 from moeframe.slicing import write_slices
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec
-from moeframe.storage import write_file
+from moeframe.storage import explaining, write_file
 from moeframe.training import StepLog, Trainer
 
 
@@ -301,6 +302,46 @@ def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watc
         place.write_spec(spec)
         write_file(place.environment, _json(describe_environment(spec.device)))
         return _summarise(place, spec)
+
+
+def export(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    into: str,
+    expert: int | None = None,
+    seed: int | None = None,
+) -> str:
+    """Write the trained model of a run, or one of its experts, as files that others load; returns how to load them.
+
+    `into` names an installed exporter, a format, `out` a folder that is not there yet or empty. Raises InputError, or
+    RunFolderError, CheckpointError, PluginError.
+    """
+    place, target = RunFolder(Path(folder)), Path(out)
+    exporter_class = Registry.installed().get(Exporter, into)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: is there already; name a folder that is not there yet, or empty it")
+    loaded = load(folder, seed, device="cpu")
+    if expert is not None and not 0 <= expert < len(loaded.experts):
+        raise InputError(f"expert {expert}: '{loaded.spec.name}' has the experts 0 .. {len(loaded.experts) - 1}")
+    model = TrainedModel(
+        name=loaded.spec.name,
+        denoiser=loaded.denoiser,
+        experts=tuple(loaded.experts),
+        schedule=loaded.schedule,
+        sampler=loaded.sampler,
+        image=loaded.assembly.image,
+        seed=loaded.seed,
+        spec=loaded.spec.dump(),
+        results=read_json(place.results) if place.results.exists() else {},
+        card=read_json(place.card) if place.card.exists() else {},
+    )
+    exporter = exporter_class(exporter_class.Config.model_validate({"type": into}))
+    with explaining(target):
+        target.mkdir(parents=True, exist_ok=True)
+    if expert is None:
+        return exporter.export_merged(model, target)
+    return exporter.export_expert(model, expert, target)
 
 
 def _json(value: object) -> bytes:

@@ -37,7 +37,7 @@ from moeframe.runs import load, run
 from moeframe.sampling import ddim_trajectory
 from moeframe.spec import bind
 from moeframe.testing import GaussianExpert, PlainTrunk, PosteriorGate, check_component
-from moeframe_pretrained.run_expert import save_expert
+from moeframe_pretrained.expert_folder import save_expert
 
 SLOW = {"frechet", "precision", "recall"}  # load their feature network
 INSTALLED = [

@@ -28,7 +28,8 @@ from moeframe_builtin.metrics.latency import LatencyMetric
 from moeframe_builtin.metrics.size import ParametersMetric
 from moeframe_builtin.schedules.linear import LinearSchedule
 from moeframe_builtin.trunks.unet import UNetTrunk
-from moeframe_pretrained.run_expert import RunExpert, save_expert
+from moeframe_pretrained.expert_folder import save_expert
+from moeframe_pretrained.run_expert import RunExpert
 
 IMAGE = ImageShape(1, 8, 8, 16)
 TRUNK = {"type": "unet", "channels": 8, "channel_multipliers": [1, 2]}

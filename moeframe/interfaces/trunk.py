@@ -64,6 +64,10 @@ class Trunk(nn.Module, Component):
     def block_widths(self) -> Sequence[int]:
         """Channels after each of the later blocks, where an adapter may change the maps."""
 
+    def standalone_config(self) -> Config:
+        """Settings that build this trunk, but for its weights, without the files that it came from."""
+        return self.config
+
     def provenance(self) -> Mapping[str, str]:
         """Where the weights come from: `source`, `licence`, hashes; empty for weights that this run trains."""
         return {}

@@ -3,8 +3,10 @@
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -17,6 +19,7 @@ from moeframe.interfaces.component import Component, ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples, Split
 from moeframe.interfaces.denoiser import Contribution, Denoised
 from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.exporter import Exporter, TrainedModel
 from moeframe.interfaces.gate import Gate, Routing
 from moeframe.interfaces.loss import Loss, TrainingStep
 from moeframe.interfaces.metric import Evaluation, Metric
@@ -346,9 +349,49 @@ def check_metric(component: type[Metric], config: Any = None, evaluation: Evalua
         expect(metric.measure(evaluation) == first, component, "a second measurement is equal")
 
 
+def check_exporter(component: type[Exporter], config: Any = None) -> None:
+    """A folder with a README.md, into which nothing of the model is changed, and how to load it."""
+    exporter = component(checked_config(component, config))
+    schedule = _Line(_Line.Config())
+    model = gaussian_mixture([GaussianExpert.Config(mean=m) for m in (-0.2, 0.2)], (0.5, 0.5), IMAGE)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trained = TrainedModel(
+        name="checked",
+        denoiser=model,
+        experts=tuple(expert for expert in model.experts if isinstance(expert, Expert)),
+        schedule=schedule,
+        sampler=_Steps(_Steps.Config(), schedule=schedule),
+        image=IMAGE,
+        seed=0,
+        spec={"gate": {"type": "gaussian_posterior"}},
+        results={},
+        card={},
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "merged"
+        folder.mkdir()
+        how = exporter.export_merged(trained, folder)
+        expect(bool(how.strip()), component, "it says how to load what it wrote")
+        expect(str(folder) in how, component, "what it says names the folder")
+        expect((folder / "README.md").is_file(), component, "a model card, README.md, is written")
+    unchanged = all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    expect(unchanged, component, "the model stays as it is")
+
+
+class _Steps(Sampler):
+    """Settings of a sampler for checks of kinds that name one."""
+
+    class Config(Sampler.Config):
+        type: Literal["steps"] = "steps"
+
+    def trajectory(self, *_: Any) -> Iterator[SamplerState]:
+        yield from ()
+
+
 _CHECKS: dict[str, Callable[[Any, Any], None]] = {
     "datasets": check_dataset,
     "experts": check_expert,
+    "exporters": check_exporter,
     "gates": check_gate,
     "losses": check_loss,
     "samplers": check_sampler,

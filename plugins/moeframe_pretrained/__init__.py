@@ -1,9 +1,11 @@
-"""Experts that load checkpoints of other codebases; needs the extra `pretrained`."""
+"""Experts that load checkpoints of other codebases, and exporters to them; needs the extra `pretrained`."""
 
 from moeframe.hookspecs import hookimpl
 from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.exporter import Exporter
 from moeframe_pretrained.diffusers_expert import DiffusersExpert
 from moeframe_pretrained.edm import EdmExpert
+from moeframe_pretrained.exporters import DiffusersExporter, SafetensorsExporter
 from moeframe_pretrained.run_expert import CheckpointExpert, RunExpert
 from moeframe_pretrained.vdm import VdmExpert
 
@@ -14,3 +16,9 @@ MOEFRAME_API = 1
 def moeframe_experts() -> list[type[Expert]]:
     """Experts by the family of their checkpoint."""
     return [CheckpointExpert, DiffusersExpert, EdmExpert, RunExpert, VdmExpert]
+
+
+@hookimpl
+def moeframe_exporters() -> list[type[Exporter]]:
+    """Formats of an exported model."""
+    return [DiffusersExporter, SafetensorsExporter]

@@ -17,6 +17,7 @@ from moeframe.diffusion import velocity_from_image, velocity_from_noise
 from moeframe.errors import CheckpointError, DataError, UnavailableError
 from moeframe.interfaces.component import ImageShape
 from moeframe.shapes import Images, LogSnr
+from moeframe.storage import write_file
 from moeframe_pretrained.checkpoint_files import load_exactly, read_settings, read_tensors
 from moeframe_pretrained.diffusers_folder import find_parts, with_names_of_today
 from moeframe_pretrained.discrete_steps import StepTable
@@ -50,6 +51,7 @@ class DiffusersExpert(PretrainedExpert):
     def __init__(self, config: Config, *, image: ImageShape):
         super().__init__(config, image=image)
         parts = find_parts(config.path)
+        self._scheduler_file = parts.scheduler
         self.prediction, self.steps = _read_chain(parts.scheduler)
         self.settings = settings = read_settings(parts.network)
         _check_settings(settings, parts.network, image, config)
@@ -74,6 +76,11 @@ class DiffusersExpert(PretrainedExpert):
             "chain": hashlib.sha256(self.steps.log_snrs.cpu().numpy().tobytes()).hexdigest(),
             "network": {key: value for key, value in self.settings.items() if not key.startswith("_")},
         }
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the network as it is now, and its training scheduler, in the layout of a pipeline."""
+        self.network.save_pretrained(folder / "unet")  # type: ignore[operator]
+        write_file(folder / "scheduler/scheduler_config.json", self._scheduler_file.read_bytes())
 
     def forward(self, z: Images, log_snr: LogSnr) -> Images:
         """Velocity from the network's native prediction at its own grid, scale and step index.

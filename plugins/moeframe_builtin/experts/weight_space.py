@@ -77,6 +77,10 @@ class WeightSpaceExpert(Expert):
         """That of the parts, which share it."""
         return self.inner.log_snr_range
 
+    def core(self) -> Expert:
+        """The network with the merged weights."""
+        return self.inner.core()
+
     def architecture(self) -> Mapping[str, Any]:
         """That of the parts."""
         return self.inner.architecture()

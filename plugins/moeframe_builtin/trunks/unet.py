@@ -92,6 +92,11 @@ class UNetTrunk(Trunk):
         late = [*self.network.contract[self.depth :], self.network.middle, *self.network.expand]
         return [layer.outputs for layer in late if isinstance(layer, Block)]
 
+    def standalone_config(self) -> Config:
+        """With the settings of the network, in place of its base."""
+        own = {name: getattr(self.network.config, name) for name in UNetSettings.model_fields}
+        return self.config.model_copy(update={**own, "base": None})
+
     def provenance(self) -> Mapping[str, str]:
         """Of the base."""
         return self._origin

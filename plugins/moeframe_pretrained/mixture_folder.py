@@ -1,0 +1,183 @@
+"""A whole mixture on disk, complete in itself: every expert in the format of its family, trunk and gate beside them.
+
+mixture.json says what the parts are and for which images and noise levels; experts/K holds each expert's own
+checkpoint, and model.safetensors what belongs to none: the gate, the trunk, its adapters.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from moeframe.assembly import build_mixture
+from moeframe.errors import CheckpointError, DataError, PluginError
+from moeframe.interfaces.component import Component, ImageShape
+from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.gate import Gate
+from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.interfaces.trunk import AdapterExpert, Trunk
+from moeframe.mixture import MergedDenoiser
+from moeframe.randomness import Streams
+from moeframe.registry import Registry
+from moeframe.storage import explaining, write_file
+from moeframe_pretrained.checkpoint_files import listed, read_settings, read_tensors
+from moeframe_pretrained.expert_folder import WEIGHTS, HoldsMixture, config_of, described, save_expert
+from moeframe_pretrained.pretrained import PretrainedExpert
+
+MIXTURE = "mixture.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a folder holds."""
+
+    model: MergedDenoiser
+    image: ImageShape
+    schedule: NoiseSchedule
+
+
+def is_mixture(folder: Path) -> bool:
+    """Whether a mixture was written there."""
+    return (folder / MIXTURE).is_file()
+
+
+def write_mixture(model: MergedDenoiser, image: ImageShape, schedule: NoiseSchedule, folder: Path) -> None:
+    """Write all that `read_mixture` needs. Raises StorageError, or InputError for a part that cannot be moved."""
+    experts: list[dict[str, Any]] = []
+    own: dict[str, Tensor] = {}
+    for k, expert in enumerate(model.experts):
+        assert isinstance(expert, Expert)
+        experts.append(_write_expert(expert, schedule, folder, k))
+        core = expert.core()
+        if isinstance(core, AdapterExpert) or _was_trained(core):
+            own |= {f"experts.{k}.{name}": tensor for name, tensor in core.state_dict().items()}
+    for part, module in (("gate", model.gate), ("trunk", model.trunk)):
+        if module is not None:
+            own |= {f"{part}.{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in own.items()}
+    write_file(folder / WEIGHTS, safetensors.torch.save(tensors, metadata={"images": described(image)}))
+    content = {
+        "format": FORMAT,
+        "image": asdict(image),
+        "schedule": schedule.config.model_dump(mode="json"),
+        "trunk": None if model.trunk is None else model.trunk.standalone_config().model_dump(mode="json"),
+        "experts": experts,
+        "gate": None if model.gate is None else model.gate.config.model_dump(mode="json"),
+    }
+    # Last, because its presence says that the folder is complete.
+    write_file(folder / MIXTURE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _write_expert(expert: Expert, schedule: NoiseSchedule, folder: Path, k: int) -> dict[str, Any]:
+    """Write one expert's checkpoint; returns the settings that read it, its path relative to the folder."""
+    common: dict[str, Any] = {"copies": 1, "outside": expert.config.outside}
+    if isinstance(expert, AdapterExpert):
+        return expert.config.model_dump(mode="json") | common
+    place = folder / "experts" / str(k)
+    core = expert.core()
+    if isinstance(core, HoldsMixture):
+        write_mixture(core.inner, expert.image, schedule, place)
+    elif isinstance(core, PretrainedExpert):
+        settings = core.config.model_dump(mode="json") | common
+        with explaining(place):
+            place.mkdir(parents=True, exist_ok=True)
+            if core.config.path.is_dir():
+                shutil.copytree(core.config.path, place, dirs_exist_ok=True)
+                return settings | {"path": f"experts/{k}"}
+            shutil.copy(core.config.path, place / core.config.path.name)
+        return settings | {"path": f"experts/{k}/{core.config.path.name}"}
+    else:
+        save_expert(core, place)
+    return {"type": "checkpoint", "path": f"experts/{k}", **common, **_stated(expert)}
+
+
+def _stated(expert: Expert) -> Mapping[str, str]:
+    """Source and licence, which go with the weights."""
+    known = expert.provenance()
+    return {key: known[key] for key in ("source", "licence") if known.get(key, "not stated") != "not stated"}
+
+
+def _was_trained(core: Expert) -> bool:
+    """Whether a foreign checkpoint's weights are no longer those of its files."""
+    if not isinstance(core, PretrainedExpert) or isinstance(core, HoldsMixture):
+        return False
+    fresh = type(core)(core.config, image=core.image).state_dict()
+    return any(not tensor.cpu().equal(fresh[name]) for name, tensor in core.state_dict().items())
+
+
+def read_mixture(folder: Path, image: ImageShape | None = None) -> Mixture:
+    """The mixture of a folder, for images of its own shape unless `image` says which it must be.
+
+    Raises DataError or CheckpointError naming the file.
+    """
+    content, origin = read_settings(folder / MIXTURE), folder / MIXTURE
+    if content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{origin}: format {content.get('format')}, this moeframe reads {FORMAT}; update moeframe"
+        )
+    registry = Registry.installed()
+    try:
+        own = ImageShape(**content["image"])
+        schedule_config = config_of(content["schedule"], "schedules", registry)
+        trunk = None if content["trunk"] is None else config_of(content["trunk"], "trunks", registry)
+        gate = None if content["gate"] is None else config_of(content["gate"], "gates", registry)
+        experts = [config_of(_placed(settings, folder), "experts", registry) for settings in content["experts"]]
+    except PluginError as error:
+        raise PluginError(f"{origin}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{origin}: describes no mixture of this moeframe: {why}; export it again") from None
+    if image is not None and image != own:
+        raise DataError(
+            f"{folder}: its mixture is for images of {described(own)}, the run's are of {described(image)}; "
+            "use a mixture of such images or another dataset"
+        )
+    model = build_mixture(
+        _as(Trunk.Config, trunk),
+        [config for config in experts if isinstance(config, Expert.Config)],
+        _as(Gate.Config, gate),
+        registry,
+        own,
+        Streams(0),
+    )
+    _load(model, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+    assert isinstance(schedule_config, NoiseSchedule.Config)
+    schedule = registry.get(NoiseSchedule, schedule_config.type)(schedule_config)
+    return Mixture(model.eval(), own, schedule)
+
+
+def _placed(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return settings | {"path": str(folder / settings["path"])} if "path" in settings else settings
+
+
+def _as(kind: type[Any], config: Component.Config | None) -> Any:
+    assert config is None or isinstance(config, kind)
+    return config
+
+
+def _load(model: MergedDenoiser, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put gate, trunk and adapters in place. Raises CheckpointError listing what is missing or unexpected."""
+    needed = {
+        name
+        for name in model.state_dict()
+        if not name.startswith("experts.") or isinstance(model.experts[int(name.split(".")[1])], AdapterExpert)
+    }
+    try:
+        found = model.load_state_dict(dict(tensors), strict=False)
+    except RuntimeError as error:
+        first = str(error).strip().split("\n")[-1].strip()
+        raise CheckpointError(f"{path}: does not fit the mixture: {first}; export it again") from None
+    missing = sorted(needed & set(found.missing_keys))
+    wrong = [
+        f"{what}: {listed(names)}"
+        for what, names in (("missing", missing), ("unexpected", found.unexpected_keys))
+        if names
+    ]
+    if wrong:
+        raise CheckpointError(f"{path}: does not fit the mixture; tensors {'; '.join(wrong)}; export it again")
