@@ -125,7 +125,7 @@ def assemble(spec: RunSpec, registry: Registry, seed: int, dataset: Dataset | No
         test=test,
         slices=slices,
         schedule=schedule,
-        model=model.to(device),
+        model=model.place(device, offload=spec.evaluation.offload),
         losses=tuple(
             registry.get(Loss, config.type)(config, schedule=schedule, slice_shares=slices.shares)
             for config in spec.objective

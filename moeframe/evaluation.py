@@ -33,7 +33,7 @@ class ModelEvaluation(Evaluation):
 
     def __init__(self, assembly: Assembly, model: MergedDenoiser, folder: Path):
         self.assembly = assembly
-        self.model = model.to(assembly.device).eval()
+        self.model = model.place(assembly.device, offload=assembly.spec.evaluation.offload).eval()
         self.denoiser = self.model
         self.experts = tuple(expert for expert in self.model.experts if isinstance(expert, Expert))
         self.gate = self.model.gate

@@ -18,6 +18,7 @@ from moeframe.interfaces.denoiser import Contribution, Denoised
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate, Routing
 from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
+from moeframe.offloading import bring
 from moeframe.randomness import Trajectories
 from moeframe.shapes import GateWeights, Images, LogSnr
 
@@ -34,6 +35,22 @@ class MergedDenoiser(nn.Module):
         self.experts = nn.ModuleList(experts)
         self.gate = gate
         self.trunk = trunk
+        self._offload = False
+        self._device: torch.device | None = None
+
+    def place(self, device: torch.device, *, offload: bool = False) -> "MergedDenoiser":
+        """Move to the device; with `offload` each expert only while it is asked (see moeframe.offloading)."""
+        self._offload, self._device = offload, device
+        for part in (self.gate, self.trunk, *([] if offload else [self.experts])):
+            if part is not None:
+                part.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where noisy images belong."""
+        first = next(self.parameters(), None)
+        return self._device or (torch.device("cpu") if first is None else first.device)
 
     def forward(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Denoised:
         """Merged velocity of z. Raises RangeError where an expert that is asked is not valid."""
@@ -65,7 +82,9 @@ class MergedDenoiser(nn.Module):
     def alone(self, expert: int) -> "MergedDenoiser":
         """One expert of the mixture, on its trunk if it has one, as a denoiser of its own (shares their weights)."""
         one = self._expert(expert)
-        return MergedDenoiser([one], trunk=self.trunk if isinstance(one, AdapterExpert) else None)
+        model = MergedDenoiser([one], trunk=self.trunk if isinstance(one, AdapterExpert) else None)
+        model._offload, model._device = self._offload, self._device
+        return model
 
     def range_of(self, expert: int) -> tuple[float, float]:
         """The log-SNRs at which an expert answers: its range, or all if its config says `clamp`."""
@@ -106,6 +125,8 @@ class MergedDenoiser(nn.Module):
             everything = len(items) == len(z)
             own_z, own_log_snr = (z, log_snr) if everything else (z[items], log_snr[items])
             expert = self._expert(k)
+            if self._offload:
+                bring(list(self.experts), k, z.device)
             if isinstance(expert, AdapterExpert):
                 assert self.trunk is not None
                 assert features is not None

@@ -39,7 +39,7 @@ def profile_routing(
     n_levels: int = 21,
 ) -> RoutingProfile:
     """Route the same images at evenly spaced times; an image counts as found when its slice's expert weighs most."""
-    device = next(model.parameters()).device
+    device = model.device
     x = to_pixels(levels.to(device), image.levels)
     noise = items.normal(image.tensor_shape, "routing/noise").to(x)
     times = torch.linspace(1, 0, n_levels)

@@ -47,7 +47,7 @@ KEPT_IN_SCHEMA = ("title", "description", "minItems")
 """What the JSON Schema of a component section keeps of RunSpec's, which knows only the abstract Config."""
 
 
-MACHINE_SETTINGS = (("", "device"), ("training", "workers"))
+MACHINE_SETTINGS = (("", "device"), ("training", "workers"), ("evaluation", "offload"))
 """Section and key of what may differ between two sittings of one run."""
 
 
@@ -105,6 +105,10 @@ class EvaluationConfig(_Section):
 
     batch_size: int = Field(default=256, ge=1, description="images per batch of sampling and bounds")
     weights: Literal["ema", "raw"] = Field(default="ema", description="averaged weights, or the last ones")
+    offload: bool = Field(
+        default=False,
+        description="keep experts in main memory and on the device only while they are asked; slower, for large ones",
+    )
     samples_shown: int = Field(default=64, ge=1, description="images in the report's grid of samples")
     diagnostic_images: int = Field(default=512, ge=1, description="test images behind the report's plots")
 
@@ -295,6 +299,9 @@ def _log_snr_range(config: Any, registry: Registry) -> tuple[float, float]:
 def _untrainable(spec: RunSpec, registry: Registry) -> Iterator[Flaw]:
     """What `trainable` leaves nothing to train, or freezes although another setting trains it."""
     training = spec.training
+    if spec.evaluation.offload and training.trainable == "all" and training.steps > 0:
+        message = "experts that are trained stay on the device; set false, or training.trainable: gate or none"
+        yield Flaw(("evaluation", "offload"), message)
     if training.trainable == "none" and training.steps > 0:
         message = f"nothing is trainable, so {training.steps} steps do nothing; set steps: 0, or trainable: gate or all"
         yield Flaw(("training", "steps"), message)

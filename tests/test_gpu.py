@@ -30,3 +30,20 @@ def test_gpu_and_cpu_agree_because_draws_do_not_depend_on_the_device(tmp_path):
     bits = [on[device].metrics["bits_per_dim"].mean for device in ("cpu", "cuda")]
     assert bits[1] == pytest.approx(bits[0], rel=1e-3)
     assert on["cuda"].metrics["peak_memory"].how["source"] == "torch.cuda.max_memory_allocated"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_offloaded_experts_give_the_same_samples_with_one_of_them_on_the_gpu(tmp_path):
+    alone = ("experts.0.channels=64", "gate={type: random}", "training={trainable: none}", "sampler.steps=3")
+    options = ("objective=[{type: nll}]", "metrics=[{type: peak_memory}]", "device=cuda", "slicer=null")
+    found = {
+        offload: moeframe.merge(
+            SPEC, overrides=(*alone, *options, f"evaluation.offload={offload}"), out=tmp_path / offload
+        )
+        for offload in ("false", "true")
+    }
+    peaks = [found[offload].metrics["peak_memory"].mean for offload in ("false", "true")]
+    assert peaks[1] < peaks[0]
+    samples = [moeframe.load(tmp_path / offload).sample(4) for offload in ("false", "true")]
+    assert torch.equal(*samples)
