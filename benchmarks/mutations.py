@@ -24,14 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 
-from mistakes import likelihood, measurement, model
+from mistakes import likelihood, measurement, merging, model
 from mistakes.mutation import Mutation
 
 from moeframe.environment import describe_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/evaluation/mutations.json"
-MUTATIONS: tuple[Mutation, ...] = (*likelihood.MISTAKES, *model.MISTAKES, *measurement.MISTAKES)
+MUTATIONS: tuple[Mutation, ...] = (*likelihood.MISTAKES, *model.MISTAKES, *measurement.MISTAKES, *merging.MISTAKES)
 
 _TIMEOUT = 300
 _NO_MISTAKE = ("NameError", "AttributeError", "TypeError", "ImportError", "ModuleNotFoundError", "SyntaxError")

@@ -28,8 +28,8 @@ MISTAKES = (
         "dropout left on while sampling",
         "noisier samples that cannot be drawn again",
         _EVALUATION,
-        "model.to(assembly.device).eval()",
-        "model.to(assembly.device)",
+        "offload=assembly.spec.evaluation.offload).eval()",
+        "offload=assembly.spec.evaluation.offload)",
         (f"{_T_STORE}test_samples_are_drawn_without_dropout",),
     ),
     Mutation(
