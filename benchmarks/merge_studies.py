@@ -86,9 +86,6 @@ def trade_off(data: str, places: int, *overrides: str) -> dict[str, Any]:
     }
 
 
-SLICES = range(4)
-
-
 def weight_space() -> dict[str, Any]:
     """Four slice experts merged in output space and in weight space, with and without a common ancestor."""
     report: dict[str, Any] = {}
@@ -96,17 +93,16 @@ def weight_space() -> dict[str, Any]:
     report["ancestor (the quality expert of the trade-off, seeds 0 to 2 of 6, 100 steps)"] = row(ancestor)
     for source in ("digits_slices", "digits_slices_independent"):
         finished(f"weight_space/{source}.yaml")
-        outer = [f"experts.{k}.path=runs/{source}" for k in SLICES]
-        inner = [f"experts.0.experts.{k}.path=runs/{source}" for k in SLICES]
+        outer, inner = f"experts.0.path=runs/{source}", f"experts.0.experts.0.path=runs/{source}"
         found = {
             "output space: mean of the predictions": finished(
-                "weight_space/digits_uniform.yaml", f"{source}_uniform", *outer, merging=True
+                "weight_space/digits_uniform.yaml", f"{source}_uniform", outer, merging=True
             ),
             "output space: posterior by a slice classifier": finished(
-                "weight_space/digits_posterior.yaml", f"{source}_posterior", *outer, merging=True
+                "weight_space/digits_posterior.yaml", f"{source}_posterior", outer, merging=True
             ),
             "weight space: average": finished(
-                "weight_space/digits_average.yaml", f"{source}_average", *inner, merging=True
+                "weight_space/digits_average.yaml", f"{source}_average", inner, merging=True
             ),
         }
         if source == "digits_slices":

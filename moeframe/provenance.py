@@ -1,6 +1,7 @@
 """What a reviewer needs to know of data and experts: card, duplicates, test images that leak into train, licences."""
 
 import json
+import math
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -59,6 +60,9 @@ def _experts(assembly: Assembly) -> list[dict[str, Any]]:
     for k, expert in enumerate(assembly.model.experts):
         assert isinstance(expert, Expert)
         entry: dict[str, Any] = {"number": k, "type": expert.name(), **expert.provenance()}
+        low, high = expert.log_snr_range
+        if math.isfinite(low) or math.isfinite(high):
+            entry |= {"valid_log_snr": f"{low:.4g} to {high:.4g}", "outside": expert.config.outside}
         experts.append(_with_warning(entry, f"expert {k} ({expert.name()})"))
     trunk = assembly.model.trunk
     if trunk is not None:

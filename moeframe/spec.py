@@ -143,7 +143,7 @@ class RunSpec(_Section):
     @property
     def expert_configs(self) -> list[Expert.Config]:
         """One config per expert."""
-        return [expert for expert in self.experts for _ in range(expert.copies)]
+        return [expert.for_copy(number) for expert in self.experts for number in range(expert.copies)]
 
     @property
     def warm_start_steps(self) -> int:

@@ -285,12 +285,14 @@ def test_the_card_lists_every_expert_with_what_it_says_of_its_weights(merged):
     folder, _ = merged
     card = json.loads((folder / "card.json").read_text())
     assert card["experts"] == [
-        {"number": 0, "type": "stated"},
+        {"number": 0, "type": "stated", "valid_log_snr": "-100 to 100", "outside": "error"},
         {
             "number": 1,
             "type": "stated",
             "source": "a test",
             "licence": "CC BY-NC 4.0",
+            "valid_log_snr": "-100 to 100",
+            "outside": "error",
             "warning": "expert 1 (stated): the licence of its weights is CC BY-NC 4.0: neither they nor a merge that "
             "holds them may be used commercially",
         },

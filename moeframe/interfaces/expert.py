@@ -25,6 +25,10 @@ class Expert(nn.Module, Component):
             "nearest end of its range; exclude: the other experts share its weight",
         )
 
+        def for_copy(self, number: int) -> "Expert.Config":  # noqa: ARG002
+            """The settings of one of the copies, counted from 0; the same for all, unless they are to differ."""
+            return self
+
         def for_seed(self, seed: int) -> "Expert.Config":  # noqa: ARG002
             """The settings for one seed of a run; the same for all, unless an expert is to differ between seeds."""
             return self

@@ -62,6 +62,10 @@ class DiffusersExpert(PretrainedExpert):
         both_ends = config.pixel_grid == "both_ends"
         self.grid = PixelGrid.reaching_both_ends(image.levels) if both_ends else PixelGrid(1.0)
 
+    def levels_at(self) -> str:
+        """That of the checkpoint."""
+        return self.grid.what
+
     @property
     def log_snr_range(self) -> tuple[float, float]:
         """From the last training step to the first, in our log-SNR. A last step of pure noise (ᾱ = 0) is left out."""

@@ -68,6 +68,10 @@ class EdmExpert(PretrainedExpert):
         """As the authors state it for their pre-trained networks."""
         return "CC BY-NC-SA 4.0 (non-commercial)"
 
+    def levels_at(self) -> str:
+        """That of the checkpoint."""
+        return self._grid.what
+
     @property
     def log_snr_range(self) -> tuple[float, float]:
         """From sigma_max to sigma_min, or the checkpoint's own bounds where those are narrower."""

@@ -23,6 +23,11 @@ class PixelGrid:
         return cls(n_levels / (n_levels - 1))
 
     @property
+    def what(self) -> str:
+        """In words, for the report."""
+        return "bin centres, (2 i + 1) / L - 1" if self.scale == 1 else "both ends, 2 i / (L - 1) - 1"
+
+    @property
     def log_snr_shift(self) -> float:
         """What to add to our log-SNR to get that of the same noisy image on this grid, where noise stays as it is."""
         return -2 * math.log(self.scale)

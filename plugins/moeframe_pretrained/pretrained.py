@@ -26,6 +26,10 @@ class PretrainedExpert(Expert):
         """The licence that the family's authors state for their checkpoints; 'not stated' where they do not."""
         return "not stated"
 
+    def levels_at(self) -> str:
+        """Where the checkpoint's training data had the integer levels: its pixel grid, in words."""
+        return "bin centres, (2 i + 1) / L - 1"
+
     def architecture(self) -> Mapping[str, Any]:
         """The settings without what names the file."""
         return {
@@ -41,6 +45,7 @@ class PretrainedExpert(Expert):
             "source": self.config.source or "not stated",
             "licence": licence,
             "path": str(self.config.path),
+            "pixel_grid": self.levels_at(),
             "weights_sha256": self.weights_sha256,
         }
 

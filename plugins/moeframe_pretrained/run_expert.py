@@ -29,13 +29,19 @@ class RunExpert(PretrainedExpert, HoldsMixture):
     class Config(PretrainedExpert.Config):
         type: Literal["run"] = "run"
         path: Path = Field(description="a run folder of moeframe")
-        expert: int | Literal["merged"] = Field(
-            default="merged", description="its number in the run, counted from 0; merged: gate and experts as one"
+        expert: int | Literal["merged", "each"] = Field(
+            default="merged",
+            description="its number in the run, counted from 0; merged: gate and experts as one; each: with copies: K "
+            "the experts 0 to K - 1",
         )
         seed: Annotated[int, Field(ge=0)] | Literal["first", "same"] = Field(
             default="first", description="which of that run's seeds; same: that of the seed at hand, so that they pair"
         )
         weights: Literal["ema", "raw"] = Field(default="ema", description="averaged weights, or the last ones")
+
+        def for_copy(self, number: int) -> "Expert.Config":
+            """`each` becomes the number."""
+            return self.model_copy(update={"expert": number}) if self.expert == "each" else self
 
         def for_seed(self, seed: int) -> "Expert.Config":
             """`same` becomes the seed."""
@@ -45,6 +51,7 @@ class RunExpert(PretrainedExpert, HoldsMixture):
 
     def __init__(self, config: Config, *, image: ImageShape):
         super().__init__(config, image=image)
+        assert config.expert != "each", "for_copy gives each its number"
         place = RunFolder(config.path)
         spec = place.read_spec()
         seed = _seed_of(place, spec, config.seed)

@@ -148,8 +148,16 @@ def test_a_spec_merges_weights_at_the_cost_of_one_and_states_the_parts(three, tm
             "experts.0.experts.1.type: unknown expert 'unett'; did you mean 'unet'?",
         ),
         (
-            {"type": "average", "experts": [{"type": "unet"}, {"type": "unet", "copies": 3}]},
-            "experts.0.experts: expert 1 has copies: 3; name each expert once, copies: 1",
+            {"type": "average", "experts": [{"type": "unet"}]},
+            "experts.0.experts: one expert is nothing to merge; name two or more, copies counted",
+        ),
+        (
+            {"type": "slerp", "experts": [{"type": "unet", "copies": 3}]},
+            "experts.0.experts: 3 experts; slerp goes from one to one other: name two, or use average",
+        ),
+        (
+            {"type": "average", "experts": [{"type": "unet", "copies": 2}], "weights": [1.0]},
+            "experts.0.weights: 1 weights for 2 experts; give one per expert",
         ),
         (
             {"type": "average", "experts": [{"type": "unet"}] * 2, "weights": [0.5, 0.3, 0.2]},
@@ -159,7 +167,6 @@ def test_a_spec_merges_weights_at_the_cost_of_one_and_states_the_parts(three, tm
             {"type": "average", "experts": [{"type": "unet"}] * 2, "weights": [0.5, 0.3]},
             "experts.0.weights: the weights sum to 0.8, not to 1: [0.5, 0.3]",
         ),
-        ({"type": "slerp", "experts": [{"type": "unet"}] * 3}, "experts.0.experts: "),
     ],
 )
 def test_what_is_wrong_with_the_parts_is_said_with_its_place(tmp_path, expert, found):

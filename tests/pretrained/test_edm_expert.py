@@ -272,6 +272,7 @@ def test_provenance_states_licence_and_hash(tmp_path):
         "source": "https://example.org/edm.pkl",
         "licence": "CC BY-NC-SA 4.0 (non-commercial)",
         "path": str(path),
+        "pixel_grid": "both ends, 2 i / (L - 1) - 1",
         "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
 

@@ -10,10 +10,12 @@ import torch
 from small_diffusers import small_network, write_flat
 
 from moeframe import checkpoint
+from moeframe.assembly import build_model
 from moeframe.checkpoint import Snapshot
 from moeframe.errors import CheckpointError, DataError, InputError, PluginError, RunFolderError
 from moeframe.interfaces.component import ImageShape
 from moeframe.mixture import MergedDenoiser
+from moeframe.randomness import Streams
 from moeframe.run_folder import RunFolder
 from moeframe.spec import bind
 from moeframe.testing import check_expert
@@ -28,9 +30,6 @@ IMAGE = ImageShape(1, 8, 8, 16)
 
 def write_run(folder: Path, registry, gate="softmax", experts=None) -> dict:
     """A run of two seeds whose weights are random; the models by (seed, group)."""
-    from moeframe.assembly import build_model
-    from moeframe.randomness import Streams
-
     spec = bind(
         {
             "name": "small",
@@ -112,6 +111,7 @@ def test_its_provenance_names_the_run_the_expert_and_the_hash_of_the_file(run):
         "source": "our lab",
         "licence": "your own run",
         "path": str(folder),
+        "pixel_grid": "bin centres, (2 i + 1) / L - 1",
         "weights_sha256": recorded["files"]["ema"]["sha256"],
         "expert": "1",
         "weights": "ema",
@@ -309,3 +309,26 @@ def test_with_seed_same_each_seed_of_a_run_takes_the_expert_of_its_own_seed(run)
         assert torch.equal(expert(*probe()), models[seed, "ema"](*probe()).velocity)
     with pytest.raises(RunFolderError, match="has no seed 1; its seeds are 0, 3"):
         RunExpert(config.for_seed(1), image=IMAGE)
+
+
+def test_each_gives_every_copy_the_expert_of_its_number(run, registry):
+    folder, models = run
+    section = {"type": "run", "path": str(folder), "expert": "each", "copies": 3, "seed": 3}
+    data = {
+        "name": "all",
+        "dataset": {"type": "gaussian", "size": 8},
+        "schedule": {"type": "linear"},
+        "experts": [section],
+        "gate": {"type": "uniform"},
+        "objective": [{"type": "nll"}],
+        "sampler": {"type": "ddim"},
+        "training": {"trainable": "none"},
+    }
+    model = build_model(bind(data, registry), registry, IMAGE, Streams(0)).eval()
+    for k in range(3):
+        expected = models[3, "ema"].alone(k)(*probe()).velocity
+        assert torch.equal(model.alone(k)(*probe()).velocity, expected)
+    data |= {"experts": [{"type": "average", "experts": [section]}], "gate": None}
+    (merged,) = build_model(bind(data, registry), registry, IMAGE, Streams(0)).experts
+    weights = [models[3, "ema"].experts[k].network.stem.weight for k in range(3)]
+    assert torch.allclose(merged.core().network.stem.weight, sum(weights) / 3, atol=1e-6)

@@ -163,6 +163,7 @@ def test_provenance_states_licence_and_hash(tmp_path):
         "source": "not stated",
         "licence": "Apache-2.0",
         "path": str(path),
+        "pixel_grid": "bin centres, (2 i + 1) / L - 1",
         "weights_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
     }
 

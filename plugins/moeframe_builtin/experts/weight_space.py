@@ -28,16 +28,21 @@ class WeightSpaceExpert(Expert):
 
     class Config(Expert.Config):
         experts: tuple[SerializeAsAny[Expert.Config], ...] = Field(
-            min_length=2, description="of one architecture, such as experts of runs"
+            min_length=1, description="of one architecture, such as experts of runs; copies count"
         )
 
         @field_validator("experts")
         @classmethod
-        def _single(cls, experts: tuple[Expert.Config, ...]) -> tuple[Expert.Config, ...]:
-            for i, expert in enumerate(experts):
-                if expert.copies != 1:
-                    raise ValueError(f"expert {i} has copies: {expert.copies}; name each expert once, copies: 1")
+        def _several(cls, experts: tuple[Expert.Config, ...]) -> tuple[Expert.Config, ...]:
+            n = sum(expert.copies for expert in experts)
+            if n < 2:
+                raise ValueError("one expert is nothing to merge; name two or more, copies counted")
             return experts
+
+        @property
+        def each(self) -> list[Expert.Config]:
+            """One config per expert."""
+            return [part.for_copy(number) for part in self.experts for number in range(part.copies)]
 
         def for_seed(self, seed: int) -> "Expert.Config":
             """The parts for the seed."""
@@ -53,7 +58,7 @@ class WeightSpaceExpert(Expert):
 
     def __init__(self, config: Config, *, image: ImageShape):
         super().__init__(config, image=image)
-        parts = [_built(part, image) for part in config.experts]
+        parts = [_built(part, image) for part in config.each]
         _require_one_architecture(parts)
         self._origins = [part.provenance() for part in parts]
         states = [part.state_dict() for part in parts]
@@ -114,8 +119,9 @@ class AverageExpert(WeightSpaceExpert):
         def _sum_to_one(cls, weights: tuple[float, ...] | None, info: Any) -> tuple[float, ...] | None:
             experts = info.data.get("experts")
             if weights is not None and experts is not None:
-                if len(weights) != len(experts):
-                    raise ValueError(f"{len(weights)} weights for {len(experts)} experts; give one per expert")
+                n = sum(expert.copies for expert in experts)
+                if len(weights) != n:
+                    raise ValueError(f"{len(weights)} weights for {n} experts; give one per expert")
                 if abs(sum(weights) - 1) > 1e-5:
                     raise ValueError(f"the weights sum to {sum(weights):g}, not to 1: {list(weights)}")
             return weights
@@ -134,9 +140,17 @@ class SlerpExpert(WeightSpaceExpert):
     class Config(WeightSpaceExpert.Config):
         type: Literal["slerp"] = "slerp"
         experts: tuple[SerializeAsAny[Expert.Config], ...] = Field(
-            min_length=2, max_length=2, description="the two ends, of one architecture"
+            min_length=1, description="the two ends, of one architecture"
         )
         fraction: float = Field(default=0.5, ge=0, le=1, description="of the way from the first to the second")
+
+        @field_validator("experts")
+        @classmethod
+        def _two(cls, experts: tuple[Expert.Config, ...]) -> tuple[Expert.Config, ...]:
+            n = sum(expert.copies for expert in experts)
+            if n > 2:
+                raise ValueError(f"{n} experts; slerp goes from one to one other: name two, or use average")
+            return experts
 
     config: Config
 
@@ -151,7 +165,7 @@ class TaskArithmeticExpert(WeightSpaceExpert):
     class Config(WeightSpaceExpert.Config):
         type: Literal["task_arithmetic"] = "task_arithmetic"
         experts: tuple[SerializeAsAny[Expert.Config], ...] = Field(
-            min_length=2, description="first the base, then the experts that were trained on from it"
+            min_length=1, description="first the base, then the experts that were trained on from it"
         )
         scale: float = Field(default=0.5, description="s, of the sum of the differences; 1 / (n - 1) is their mean")
 
