@@ -328,7 +328,7 @@ def test_each_gives_every_copy_the_expert_of_its_number(run, registry):
     for k in range(3):
         expected = models[3, "ema"].alone(k)(*probe()).velocity
         assert torch.equal(model.alone(k)(*probe()).velocity, expected)
-    data |= {"experts": [{"type": "average", "experts": [section]}], "gate": None}
+    data |= {"experts": [{"type": "average", "experts": [section | {"copies": 2}]}], "gate": None}
     (merged,) = build_model(bind(data, registry), registry, IMAGE, Streams(0)).experts
-    weights = [models[3, "ema"].experts[k].network.stem.weight for k in range(3)]
-    assert torch.allclose(merged.core().network.stem.weight, sum(weights) / 3, atol=1e-6)
+    weights = [models[3, "ema"].experts[k].network.stem.weight for k in range(2)]
+    assert torch.allclose(merged.core().network.stem.weight, sum(weights) / 2, atol=1e-6)
