@@ -22,6 +22,7 @@ from moeframe.diffusion import prior_nats, reconstruction_nats, to_pixels
 from moeframe.environment import describe_environment
 from moeframe.errors import UnavailableError
 from moeframe.evaluation import ModelEvaluation
+from moeframe.finished import load
 from moeframe.interfaces.component import ImageShape
 from moeframe.likelihood.bound import Bound, standard_error
 from moeframe.likelihood.continuous import continuous_bound
@@ -29,7 +30,6 @@ from moeframe.likelihood.discrete import discrete_bound
 from moeframe.likelihood.ode import OdeSolver, ode_likelihood
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
-from moeframe.runs import load
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric
 from moeframe_builtin.schedules.linear import LinearSchedule

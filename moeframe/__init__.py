@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moeframe.errors import MoeframeError
+    from moeframe.finished import load
     from moeframe.hookspecs import hookimpl
     from moeframe.interfaces.component import Component, ImageShape
     from moeframe.interfaces.dataset import Dataset, Examples, InMemoryExamples
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
     from moeframe.mixture import MergedDenoiser
     from moeframe.randomness import Streams, Trajectories
-    from moeframe.runs import load, merge, run
+    from moeframe.runs import merge, run
 
 __version__ = "0.1.0"
 
@@ -57,7 +58,7 @@ _HOMES = {
     "Trunk": "interfaces.trunk",
     "TrunkFeatures": "interfaces.trunk",
     "hookimpl": "hookspecs",
-    "load": "runs",
+    "load": "finished",
     "merge": "runs",
     "run": "runs",
 }

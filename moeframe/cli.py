@@ -161,7 +161,7 @@ def plugins(kind: str | None, as_json: bool) -> None:
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of a spec file, for editors; it covers every installed component."""
-    from moeframe.spec import json_schema
+    from moeframe.spec_schema import json_schema
 
     click.echo(json.dumps(json_schema(_installed()), indent=1))
 
@@ -205,8 +205,8 @@ def slice_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> N
 )
 def sample(run_folder: Path, count: int, seed: int, run_seed: int | None, device: str | None, out: Path) -> None:
     """Draw new images from the trained run in RUN."""
+    from moeframe.finished import load
     from moeframe.report.grids import require_image_path, write_images
-    from moeframe.runs import load
 
     require_image_path(out)
     loaded = load(run_folder, run_seed, device=device)

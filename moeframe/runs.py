@@ -2,36 +2,26 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from moeframe import checkpoint
 from moeframe.assembly import Assembly, assemble, build_dataset
 from moeframe.calibration import calibration_errors
 from moeframe.diagnostics import write_diagnostics
-from moeframe.diffusion import to_levels
 from moeframe.environment import describe_environment
-from moeframe.errors import CheckpointError, InputError, NonFiniteError, RunFolderError
+from moeframe.errors import InputError, NonFiniteError, RunFolderError
 from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.finished import load, load_seed, naming
 from moeframe.held_out import measure_held_out
-from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.exporter import Exporter, TrainedModel
-from moeframe.interfaces.gate import Gate
-from moeframe.interfaces.sampler import Sampler, SamplerState
-from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.mixture import MergedDenoiser
 from moeframe.progress import Silent, Watcher
 from moeframe.provenance import write_provenance
-from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
 from moeframe.report.page import write_report
 from moeframe.report.results import Results, combine_seeds, read_json, read_metrics, write_results
 from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
-from moeframe.shapes import Images, Levels
 from moeframe.slicing import write_slices
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec
@@ -122,7 +112,7 @@ def train(trainer: Trainer, folder: RunFolder, seed: int, watcher: Watcher) -> N
     newest = checkpoint.latest(folder.checkpoints(seed))
     if newest is not None:
         snapshot = checkpoint.load(newest)
-        with _naming(newest):
+        with naming(newest):
             trainer.restore(snapshot)
     events = EventLog(folder.seed(seed) / "events.jsonl", trainer.step)
     begin = 0
@@ -196,89 +186,6 @@ def _summarise(folder: RunFolder, spec: RunSpec) -> Results:
 # --- finished runs ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class LoadedRun:
-    """A trained model with the schedule and sampler of its run, ready for a notebook."""
-
-    spec: RunSpec
-    seed: int
-    assembly: Assembly
-    denoiser: MergedDenoiser
-    """The merged model; a torch module."""
-
-    @property
-    def experts(self) -> list[Expert]:
-        """The experts, each a torch module."""
-        return [expert for expert in self.denoiser.experts if isinstance(expert, Expert)]
-
-    @property
-    def gate(self) -> Gate | None:
-        """The gate, a torch module; None for a single expert."""
-        return self.denoiser.gate
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """The noise schedule."""
-        return self.assembly.schedule
-
-    @property
-    def sampler(self) -> Sampler:
-        """The sampler of the spec."""
-        return self.assembly.sampler
-
-    def trajectory(self, n: int, seed: int = 0) -> list[SamplerState]:
-        """All states of n sampling trajectories."""
-        return list(self._trajectory(0, n, seed))
-
-    @torch.no_grad()
-    def _trajectory(self, start: int, stop: int, seed: int) -> Iterator[SamplerState]:
-        items = Trajectories.numbered(Streams(seed), start, stop)
-        noise = items.normal(self.assembly.image.tensor_shape, "sampling/noise").to(self.assembly.device)
-        yield from self.sampler.trajectory(self.denoiser, noise, items)
-
-    def _last(self, start: int, stop: int, seed: int) -> Images:
-        *_, last = self._trajectory(start, stop, seed)
-        return last.z.cpu()
-
-    def sample(self, n: int, seed: int = 0) -> Levels:
-        """n images, integers 0 .. levels-1, (n, channels, height, width)."""
-        size = self.spec.evaluation.batch_size
-        parts = [self._last(start, min(start + size, n), seed) for start in range(0, n, size)]
-        return to_levels(torch.cat(parts), self.assembly.image.levels)
-
-
-def load(folder: str | Path, seed: int | None = None, *, device: str | None = None) -> LoadedRun:
-    """The trained model of a run folder, of its first seed unless one is named.
-
-    Raises RunFolderError or CheckpointError.
-    """
-    registry = Registry.installed()
-    place = RunFolder(Path(folder))
-    place.read_spec()
-    spec = load_spec(place.spec, registry, () if device is None else (f"device={device}",))
-    return _load(place, spec, registry, spec.seeds[0] if seed is None else seed)
-
-
-def _load(place: RunFolder, spec: RunSpec, registry: Registry, seed: int) -> LoadedRun:
-    newest = checkpoint.latest(place.checkpoints(seed))
-    if newest is None:
-        raise RunFolderError(f"{place.path}: has no checkpoint of seed {seed}; its seeds are {spec.seeds}")
-    assembly = assemble(spec, registry, seed)
-    tensors = checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"]
-    with _naming(newest):
-        checkpoint.load_weights(assembly.model, tensors)
-    return LoadedRun(spec, seed, assembly, assembly.model.eval())
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Say which checkpoint does not fit."""
-    try:
-        yield
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
-
-
 def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watcher | None = None) -> Results:
     """Measure a trained run again; `overrides` may change how it is measured, never what was trained.
 
@@ -296,7 +203,7 @@ def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watc
     with place.claimed():
         place.forget_sweep()
         for seed in spec.seeds:
-            loaded = _load(place, spec, registry, seed)
+            loaded = load_seed(place, spec, registry, seed)
             evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser, place.seed(seed))
             _evaluate_seed(place.seed(seed), loaded.assembly, evaluation, watcher or Silent())
         place.write_spec(spec)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
-from pydantic.json_schema import models_json_schema
 
 from moeframe.interfaces.component import Component, SpecFacts
 from moeframe.interfaces.dataset import Dataset
@@ -41,10 +40,6 @@ OPTIONAL_SECTIONS = ("slicer", "trunk", "gate")
 """Sections that a single expert does without."""
 LIST_SECTIONS = {"experts": "experts", "objective": "losses", "metrics": "metrics"}
 """Sections that hold a list of components, and their kind."""
-
-
-KEPT_IN_SCHEMA = ("title", "description", "minItems")
-"""What the JSON Schema of a component section keeps of RunSpec's, which knows only the abstract Config."""
 
 
 MACHINE_SETTINGS = (("", "device"), ("training", "workers"), ("evaluation", "offload"))
@@ -345,33 +340,3 @@ def _component_configs(bound: dict[str, Any]) -> Iterator[tuple[Path, Component.
         for i, config in enumerate(items if isinstance(items, list) else []):
             if isinstance(config, Component.Config):
                 yield (section, i), config
-
-
-def json_schema(registry: Registry) -> dict[str, Any]:
-    """JSON Schema (draft 7 features only) of a spec file, with every installed component."""
-    kinds = {**SECTIONS, **LIST_SECTIONS}
-    configs = {kind: [item.component.Config for item in registry.components(kind)] for kind in kinds.values()}
-    models: list[type[BaseModel]] = [RunSpec, *(config for group in configs.values() for config in group)]
-    refs, top = models_json_schema([(model, "validation") for model in models], ref_template="#/definitions/{model}")
-    definitions = top["$defs"]
-    schema: dict[str, Any] = definitions.pop(refs[(RunSpec, "validation")]["$ref"].rsplit("/", 1)[1])
-    choices_of = {kind: [refs[(config, "validation")] for config in group] for kind, group in configs.items()}
-    for section, kind in kinds.items():
-        choices = [*choices_of[kind], *([{"type": "null"}] if section in OPTIONAL_SECTIONS else [])]
-        for config in configs[kind]:
-            definition = definitions[refs[(config, "validation")]["$ref"].rsplit("/", 1)[1]]
-            definition["required"] = sorted({"type", *definition.get("required", [])})
-            for field, part_kind in config.component.PARTS.items():
-                one = {"oneOf": choices_of[part_kind]}
-                alone = {"anyOf": [one, {"type": "null"}]}
-                definition["properties"][field] |= alone if config.component.holds_one(field) else {"items": one}
-        described = {key: value for key, value in schema["properties"][section].items() if key in KEPT_IN_SCHEMA}
-        body = {"oneOf": choices} if section in SECTIONS else {"type": "array", "items": {"oneOf": choices}}
-        schema["properties"][section] = {**described, **body}
-    schema["properties"]["base"] = {
-        "type": "string",
-        "description": "a spec file, relative to this one, that this one overrides",
-    }
-    # A file with `base` may leave out anything that the base file has.
-    schema["anyOf"] = [{"required": ["base"]}, {"required": schema.pop("required", [])}]
-    return {"$schema": "http://json-schema.org/draft-07/schema#", **schema, "definitions": definitions}

@@ -17,6 +17,7 @@ from moeframe.calibration import measured_errors
 from moeframe.comparison import compare_paired
 from moeframe.errors import InputError
 from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.finished import LoadedRun, load
 from moeframe.interfaces.gate import ExpertErrors
 from moeframe.interfaces.metric import Better, Metric
 from moeframe.likelihood.bound import Bound, EndTerms, end_terms, standard_error
@@ -26,7 +27,6 @@ from moeframe.randomness import Trajectories
 from moeframe.report.page import write_report
 from moeframe.report.trade_off import SweepComparison, SweepPoint, SweptSeed, TradeOff, trade_off
 from moeframe.run_folder import SWEEP, RunFolder
-from moeframe.runs import LoadedRun, load
 from moeframe.statistics import mean, t_interval
 from moeframe.storage import write_file
 

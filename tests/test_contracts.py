@@ -22,6 +22,7 @@ from small_diffusers import small_network, write_flat
 from moeframe.assembly import assemble
 from moeframe.diffusion import image_from_velocity
 from moeframe.evaluation import ModelEvaluation
+from moeframe.finished import load
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples
 from moeframe.interfaces.expert import Expert
@@ -33,7 +34,7 @@ from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
 from moeframe.plugins import KINDS
 from moeframe.registry import Registry
-from moeframe.runs import load, run
+from moeframe.runs import run
 from moeframe.sampling import ddim_trajectory
 from moeframe.spec import bind
 from moeframe.testing import GaussianExpert, PlainTrunk, PosteriorGate, check_component

@@ -129,7 +129,7 @@ MISTAKES = (
     Mutation(
         "raw weights loaded",
         "samples and evaluations of a finished run are not those of its report",
-        "moeframe/runs.py",
+        "moeframe/finished.py",
         'checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"]',
         'checkpoint.load(newest).tensors["model"]',
         ("tests/test_runs.py::test_evaluating_a_finished_run_finds_the_figures_of_the_run",),

@@ -7,16 +7,13 @@ from moeframe.testing.analytic import GaussianExpert, PlainTrunk, PosteriorGate,
 from moeframe.testing.contracts import (
     check_component,
     check_dataset,
-    check_expert,
-    check_exporter,
-    check_gate,
     check_loss,
     check_metric,
     check_sampler,
     check_schedule,
     check_slicer,
-    check_trunk,
 )
+from moeframe.testing.model_contracts import check_expert, check_exporter, check_gate, check_trunk
 
 __all__ = [
     "GaussianExpert",

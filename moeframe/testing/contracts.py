@@ -3,11 +3,8 @@
 import itertools
 import json
 import math
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -19,34 +16,27 @@ from moeframe.interfaces.component import Component, ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples, Split
 from moeframe.interfaces.denoiser import Contribution, Denoised
 from moeframe.interfaces.expert import Expert
-from moeframe.interfaces.exporter import Exporter, TrainedModel
-from moeframe.interfaces.gate import Gate, Routing
+from moeframe.interfaces.gate import Routing
 from moeframe.interfaces.loss import Loss, TrainingStep
 from moeframe.interfaces.metric import Evaluation, Metric
 from moeframe.interfaces.sampler import Sampler, SamplerState
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
-from moeframe.interfaces.trunk import AdapterExpert, Trunk
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
-from moeframe.shapes import LogSnr, Times
-from moeframe.testing.analytic import GaussianExpert, PlainTrunk, gaussian_mixture
-from moeframe.testing.rules import STREAMS, checked_config, close, expect, expect_each_item_on_its_own, stirred
+from moeframe.testing.analytic import GaussianExpert, gaussian_mixture
+from moeframe.testing.model_contracts import check_expert, check_exporter, check_gate, check_trunk
+from moeframe.testing.rules import (
+    IMAGE,
+    STREAMS,
+    Line,
+    checked_config,
+    close,
+    expect,
+    expect_each_item_on_its_own,
+)
 
-IMAGE = ImageShape(channels=1, height=8, width=8, levels=256)
-SHAPES = (IMAGE, ImageShape(channels=3, height=7, width=9, levels=17), ImageShape(3, 16, 16, 256))
-Predict = Callable[[Tensor, Tensor], Tensor]
 UNITS = ("bits/dim", "nats", "dimensionless")
-
-
-class _Line(NoiseSchedule):
-    """A plain schedule for checks of kinds that need one."""
-
-    class Config(NoiseSchedule.Config):
-        type: Literal["line"] = "line"
-
-    def log_snr(self, times: Times) -> LogSnr:
-        return 10 - 20 * times
 
 
 def check_component(
@@ -67,114 +57,6 @@ def check_component(
         check_expert(component, config, [image])
     else:
         _CHECKS[component.KIND](component, config)
-
-
-def check_gate(component: type[Gate], config: Any = None, n_experts: int = 4) -> None:
-    """Simplex rows from (z, λ) alone, each item on its own, repeatable, for any image shape."""
-    config = checked_config(component, config)
-    for image in SHAPES:
-        gate = stirred(partial(component, config, image=image, n_experts=n_experts))
-        expect(component.LEARNS or not list(gate.parameters()), component, "LEARNS is True where it has parameters")
-        z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(-12, 12, 9)
-        for training in (True, False):
-            routing = gate.train(training).route(z.clone(), log_snr.clone(), Trajectories.numbered(STREAMS, 0, 9))
-            for what, rows in (("weights", routing.weights), ("probabilities", routing.probabilities)):
-                expect(rows.shape == (9, n_experts), component, f"{what} have shape (batch, experts)")
-                expect(bool(rows.isfinite().all()), component, f"{what} are finite")
-                expect(bool((rows >= 0).all()), component, f"{what} are not negative")
-                if gate.sums_to_one or what == "probabilities":
-                    expect(close(rows.sum(1), torch.ones(9)), component, f"rows of the {what} sum to one")
-
-        def weights(items: Tensor, gate: Gate = gate, z: Tensor = z, log_snr: Tensor = log_snr) -> Tensor:
-            return gate.route(z[items], log_snr[items], Trajectories(STREAMS, items)).weights
-
-        expect_each_item_on_its_own(component, weights, 9)
-
-
-def check_expert(component: type[Expert], config: Any = None, shapes: Sequence[ImageShape] = SHAPES[:2]) -> None:
-    """A finite velocity of the input's shape and type over the whole declared range, each item on its own.
-
-    An adapter is checked on a small trunk.
-    """
-    config = checked_config(component, config)
-    for image in shapes:
-        expert, predict = _expert_that_predicts(component, config, image)
-        low, high = expert.log_snr_range
-        expect(low < high, component, "log_snr_range is (lowest, highest)")
-        z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(max(low, -15), min(high, 15), 9)
-        given = z.clone()
-        velocity = predict(given, log_snr)
-        expect(torch.equal(given, z), component, "the input is left as it was")
-        expect(velocity.shape == z.shape and velocity.dtype == z.dtype, component, "the velocity is shaped like z")
-        expect(bool(velocity.isfinite().all()), component, "the velocity is finite over log_snr_range")
-
-        def velocities(items: Tensor, predict: Predict = predict, z: Tensor = z, log_snr: Tensor = log_snr) -> Tensor:
-            return predict(z[items], log_snr[items])
-
-        expect_each_item_on_its_own(component, velocities, 9)
-
-
-def _expert_that_predicts(component: type[Expert], config: Any, image: ImageShape) -> tuple[Expert, Predict]:
-    if not issubclass(component, AdapterExpert):
-        expert = stirred(partial(component, config, image=image)).eval()
-        return expert, expert
-    trunk = stirred(partial(PlainTrunk, PlainTrunk.Config(), image=image))
-    adapter = stirred(partial(component, config, image=image, trunk=trunk))
-    model = MergedDenoiser([adapter], trunk=trunk).eval()
-    return adapter, lambda z, log_snr: model(z, log_snr).velocity
-
-
-def check_trunk(component: type[Trunk], config: Any = None, shapes: Sequence[ImageShape] = SHAPES[:2]) -> None:
-    """Features of each item on its own, later layers whose every weight and block an adapter can change."""
-    config = checked_config(component, config)
-    for image in shapes:
-        trunk = stirred(partial(component, config, image=image)).eval()
-        z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(-12, 12, 9)
-        features = trunk(z, log_snr)
-        summary = features.summary
-        expect(summary.shape == (9, trunk.summary_width), component, "the summary is (batch, summary_width)")
-        in_batches = all(len(tensor) == 9 for tensor in features.tensors)
-        expect(in_batches, component, "the batch comes first in every feature")
-        expect(bool(summary.isfinite().all()), component, "the summary is finite")
-        plain, recorder = (_Recorder(_Recorder.Config(), image=image, trunk=trunk) for _ in range(2))
-        for which in (0, 1):
-            expect_each_item_on_its_own(component, partial(_on_trunk, which, trunk, plain, z, log_snr), 9)
-        velocity = trunk.finish(features, recorder, z, log_snr)
-        expect(velocity.shape == z.shape and velocity.dtype == z.dtype, component, "the velocity is shaped like z")
-        expect(bool(velocity.isfinite().all()), component, "the velocity is finite")
-        expect(
-            sorted(recorder.weights) == sorted(trunk.adaptable), component, "each adaptable weight is asked for once"
-        )
-        asked = list(enumerate(trunk.block_widths))
-        expect(recorder.blocks == asked, component, "after_block is called in the order and widths of block_widths")
-        shares = close(trunk.finish(features.at(torch.tensor([4])), plain, z[4:5], log_snr[4:5]), velocity[4:5])
-        expect(shares, component, "features of some items serve those items")
-
-
-def _on_trunk(which: int, trunk: Trunk, adapter: AdapterExpert, z: Tensor, log_snr: Tensor, items: Tensor) -> Tensor:
-    """Velocity (0) or summary (1) of some items."""
-    features = trunk(z[items], log_snr[items])
-    return features.summary if which else trunk.finish(features, adapter, z[items], log_snr[items])
-
-
-class _Recorder(AdapterExpert):
-    """Changes nothing and notes what it is asked."""
-
-    class Config(Expert.Config):
-        type: Literal["recorder"] = "recorder"
-
-    def __init__(self, config: Config, *, image: ImageShape, trunk: Trunk):
-        super().__init__(config, image=image, trunk=trunk)
-        self.weights: list[str] = []
-        self.blocks: list[tuple[int, int]] = []
-
-    def changed(self, name: str, weight: Tensor) -> Tensor:
-        self.weights.append(name)
-        return weight
-
-    def after_block(self, block: int, maps: Tensor) -> Tensor:
-        self.blocks.append((block, maps.shape[1]))
-        return maps
 
 
 def check_schedule(component: type[NoiseSchedule], config: Any = None) -> None:
@@ -273,7 +155,7 @@ def check_loss(component: type[Loss], config: Any = None) -> None:
         pass
     else:
         expect(False, component, "a negative weight is refused")
-    loss = component(config, schedule=_Line(_Line.Config()), slice_shares=(0.5, 0.25, 0.25))
+    loss = component(config, schedule=Line(Line.Config()), slice_shares=(0.5, 0.25, 0.25))
     for scale in (1.0, 1000.0):  # logits so far apart that the softmax underflows to a one-hot
         logits = (scale * STREAMS.normal((12, 3), "logits")).requires_grad_()
         velocities = STREAMS.normal((3, 12, *IMAGE.tensor_shape), "velocities").requires_grad_()
@@ -288,7 +170,7 @@ def check_loss(component: type[Loss], config: Any = None) -> None:
 
 def _training_step(weights: Tensor, velocities: Tensor) -> TrainingStep:
     n, times = len(weights), STREAMS.low_discrepancy(len(weights), "times")
-    schedule = _Line(_Line.Config())
+    schedule = Line(Line.Config())
     x, noise = (0.3 * STREAMS.normal((n, *IMAGE.tensor_shape), part) for part in ("x", "noise"))
     log_snr = schedule.log_snr(times)
     parts = tuple(Contribution(k, torch.arange(n), v) for k, v in enumerate(velocities))
@@ -301,7 +183,7 @@ def _training_step(weights: Tensor, velocities: Tensor) -> TrainingStep:
 def check_sampler(component: type[Sampler], config: Any = None) -> None:
     """Cleaner state by cleaner state to an image of the data's spread; calls counted, each trajectory on its own."""
     config = checked_config(component, config)
-    sampler = component(config, schedule=_Line(_Line.Config()))
+    sampler = component(config, schedule=Line(Line.Config()))
     spread = [GaussianExpert.Config(mean=m, std=0.1) for m in (-0.2, 0.2)]
     model, calls = gaussian_mixture(spread, (0.5, 0.5), IMAGE), []
     for expert in model.experts:
@@ -347,45 +229,6 @@ def check_metric(component: type[Metric], config: Any = None, evaluation: Evalua
         expect(first.interval[0] <= first.value <= first.interval[1], component, "the interval holds the value")
     if component.DETERMINISTIC:
         expect(metric.measure(evaluation) == first, component, "a second measurement is equal")
-
-
-def check_exporter(component: type[Exporter], config: Any = None) -> None:
-    """A folder with a README.md, into which nothing of the model is changed, and how to load it."""
-    exporter = component(checked_config(component, config))
-    schedule = _Line(_Line.Config())
-    model = gaussian_mixture([GaussianExpert.Config(mean=m) for m in (-0.2, 0.2)], (0.5, 0.5), IMAGE)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trained = TrainedModel(
-        name="checked",
-        denoiser=model,
-        experts=tuple(expert for expert in model.experts if isinstance(expert, Expert)),
-        schedule=schedule,
-        sampler=_Steps(_Steps.Config(), schedule=schedule),
-        image=IMAGE,
-        seed=0,
-        spec={"gate": {"type": "gaussian_posterior"}},
-        results={},
-        card={},
-    )
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "merged"
-        folder.mkdir()
-        how = exporter.export_merged(trained, folder)
-        expect(bool(how.strip()), component, "it says how to load what it wrote")
-        expect(str(folder) in how, component, "what it says names the folder")
-        expect((folder / "README.md").is_file(), component, "a model card, README.md, is written")
-    unchanged = all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    expect(unchanged, component, "the model stays as it is")
-
-
-class _Steps(Sampler):
-    """Settings of a sampler for checks of kinds that name one."""
-
-    class Config(Sampler.Config):
-        type: Literal["steps"] = "steps"
-
-    def trajectory(self, *_: Any) -> Iterator[SamplerState]:
-        yield from ()
 
 
 _CHECKS: dict[str, Callable[[Any, Any], None]] = {

@@ -1,17 +1,32 @@
 """Rules that the contracts of several kinds share."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from moeframe.interfaces.component import Component
+from moeframe.interfaces.component import Component, ImageShape
+from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.randomness import Streams
+from moeframe.shapes import LogSnr, Times
 
 STREAMS = Streams(0)
+IMAGE = ImageShape(channels=1, height=8, width=8, levels=256)
+SHAPES = (IMAGE, ImageShape(channels=3, height=7, width=9, levels=17), ImageShape(3, 16, 16, 256))
 M = TypeVar("M", bound=nn.Module)
+
+
+class Line(NoiseSchedule):
+    """A plain schedule for checks of kinds that need one."""
+
+    class Config(NoiseSchedule.Config):
+        type: Literal["line"] = "line"
+
+    def log_snr(self, times: Times) -> LogSnr:
+        """From 10 to -10."""
+        return 10 - 20 * times
 
 
 def expect(holds: bool, component: type[Component], rule: str) -> None:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from moeframe.diffusion import velocity_from_image
 from moeframe.errors import CheckpointError
 from moeframe.interfaces.component import ImageShape
-from moeframe.testing.contracts import check_expert
+from moeframe.testing import check_expert
 from moeframe_pretrained.edm import EdmExpert
 
 IMAGE = ImageShape(channels=3, height=8, width=8, levels=256)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from moeframe.errors import CheckpointError
 from moeframe.interfaces.component import ImageShape
-from moeframe.testing.contracts import check_expert
+from moeframe.testing import check_expert
 from moeframe_pretrained.flax_msgpack import read_flax
 from moeframe_pretrained.vdm import VdmExpert
 

@@ -1,0 +1,108 @@
+"""Finished runs: the trained model of a folder, with its schedule and sampler, ready for a notebook."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from moeframe import checkpoint
+from moeframe.assembly import Assembly, assemble
+from moeframe.diffusion import to_levels
+from moeframe.errors import CheckpointError, RunFolderError
+from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.gate import Gate
+from moeframe.interfaces.sampler import Sampler, SamplerState
+from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.mixture import MergedDenoiser
+from moeframe.randomness import Streams, Trajectories
+from moeframe.registry import Registry
+from moeframe.run_folder import RunFolder
+from moeframe.shapes import Images, Levels
+from moeframe.spec import RunSpec
+from moeframe.spec_file import load_spec
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained model with the schedule and sampler of its run, ready for a notebook."""
+
+    spec: RunSpec
+    seed: int
+    assembly: Assembly
+    denoiser: MergedDenoiser
+    """The merged model; a torch module."""
+
+    @property
+    def experts(self) -> list[Expert]:
+        """The experts, each a torch module."""
+        return [expert for expert in self.denoiser.experts if isinstance(expert, Expert)]
+
+    @property
+    def gate(self) -> Gate | None:
+        """The gate, a torch module; None for a single expert."""
+        return self.denoiser.gate
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule."""
+        return self.assembly.schedule
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler of the spec."""
+        return self.assembly.sampler
+
+    def trajectory(self, n: int, seed: int = 0) -> list[SamplerState]:
+        """All states of n sampling trajectories."""
+        return list(self._trajectory(0, n, seed))
+
+    @torch.no_grad()
+    def _trajectory(self, start: int, stop: int, seed: int) -> Iterator[SamplerState]:
+        items = Trajectories.numbered(Streams(seed), start, stop)
+        noise = items.normal(self.assembly.image.tensor_shape, "sampling/noise").to(self.assembly.device)
+        yield from self.sampler.trajectory(self.denoiser, noise, items)
+
+    def _last(self, start: int, stop: int, seed: int) -> Images:
+        *_, last = self._trajectory(start, stop, seed)
+        return last.z.cpu()
+
+    def sample(self, n: int, seed: int = 0) -> Levels:
+        """n images, integers 0 .. levels-1, (n, channels, height, width)."""
+        size = self.spec.evaluation.batch_size
+        parts = [self._last(start, min(start + size, n), seed) for start in range(0, n, size)]
+        return to_levels(torch.cat(parts), self.assembly.image.levels)
+
+
+def load(folder: str | Path, seed: int | None = None, *, device: str | None = None) -> LoadedRun:
+    """The trained model of a run folder, of its first seed unless one is named.
+
+    Raises RunFolderError or CheckpointError.
+    """
+    registry = Registry.installed()
+    place = RunFolder(Path(folder))
+    place.read_spec()
+    spec = load_spec(place.spec, registry, () if device is None else (f"device={device}",))
+    return load_seed(place, spec, registry, spec.seeds[0] if seed is None else seed)
+
+
+def load_seed(place: RunFolder, spec: RunSpec, registry: Registry, seed: int) -> LoadedRun:
+    """The same for one seed of a run whose spec is read already."""
+    newest = checkpoint.latest(place.checkpoints(seed))
+    if newest is None:
+        raise RunFolderError(f"{place.path}: has no checkpoint of seed {seed}; its seeds are {spec.seeds}")
+    assembly = assemble(spec, registry, seed)
+    tensors = checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"]
+    with naming(newest):
+        checkpoint.load_weights(assembly.model, tensors)
+    return LoadedRun(spec, seed, assembly, assembly.model.eval())
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say which checkpoint does not fit."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
