@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from moeframe.interfaces.expert import Expert
     from moeframe.interfaces.exporter import Exporter, TrainedModel
     from moeframe.interfaces.gate import Gate, Routing
+    from moeframe.interfaces.launcher import Ended, Launcher, Task
     from moeframe.interfaces.loss import Loss, TrainingStep
     from moeframe.interfaces.metric import Evaluation, Measurement, Metric
     from moeframe.interfaces.sampler import Sampler, SamplerState
@@ -34,6 +35,7 @@ _HOMES = {
     "Dataset": "interfaces.dataset",
     "Denoised": "interfaces.denoiser",
     "Denoiser": "interfaces.denoiser",
+    "Ended": "interfaces.launcher",
     "Evaluation": "interfaces.metric",
     "Examples": "interfaces.dataset",
     "Expert": "interfaces.expert",
@@ -41,6 +43,7 @@ _HOMES = {
     "Gate": "interfaces.gate",
     "ImageShape": "interfaces.component",
     "InMemoryExamples": "interfaces.dataset",
+    "Launcher": "interfaces.launcher",
     "Loss": "interfaces.loss",
     "Measurement": "interfaces.metric",
     "MergedDenoiser": "mixture",
@@ -52,6 +55,7 @@ _HOMES = {
     "SamplerState": "interfaces.sampler",
     "Slicer": "interfaces.slicer",
     "Streams": "randomness",
+    "Task": "interfaces.launcher",
     "TrainedModel": "interfaces.exporter",
     "TrainingStep": "interfaces.loss",
     "Trajectories": "randomness",
@@ -69,6 +73,7 @@ __all__ = [
     "Dataset",
     "Denoised",
     "Denoiser",
+    "Ended",
     "Evaluation",
     "Examples",
     "Expert",
@@ -76,6 +81,7 @@ __all__ = [
     "Gate",
     "ImageShape",
     "InMemoryExamples",
+    "Launcher",
     "Loss",
     "Measurement",
     "MergedDenoiser",
@@ -87,6 +93,7 @@ __all__ = [
     "SamplerState",
     "Slicer",
     "Streams",
+    "Task",
     "TrainedModel",
     "TrainingStep",
     "Trajectories",

@@ -13,7 +13,19 @@ from moeframe.errors import MoeframeError
 if TYPE_CHECKING:
     from moeframe.registry import Registry
 
-KINDS = ("datasets", "slicers", "trunks", "experts", "gates", "losses", "schedules", "samplers", "metrics", "exporters")
+KINDS = (
+    "datasets",
+    "slicers",
+    "trunks",
+    "experts",
+    "gates",
+    "losses",
+    "schedules",
+    "samplers",
+    "metrics",
+    "exporters",
+    "launchers",
+)
 
 overrides_option = click.option(
     "--set",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from moeframe.interfaces.expert import Expert
     from moeframe.interfaces.exporter import Exporter
     from moeframe.interfaces.gate import Gate
+    from moeframe.interfaces.launcher import Launcher
     from moeframe.interfaces.loss import Loss
     from moeframe.interfaces.metric import Metric
     from moeframe.interfaces.sampler import Sampler
@@ -72,3 +73,8 @@ def moeframe_metrics() -> "list[type[Metric]]":  # type: ignore[empty-body]
 @hookspec
 def moeframe_exporters() -> "list[type[Exporter]]":  # type: ignore[empty-body]
     """Exporters: formats that a trained model is written in."""
+
+
+@hookspec
+def moeframe_launchers() -> "list[type[Launcher]]":  # type: ignore[empty-body]
+    """Launchers: where the runs of a study are carried out."""

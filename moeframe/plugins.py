@@ -18,6 +18,7 @@ from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.exporter import Exporter
 from moeframe.interfaces.gate import Gate
+from moeframe.interfaces.launcher import Launcher
 from moeframe.interfaces.loss import Loss
 from moeframe.interfaces.metric import Metric
 from moeframe.interfaces.sampler import Sampler
@@ -26,7 +27,8 @@ from moeframe.interfaces.slicer import Slicer
 from moeframe.interfaces.trunk import Trunk
 
 KINDS: dict[str, type[Component]] = {
-    base.KIND: base for base in (Dataset, Slicer, Trunk, Expert, Gate, Loss, NoiseSchedule, Sampler, Metric, Exporter)
+    base.KIND: base
+    for base in (Dataset, Slicer, Trunk, Expert, Gate, Loss, NoiseSchedule, Sampler, Metric, Exporter, Launcher)
 }
 """Plural name, as in the hooks and the plugin folders, to abstract class."""
 

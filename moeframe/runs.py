@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from moeframe import checkpoint
+from moeframe import checkpoint, phase_one
 from moeframe.assembly import Assembly, assemble, build_dataset
 from moeframe.calibration import calibration_errors
 from moeframe.diagnostics import write_diagnostics
@@ -29,6 +31,19 @@ from moeframe.storage import explaining, write_file
 from moeframe.training import StepLog, Trainer
 
 
+@dataclass(frozen=True)
+class Borrowed:
+    """Work of other runs of a study that a run need not do again."""
+
+    phase_one: Path | None = None
+    """Folder of shared warm starts."""
+    weights_of: Path | None = None
+    """A finished run of the same training, whose weights are measured under this run's gate and settings."""
+
+
+NOTHING = Borrowed()
+
+
 def run(
     spec: str | Path,
     *,
@@ -36,14 +51,16 @@ def run(
     out: str | Path | None = None,
     fresh: bool = False,
     watcher: Watcher | None = None,
+    borrowed: Borrowed = NOTHING,
 ) -> Results:
     """Do everything that a spec file says, or finish what an interrupted run of it left; returns results.json.
 
-    `overrides` are `path=value` texts, `out` replaces runs/NAME, `fresh` deletes an earlier run in that folder.
-    Raises a MoeframeError that says what to mend.
+    `overrides` are `path=value` texts, `out` replaces runs/NAME, `fresh` deletes an earlier run in that folder,
+    `borrowed` is what a study has done already. Raises a MoeframeError that says what to mend.
     """
-    registry = Registry.installed()
-    return _carry_out(load_spec(spec, registry, overrides), registry, out, fresh=fresh, watcher=watcher or Silent())
+    registry, watcher = Registry.installed(), watcher or Silent()
+    resolved = load_spec(spec, registry, overrides)
+    return _carry_out(resolved, registry, out, fresh=fresh, watcher=watcher, borrowed=borrowed)
 
 
 def merge(
@@ -69,7 +86,13 @@ def merge(
 
 
 def _carry_out(
-    resolved: RunSpec, registry: Registry, out: str | Path | None, *, fresh: bool, watcher: Watcher
+    resolved: RunSpec,
+    registry: Registry,
+    out: str | Path | None,
+    *,
+    fresh: bool,
+    watcher: Watcher,
+    borrowed: Borrowed = NOTHING,
 ) -> Results:
     folder = RunFolder(run_folder_of(resolved.name, out))
     with folder.claimed():
@@ -79,7 +102,7 @@ def _carry_out(
         unfinished = [seed for seed in resolved.seeds if not folder.metrics(seed).exists()]
         dataset = build_dataset(resolved, registry) if unfinished else None
         for seed in unfinished:
-            _run_seed(folder, assemble(resolved, registry, seed, dataset), watcher)
+            _run_seed(folder, assemble(resolved, registry, seed, dataset), watcher, borrowed)
         return _summarise(folder, resolved)
 
 
@@ -88,7 +111,7 @@ def run_folder_of(name: str, out: str | Path | None) -> Path:
     return Path("runs") / name if out is None else Path(out)
 
 
-def _run_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher) -> None:
+def _run_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher, borrowed: Borrowed) -> None:
     seed = assembly.streams.seed
     if not folder.card.exists():
         watcher.begin("looking through the data", 1)
@@ -97,30 +120,56 @@ def _run_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher) -> None:
     if assembly.slices.slicer is not None:
         write_slices(folder.seed(seed), assembly.slices, assembly.train, assembly.image, assembly.streams)
     trainer = Trainer(assembly)
-    train(trainer, folder, seed, watcher)
+    if borrowed.weights_of is not None:
+        _take_weights(borrowed.weights_of, folder, assembly)
+    train(trainer, folder, seed, watcher, borrowed.phase_one)
     model = trainer.averaged if assembly.spec.evaluation.weights == "ema" else trainer.model
     _finish_model(trainer, model, folder, watcher)
     evaluation = ModelEvaluation(assembly, model, folder.seed(seed))
     _evaluate_seed(folder.seed(seed), assembly, evaluation, watcher)
 
 
-def train(trainer: Trainer, folder: RunFolder, seed: int, watcher: Watcher) -> None:
+def _take_weights(source: Path, folder: RunFolder, assembly: Assembly) -> None:
+    """Copy the last checkpoint of another run where this one has none. Raises RunFolderError where that is not done."""
+    seed, steps = assembly.streams.seed, assembly.spec.training.steps
+    if checkpoint.latest(folder.checkpoints(seed)) is not None:
+        return
+    last = checkpoint.latest(RunFolder(source).checkpoints(seed))
+    if last is None or checkpoint.load(last).step != steps:
+        raise RunFolderError(f"{source}: has no checkpoint of seed {seed} after {steps} steps; finish that run first")
+    with explaining(folder.checkpoints(seed)):
+        shutil.copytree(last, folder.checkpoints(seed) / last.name)
+
+
+def train(
+    trainer: Trainer, folder: RunFolder, seed: int, watcher: Watcher, phase_one_folder: Path | None = None
+) -> None:
     """Train to the end from the newest checkpoint, logging, measuring and saving on the way.
 
-    Raises NonFiniteError naming the part at fault; the state before that step is saved first.
+    With a folder of shared warm starts phase 1 is taken from there, or left there for others. Raises NonFiniteError
+    naming the part at fault; the state before that step is saved first.
     """
     newest = checkpoint.latest(folder.checkpoints(seed))
     if newest is not None:
         snapshot = checkpoint.load(newest)
         with naming(newest):
             trainer.restore(snapshot)
+    elif phase_one_folder is not None and trainer.assembly.spec.warm_start_steps > 0:
+        with phase_one.shared(trainer, phase_one_folder) as taken:
+            if not taken:
+                _train(trainer, folder, seed, watcher, until=trainer.assembly.spec.warm_start_steps)
+                phase_one.keep(trainer, phase_one_folder)
+    _train(trainer, folder, seed, watcher, until=trainer.config.steps)
+
+
+def _train(trainer: Trainer, folder: RunFolder, seed: int, watcher: Watcher, *, until: int) -> None:
     events = EventLog(folder.seed(seed) / "events.jsonl", trainer.step)
     begin = 0
     for title, end, phase in (
         ("warm start", trainer.assembly.spec.warm_start_steps, trainer.warm_start),
         ("joint training", trainer.config.steps, trainer.train_jointly),
     ):
-        if trainer.step < end:
+        if trainer.step < end <= until:
             watcher.begin(f"seed {seed}: {title}", end - begin, trainer.step - begin)
             try:
                 for log in phase():

@@ -45,7 +45,16 @@ class Document:
         return ""
 
 
-def load_spec(path: str | Path, registry: Registry, overrides: Sequence[str] = ()) -> RunSpec:
+@dataclass(frozen=True)
+class Override:
+    """A value that another file sets in a spec: at a dotted path, written at a place."""
+
+    path: str
+    value: Any
+    place: str
+
+
+def load_spec(path: str | Path, registry: Registry, overrides: Sequence[str | Override] = ()) -> RunSpec:
     """Read, merge and validate a spec file. Raises SpecError with every problem of the file."""
     document = read_document(Path(path))
     problems: list[Problem] = []
@@ -221,7 +230,10 @@ def dotted(path: SpecPath) -> str:
 # --- --set ------------------------------------------------------------------------------------------------------------
 
 
-def _apply_override(document: Document, override: str) -> None:
+def _apply_override(document: Document, override: str | Override) -> None:
+    if isinstance(override, Override):
+        _set(document, override.path.split("."), override.value, override.place)
+        return
     name, separator, text = override.partition("=")
     place = f"--set {override}"
     parts = [part.strip() for part in name.split(".")]
@@ -229,7 +241,10 @@ def _apply_override(document: Document, override: str) -> None:
         raise SpecError([Problem(place, "", "write it as path=value, for example --set training.steps=500")])
     if parts[0] == "base":
         raise SpecError([Problem(place, "base", "can only be written in the spec file")])
-    value = _parse_value(text, place)
+    _set(document, parts, _parse_value(text, place), place)
+
+
+def _set(document: Document, parts: list[str], value: Any, place: str) -> None:
     container: Any = document.data
     path: SpecPath = ()
     for part in parts[:-1]:

@@ -291,6 +291,39 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.step = snapshot.step
 
+    # --- the end of phase 1, which variants with other gates share ---------------------------------------------------
+
+    def without_gate(self) -> Snapshot:
+        """The state of everything but the gate; the optimiser's by the names of the weights."""
+        names = self._learning_names()
+        optimizer = {
+            f"{names[index]}/{key}": torch.as_tensor(value)
+            for index, state in self.optimizer.state_dict()["state"].items()
+            for key, value in state.items()
+        }
+        groups = {"model": self.model.state_dict(), "ema": self.averaged.state_dict(), "optimizer": optimizer}
+        kept = {
+            group: {name: tensor for name, tensor in tensors.items() if not name.startswith("gate.")}
+            for group, tensors in groups.items()
+        }
+        return Snapshot(self.step, kept)
+
+    def adopt(self, snapshot: Snapshot) -> None:
+        """Continue from what `without_gate` gave; the gate stays as it is, which phase 1 would have left alone."""
+        gate = {name: t for name, t in self.model.state_dict().items() if name.startswith("gate.")}
+        index = {name: str(i) for i, name in enumerate(self._learning_names())}
+        optimizer = {
+            f"{index[name]}.{key}": tensor
+            for name, _, key, tensor in (
+                (*full.rpartition("/"), tensor) for full, tensor in snapshot.tensors["optimizer"].items()
+            )
+        }
+        groups = {group: {**snapshot.tensors[group], **gate} for group in ("model", "ema")}
+        self.restore(Snapshot(snapshot.step, {**groups, "optimizer": optimizer}))
+
+    def _learning_names(self) -> list[str]:
+        return [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
+
 
 def _mean_term(terms: list[TermValue]) -> TermValue:
     return TermValue(sum(term.value for term in terms) / len(terms), terms[0].unit, terms[0].weight)

@@ -59,7 +59,11 @@ class TradeOff(Record):
 
 
 def trade_off(name: str, sweep: TradeOff) -> str:
-    """Every model of a sweep in the plane of bits/dim and quality; points that nothing beats are filled."""
+    """Every model of a sweep in the plane of bits/dim and quality; points that nothing beats are filled.
+
+    Bars through an expert are the 95 % interval of its distance from the merge, paired by seed: where they miss the
+    merge's coordinate the two differ. Intervals of the means alone would show how seeds differ, which both share.
+    """
 
     def paint(axes: "Axes") -> None:
         measured = [(p, p.quality) for p in sweep.points if p.quality is not None]
@@ -68,18 +72,19 @@ def trade_off(name: str, sweep: TradeOff) -> str:
         axes.plot([bits for _, bits, _ in path], [q for _, _, q in path], color=QUIET, linewidth=0.8)
         for k, kind in enumerate(kinds):
             own = [(point, quality) for point, quality in measured if point.name == kind]
-            colour = INK if kind == "merge" else colour_of(k, len(kinds))
+            merge, colour = kind == "merge", INK if kind == "merge" else colour_of(k, len(kinds))
             axes.scatter(
                 [point.bits_per_dim for point, _ in own],
                 [quality for _, quality in own],
                 facecolors=[colour if point.pareto else "white" for point, _ in own],
                 edgecolors=colour,
-                marker="s" if kind == "merge" else "o",
-                zorder=3,
+                marker="s" if merge else "o",
+                s=50 if merge else 30,
+                zorder=4 if merge else 3,
                 label=kind,
             )
-            for point, quality in own if kind != "switch" else []:
-                _cross(axes, point, quality, colour)
+            for point, quality in own:
+                _bars(axes, sweep, point, quality, colour)
         better = "lower" if sweep.quality_better == "lower" else "higher"
         axes.set_xlabel("bits/dim (lower is better)")
         axes.set_ylabel(f"{sweep.quality_name} ({better} is better)")
@@ -88,14 +93,19 @@ def trade_off(name: str, sweep: TradeOff) -> str:
     return draw(name, "Likelihood against quality over the place of the switch", paint, 3.2)
 
 
-def _cross(axes: "Axes", point: SweepPoint, quality: float, colour: str) -> None:
-    """Intervals over seeds in both directions, where there are any."""
-    if point.bits_interval is not None:
-        axes.plot(point.bits_interval, (quality, quality), color=colour, linewidth=1, alpha=0.6)
-    if point.quality_interval is not None:
-        axes.plot(
-            (point.bits_per_dim, point.bits_per_dim), point.quality_interval, color=colour, linewidth=1, alpha=0.6
-        )
+def _bars(axes: "Axes", sweep: TradeOff, point: SweepPoint, quality: float, colour: str) -> None:
+    """An expert's paired intervals about the merge, where there are several seeds."""
+    merge = next((each for each in sweep.points if each.name == "merge"), None)
+    for one in sweep.comparisons:
+        if merge is None or merge.quality is None or one.against != point.name or one.interval is None:
+            continue
+        low, high = one.interval
+        if one.figure == "bits_per_dim":
+            ends = (merge.bits_per_dim - high, merge.bits_per_dim - low)
+            axes.plot(ends, (quality, quality), color=colour, linewidth=1.4, alpha=0.7)
+        else:
+            ends = (merge.quality - high, merge.quality - low)
+            axes.plot((point.bits_per_dim, point.bits_per_dim), ends, color=colour, linewidth=1.4, alpha=0.7)
 
 
 def sweep_sentences(sweep: TradeOff) -> list[str]:

@@ -4,6 +4,7 @@ from moeframe.hookspecs import hookimpl
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
+from moeframe.interfaces.launcher import Launcher
 from moeframe.interfaces.loss import Loss
 from moeframe.interfaces.metric import Metric
 from moeframe.interfaces.sampler import Sampler
@@ -28,6 +29,7 @@ from moeframe_builtin.gates.softmax import SoftmaxGate
 from moeframe_builtin.gates.switch import SwitchGate
 from moeframe_builtin.gates.top_k import TopKGate
 from moeframe_builtin.gates.uniform import UniformGate
+from moeframe_builtin.launchers.local import LocalLauncher
 from moeframe_builtin.losses.entropy import EntropyLoss
 from moeframe_builtin.losses.load_balance import LoadBalanceLoss
 from moeframe_builtin.losses.mutual_info import MutualInfoLoss
@@ -136,3 +138,9 @@ def moeframe_metrics() -> list[type[Metric]]:
         RecallMetric,
         SsimMetric,
     ]
+
+
+@hookimpl
+def moeframe_launchers() -> list[type[Launcher]]:
+    """This machine."""
+    return [LocalLauncher]

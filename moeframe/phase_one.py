@@ -1,0 +1,56 @@
+"""The warm start, done once for all variants of a study whose experts begin alike.
+
+In phase 1 each expert learns from its slice alone and the gate from nothing, and every draw is addressed by seed and
+step. Variants that differ in gate, regularisers, sampler or metrics therefore have the same phase 1, bit for bit.
+"""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from moeframe import checkpoint
+from moeframe.assembly import Assembly
+from moeframe.storage import explaining
+from moeframe.training import Trainer
+
+_BESIDES = ("workers", "log_every", "held_out_every", "held_out_images", "checkpoint_every", "calibration_images")
+"""Settings of training that leave the weights as they are."""
+
+
+def key_of(assembly: Assembly) -> str:
+    """Equal for two runs whose phase 1 is the same: hash of everything that it depends on."""
+    spec = assembly.spec.dump()
+    training = {key: value for key, value in spec["training"].items() if key not in _BESIDES}
+    depends = {
+        **{section: spec[section] for section in ("dataset", "slicer", "schedule", "trunk", "experts", "device")},
+        "training": training,
+        "losses": [loss.config.model_dump(mode="json") for loss in assembly.losses if not loss.NEEDS_GATE],
+        "seed": assembly.streams.seed,
+    }
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def shared(trainer: Trainer, folder: Path) -> Iterator[bool]:
+    """Whether the trainer was brought to the end of phase 1 by what another run left; what runs within is waited for.
+
+    One process at a time works on one phase 1; the others wait and take over what it leaves through `keep`.
+    """
+    place = folder / key_of(trainer.assembly)
+    with explaining(place):
+        place.mkdir(parents=True, exist_ok=True)
+        lock = (place / ".lock").open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = checkpoint.latest(place)
+        if found is not None:
+            trainer.adopt(checkpoint.load(found))
+        yield found is not None
+
+
+def keep(trainer: Trainer, folder: Path) -> None:
+    """Leave the state at the end of phase 1 for the other variants."""
+    checkpoint.save(folder / key_of(trainer.assembly), trainer.without_gate())

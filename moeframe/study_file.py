@@ -1,0 +1,158 @@
+"""Study files: variants of one spec, each a few overrides, the seeds of all, and what they are compared with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from moeframe.errors import InputError, Problem, SpecError
+from moeframe.interfaces.launcher import Launcher
+from moeframe.registry import Registry, did_you_mean
+from moeframe.spec import RunSpec
+from moeframe.spec_file import Document, Override, dotted, load_spec, read_document
+from moeframe.spec_flaws import Path as SpecPath
+from moeframe.spec_flaws import flaws_of
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class VariantConfig(_Section):
+    """One row of the study's table."""
+
+    title: str = Field(default="", description="what a reader sees; the variant's name if empty")
+    set: dict[str, Any] = Field(default={}, description="dotted path of the spec to value, as --set path=value")
+    weights_of: str | None = Field(
+        default=None, description="another variant, whose trained weights are measured under these settings"
+    )
+
+
+class StudyConfig(_Section):
+    """The whole file."""
+
+    name: str = Field(max_length=100, pattern=NAME)
+    spec: Path = Field(description="the spec that the variants change, relative to this file")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
+    baseline: str = Field(description="the variant that the others are compared with")
+    set: dict[str, Any] = Field(default={}, description="changes that all variants share")
+    variants: dict[Annotated[str, Field(pattern=NAME, max_length=60)], VariantConfig] = Field(min_length=1)
+    launcher: dict[str, Any] = Field(default={"type": "local"}, description="where the runs are carried out")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "StudyConfig":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds are repeated: {self.seeds}; name each seed once")
+        if self.baseline not in self.variants:
+            hint = " ".join(did_you_mean(self.baseline, self.variants))
+            known = ", ".join(self.variants)
+            raise ValueError(f"baseline '{self.baseline}' is no variant; {hint + ' ' if hint else ''}variants: {known}")
+        for name, variant in self.variants.items():
+            source = variant.weights_of
+            if source is not None and (source not in self.variants or self.variants[source].weights_of is not None):
+                raise ValueError(
+                    f"variant '{name}' takes the weights of '{source}', which is no variant that trains its own"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant with its spec resolved; `spec.seeds` are those of the study."""
+
+    name: str
+    title: str
+    spec: RunSpec
+    weights_of: str | None
+    same_as: str | None
+    """An earlier variant whose runs are these too, because their specs are equal."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, checked."""
+
+    name: str
+    seeds: tuple[int, ...]
+    baseline: str
+    variants: tuple[Variant, ...]
+    launcher: Launcher
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name."""
+        return next(variant for variant in self.variants if variant.name == name)
+
+
+def load_study(path: Path, registry: Registry) -> Study:
+    """Read and check a study file and the spec of every variant. Raises SpecError with every problem at once."""
+    document = read_document(path)
+    if "variants" not in document.data and "spec" not in document.data:
+        raise InputError(f"{path}: this is no study file; one has the keys spec, seeds, baseline and variants")
+    try:
+        config = StudyConfig.model_validate(document.data)
+    except ValidationError as error:
+        raise SpecError(
+            [
+                Problem(document.place(flaw.path, about_key=flaw.about_key), dotted(flaw.path), flaw.message)
+                for flaw in flaws_of(error, StudyConfig)
+            ]
+        ) from None
+    base = path.parent / config.spec
+    if not base.is_file():
+        place = document.place(("spec",), about_key=False)
+        raise SpecError([Problem(place, "spec", f"no file {base}; spec is relative to the file that names it")])
+    launcher = _launcher(config, document, registry)
+    variants: list[Variant] = []
+    problems: list[Problem] = []
+    for name, variant in config.variants.items():
+        overrides = [
+            *_overrides(config.set, document, ("set",)),
+            *_overrides(variant.set, document, ("variants", name, "set")),
+            Override("name", f"{config.name}-{name}", str(path)),
+            Override("seeds", config.seeds, str(path)),
+        ]
+        try:
+            spec = load_spec(base, registry, overrides)
+        except SpecError as error:
+            problems += [Problem(p.place, f"variants.{name}: {p.path}", p.message) for p in error.problems]
+            continue
+        variants.append(_variant(name, variant, spec, variants))
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)))
+    return Study(config.name, tuple(config.seeds), config.baseline, tuple(variants), launcher)
+
+
+def _variant(name: str, config: VariantConfig, spec: RunSpec, earlier: list[Variant]) -> Variant:
+    known = {(_content(other.spec), other.weights_of): other.name for other in earlier if other.same_as is None}
+    return Variant(
+        name=name,
+        title=config.title or name,
+        spec=spec,
+        weights_of=config.weights_of,
+        same_as=known.get((_content(spec), config.weights_of)),
+    )
+
+
+def _content(spec: RunSpec) -> str:
+    """Equal for specs that differ in name alone."""
+    return spec.model_copy(update={"name": "any"}).hash()
+
+
+def _overrides(changes: dict[str, Any], document: Document, at: SpecPath) -> list[Override]:
+    return [Override(path, value, document.place((*at, path), about_key=True)) for path, value in changes.items()]
+
+
+def _launcher(config: StudyConfig, document: Document, registry: Registry) -> Launcher:
+    place = document.place(("launcher",), about_key=False) or "launcher"
+    name = config.launcher.get("type")
+    if not isinstance(name, str) or name not in registry.names("launchers"):
+        raise SpecError([Problem(place, "launcher.type", registry.why_not("launchers", str(name)))])
+    component = registry.get(Launcher, name)
+    try:
+        return component(component.Config.model_validate(config.launcher))
+    except ValidationError as error:
+        flaws = flaws_of(error, component.Config)
+        raise SpecError([Problem(place, dotted(("launcher", *flaw.path)), flaw.message) for flaw in flaws]) from None
