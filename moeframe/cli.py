@@ -240,6 +240,40 @@ def evaluate(run_folder: Path, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.argument("study_file", metavar="STUDY", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the study; studies/NAME if not given.")
+@click.option("--plan", "plan_only", is_flag=True, help="List the runs, how each stands and what it would cost.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time, instead of the file's.")
+def study(study_file: Path, out: Path | None, plan_only: bool, jobs: int | None) -> None:
+    """Carry out every variant of STUDY with every seed, and compare them. The same command resumes."""
+    from rich.console import Console
+
+    from moeframe.progress import watching
+    from moeframe.report.study_tables import sentences, table_of
+    from moeframe.report.tables import plan_table, study_table
+    from moeframe.study import plan, run_study, study_folder_of
+    from moeframe.study_file import load_study
+
+    loaded = load_study(study_file, _installed(), jobs=jobs)
+    folder = study_folder_of(loaded.name, out)
+    if plan_only:
+        Console().print(plan_table(plan(loaded, folder)))
+        return
+    with watching() as watcher:
+        record = run_study(loaded, folder, watcher)
+    table = table_of(json.loads(record.read_bytes()))
+    Console().print(study_table(table))
+    for sentence in sentences(table):
+        click.echo(sentence)
+    for row in table.rows:
+        for failure in row.failures:
+            click.echo(f"warning: {row.name}, {failure}", err=True)
+    click.echo(f"tables: {folder / 'tables'}")
+    if any(row.failures for row in table.rows):
+        sys.exit(1)
+
+
+@main.command()
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.option("--format", "format_name", required=True, metavar="FORMAT", help="safetensors, diffusers, or a plugin's.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write, new or empty.")

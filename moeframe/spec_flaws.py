@@ -1,6 +1,7 @@
 """Flaws: what is wrong at a path of a spec, in our words instead of pydantic's."""
 
 from dataclasses import dataclass
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -79,10 +80,12 @@ def shown(value: object) -> str:
 
 
 def _known_keys(model: type[BaseModel], path: Path) -> list[str]:
+    """Keys of the model at a path; none where the path leads to no model."""
+    inner: Any = model
     for part in path:
-        field = model.model_fields.get(str(part))
-        inner = field.annotation if field is not None else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        model = inner
-    return list(model.model_fields)
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            field = inner.model_fields.get(str(part))
+            inner = field.annotation if field is not None else None
+        else:
+            inner = get_args(inner)[1] if get_origin(inner) is dict else None
+    return list(inner.model_fields) if isinstance(inner, type) and issubclass(inner, BaseModel) else []

@@ -13,7 +13,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from moeframe.errors import RunFolderError
 from moeframe.interfaces.launcher import Task
 from moeframe.progress import Silent, Watcher
 from moeframe.report.results import read_json
-from moeframe.report.study_tables import write_tables
+from moeframe.report.study_tables import PlannedRun, write_tables
 from moeframe.run_folder import RunFolder, spec_changes
 from moeframe.storage import explaining, write_file
 from moeframe.study_file import Study, Variant
@@ -31,21 +30,6 @@ from moeframe.study_file import Study, Variant
 Status = Literal["finished", "failed", "to do"]
 FAILURE = "failure.json"
 RECORD = "study.json"
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One run of the study."""
-
-    variant: str
-    seed: int
-    status: Status
-    cause: str
-    """Why it failed; empty otherwise."""
-    training_calls: int
-    """Predicted network evaluations of training, forward and backward, one image each."""
-    sampling_calls: int
-    """Predicted network evaluations to sample one image, at most."""
 
 
 class StudyFolder:
@@ -105,7 +89,16 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
             status, cause = place.status(variant.name, seed)
             training = 0 if variant.weights_of is not None else _training_calls(variant)
             calls = _calls_per_step(variant) * variant.spec.sampler.steps
-            found.append(PlannedRun(variant.name, seed, status, cause, training, calls))
+            found.append(
+                PlannedRun(
+                    variant=variant.name,
+                    seed=seed,
+                    status=status,
+                    cause=cause,
+                    training_calls=training,
+                    sampling_calls=calls,
+                )
+            )
     return found
 
 
@@ -216,11 +209,6 @@ def gather(study: Study, folder: Path) -> Path:
     write_file(path, _json(record))
     write_tables(folder, record)
     return path
-
-
-def plan_record(runs: list[PlannedRun]) -> list[dict[str, Any]]:
-    """The plan as plain values."""
-    return [asdict(run) for run in runs]
 
 
 def _json(value: object) -> bytes:

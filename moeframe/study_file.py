@@ -86,8 +86,11 @@ class Study:
         return next(variant for variant in self.variants if variant.name == name)
 
 
-def load_study(path: Path, registry: Registry) -> Study:
-    """Read and check a study file and the spec of every variant. Raises SpecError with every problem at once."""
+def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study:
+    """Read and check a study file and the spec of every variant; `jobs` replaces the launcher's.
+
+    Raises SpecError with every problem at once.
+    """
     document = read_document(path)
     if "variants" not in document.data and "spec" not in document.data:
         raise InputError(f"{path}: this is no study file; one has the keys spec, seeds, baseline and variants")
@@ -104,7 +107,7 @@ def load_study(path: Path, registry: Registry) -> Study:
     if not base.is_file():
         place = document.place(("spec",), about_key=False)
         raise SpecError([Problem(place, "spec", f"no file {base}; spec is relative to the file that names it")])
-    launcher = _launcher(config, document, registry)
+    launcher = _launcher(config, document, registry, jobs)
     variants: list[Variant] = []
     problems: list[Problem] = []
     for name, variant in config.variants.items():
@@ -145,14 +148,15 @@ def _overrides(changes: dict[str, Any], document: Document, at: SpecPath) -> lis
     return [Override(path, value, document.place((*at, path), about_key=True)) for path, value in changes.items()]
 
 
-def _launcher(config: StudyConfig, document: Document, registry: Registry) -> Launcher:
+def _launcher(config: StudyConfig, document: Document, registry: Registry, jobs: int | None) -> Launcher:
     place = document.place(("launcher",), about_key=False) or "launcher"
     name = config.launcher.get("type")
     if not isinstance(name, str) or name not in registry.names("launchers"):
         raise SpecError([Problem(place, "launcher.type", registry.why_not("launchers", str(name)))])
     component = registry.get(Launcher, name)
+    settings = config.launcher if jobs is None else config.launcher | {"jobs": jobs}
     try:
-        return component(component.Config.model_validate(config.launcher))
+        return component(component.Config.model_validate(settings))
     except ValidationError as error:
         flaws = flaws_of(error, component.Config)
         raise SpecError([Problem(place, dotted(("launcher", *flaw.path)), flaw.message) for flaw in flaws]) from None

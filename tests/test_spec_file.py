@@ -11,7 +11,10 @@ from moeframe.errors import InputError, MoeframeError, SpecError
 from moeframe.spec_file import load_spec, read_document
 
 ROOT = Path(__file__).parent.parent
-SPECS = [*sorted(ROOT.glob("specs/**/*.yaml")), *sorted(ROOT.glob("examples/**/parity.yaml"))]
+SPECS = [
+    *(path for path in sorted(ROOT.glob("specs/**/*.yaml")) if path.parent.name != "studies"),
+    *sorted(ROOT.glob("examples/**/parity.yaml")),
+]
 
 SPEC = """\
 name: small

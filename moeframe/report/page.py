@@ -295,9 +295,9 @@ def _sweep(folder: Path) -> Iterator[Section]:
         compared = "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in sweep_sentences(sweep))
         where = f"η = {lowest.eta:.3f}" if lowest.eta is not None else lowest.name
         caption = (
-            f"One point for each place of the switch, both experts alone and the merge; filled: no other point is "
-            f"better in both figures; bars: an expert's distance from the merge, 95 %, paired by seed. Fewest bits/dim: "
-            f"{where}. {sweep.how}{compared}"
+            "One point for each place of the switch, both experts alone and the merge; filled: no other point is "
+            "better in both figures; bars: an expert's distance from the merge, 95 %, paired by seed. "
+            f"Fewest bits/dim: {where}. {sweep.how}{compared}"
         )
         yield Section("Likelihood against quality", [Figure("Sweep", caption, trade_off("sweep", sweep))])
 

@@ -6,6 +6,8 @@ from rich.table import Table
 
 from moeframe.report.figures import format_figure, format_interval
 from moeframe.report.results import Results, UnavailableResult
+from moeframe.report.study_tables import PlannedRun, shown_cell
+from moeframe.report.study_tables import Table as StudyTable
 from moeframe.report.trade_off import TradeOff
 
 
@@ -53,4 +55,28 @@ def sweep_table(sweep: TradeOff) -> Table:
             "-" if point.quality is None else format_figure(point.quality, point.quality_interval),
             "*" if point.pareto else "",
         )
+    return table
+
+
+def study_table(study: StudyTable) -> Table:
+    """One row per variant, the mean of each metric with half of its interval; marks as in tables/study.md."""
+    table = Table(title=f"{study.name}: {study.dataset}, against {study.baseline}")
+    table.add_column("variant")
+    for column in study.columns:
+        table.add_column(column.name, justify="right")
+    table.add_column("seeds", justify="right")
+    for row in study.rows:
+        cells = [shown_cell(row.cells[column.name], "") for column in study.columns]
+        table.add_row(row.title, *cells, f"{row.finished}/{row.seeds}")
+    return table
+
+
+def plan_table(runs: Sequence[PlannedRun]) -> Table:
+    """One row per run of a study."""
+    table = Table(title=f"{len(runs)} runs, {sum(run.status == 'finished' for run in runs)} finished")
+    for column in ("variant", "seed", "state", "training calls", "sampling calls/image"):
+        table.add_column(column, justify="left" if column in ("variant", "state") else "right")
+    for run in runs:
+        state = f"{run.status}: {run.cause}" if run.cause else run.status
+        table.add_row(run.variant, str(run.seed), state, f"{run.training_calls:,}", f"at most {run.sampling_calls:,}")
     return table

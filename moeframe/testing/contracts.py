@@ -3,7 +3,10 @@
 import itertools
 import json
 import math
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +20,7 @@ from moeframe.interfaces.dataset import Dataset, InMemoryExamples, Split
 from moeframe.interfaces.denoiser import Contribution, Denoised
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Routing
+from moeframe.interfaces.launcher import Launcher, Task
 from moeframe.interfaces.loss import Loss, TrainingStep
 from moeframe.interfaces.metric import Evaluation, Metric
 from moeframe.interfaces.sampler import Sampler, SamplerState
@@ -231,11 +235,29 @@ def check_metric(component: type[Metric], config: Any = None, evaluation: Evalua
         expect(metric.measure(evaluation) == first, component, "a second measurement is equal")
 
 
+def check_launcher(component: type[Launcher], config: Any = None) -> None:
+    """Every task is told of once with its exit status, its output is in its log, and a failure stops no other."""
+    launcher = component(checked_config(component, config))
+    with tempfile.TemporaryDirectory() as temporary:
+        tasks = [
+            Task(
+                f"task {k}", (sys.executable, "-c", f"print({k}); raise SystemExit({k})"), Path(temporary) / f"{k}.log"
+            )
+            for k in range(3)
+        ]
+        ended = {one.task: one.exit_status for one in launcher.run(tasks)}
+        expect(ended == dict(zip(tasks, range(3), strict=True)), component, "each task ends with its own exit status")
+        logs = [task.log.read_text().strip() for task in tasks]
+        expect(logs == ["0", "1", "2"], component, "what a task prints is in its log")
+        expect(list(launcher.run([])) == [], component, "no tasks are no error")
+
+
 _CHECKS: dict[str, Callable[[Any, Any], None]] = {
     "datasets": check_dataset,
     "experts": check_expert,
     "exporters": check_exporter,
     "gates": check_gate,
+    "launchers": check_launcher,
     "losses": check_loss,
     "samplers": check_sampler,
     "schedules": check_schedule,

@@ -14,7 +14,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class LocalLauncher(Launcher):
-    """Processes on this machine, which share out its cores: no more threads than cores, whatever the number of tasks."""
+    """Processes on this machine, which share out its cores: together no more threads than there are cores."""
 
     class Config(Launcher.Config):
         type: Literal["local"] = "local"

@@ -1,0 +1,325 @@
+"""The table of a study, from its record: rows are variants, columns metrics, each cell with what the seeds support.
+
+Written as CSV, Markdown, LaTeX and JSON; the same record gives the same bytes.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from moeframe.comparison import Verdict, compare_all, relative_gain
+from moeframe.report.figures import format_figure, format_interval
+from moeframe.statistics import summarise
+from moeframe.storage import write_file
+
+FOLDER = "tables"
+
+
+class PlannedRun(BaseModel):
+    """One run of a study before it is done."""
+
+    model_config = ConfigDict(frozen=True)
+
+    variant: str
+    seed: int
+    status: Literal["finished", "failed", "to do"]
+    cause: str
+    """Why it failed; empty otherwise."""
+    training_calls: int
+    """Predicted network evaluations of training, forward and backward, one image each."""
+    sampling_calls: int
+    """Predicted network evaluations to sample one image, at most."""
+
+
+Better = Literal["lower", "higher"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Against(_Record):
+    """A variant minus the baseline in one metric, paired by seed."""
+
+    difference: float
+    interval: tuple[float, float] | None
+    p_adjusted: float | None
+    verdict: Verdict
+    relative_gain: float | None
+    n: int
+
+
+class Cell(_Record):
+    """One metric of one variant; `why_not` in place of figures where there are none."""
+
+    mean: float | None = None
+    interval: tuple[float, float] | None = None
+    n_seeds: int = 0
+    per_seed: tuple[float | None, ...] = ()
+    against: Against | None = None
+    best: bool = False
+    """Better than every other row, by an interval that says so."""
+    why_not: str = ""
+
+
+class Row(_Record):
+    """One variant."""
+
+    name: str
+    title: str
+    finished: int
+    seeds: int
+    failures: list[str]
+    training_calls: int
+    cells: dict[str, Cell]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every seed finished."""
+        return self.finished == self.seeds
+
+
+class Column(_Record):
+    """One metric."""
+
+    name: str
+    unit: str
+    better: Better
+
+
+class Table(_Record):
+    """The whole table."""
+
+    name: str
+    dataset: str
+    baseline: str
+    columns: list[Column]
+    rows: list[Row]
+
+
+def table_of(record: Mapping[str, Any]) -> Table:
+    """The table of study.json: means and t-intervals over seeds, differences from the baseline paired by seed.
+
+    Holm's correction is over the rows of a metric. A row that lacks seeds says so; its mean is over those it has.
+    """
+    columns = _columns(record)
+    values = {
+        column.name: {row["name"]: _per_seed(row, column.name) for row in record["variants"]} for column in columns
+    }
+    cells = {column.name: _cells(column, values[column.name], record) for column in columns}
+    rows = [
+        Row(
+            name=row["name"],
+            title=row["title"],
+            finished=sum(run["status"] == "finished" for run in row["runs"]),
+            seeds=len(row["runs"]),
+            failures=[f"seed {run['seed']}: {run['cause']}" for run in row["runs"] if run["status"] == "failed"],
+            training_calls=row["training_calls"],
+            cells={column.name: cells[column.name][row["name"]] for column in columns},
+        )
+        for row in record["variants"]
+    ]
+    return Table(
+        name=record["name"], dataset=record["dataset"], baseline=record["baseline"], columns=columns, rows=rows
+    )
+
+
+def _columns(record: Mapping[str, Any]) -> list[Column]:
+    found: dict[str, Column] = {}
+    for row in record["variants"]:
+        for run in row["runs"]:
+            for name, metric in run["metrics"].items():
+                if name not in found and "mean" in metric:
+                    found[name] = Column(name=name, unit=metric["unit"], better=metric["better"])
+    return list(found.values())
+
+
+def _per_seed(row: Mapping[str, Any], metric: str) -> list[float | None]:
+    return [run["metrics"].get(metric, {}).get("mean") for run in row["runs"]]
+
+
+def _cells(column: Column, values: Mapping[str, list[float | None]], record: Mapping[str, Any]) -> dict[str, Cell]:
+    baseline = record["baseline"]
+    measured = {name: seeds for name, seeds in values.items() if any(value is not None for value in seeds)}
+    comparable = {
+        name: seeds
+        for name, seeds in measured.items()
+        if any(a is not None and b is not None for a, b in zip(seeds, values[baseline], strict=True))
+    }
+    compared = compare_all(comparable, baseline, column.better) if baseline in comparable else {}
+    best = _best(comparable, column.better)
+    cells = {}
+    for row in record["variants"]:
+        name = row["name"]
+        if name not in measured:
+            cells[name] = Cell(why_not=_why_not(row, column.name))
+            continue
+        known = [value for value in values[name] if value is not None]
+        summary, one = summarise(known), compared.get(name)
+        gain = None if one is None else relative_gain(values[name], values[baseline], column.better)
+        cells[name] = Cell(
+            mean=summary.mean,
+            interval=summary.interval,
+            n_seeds=len(known),
+            per_seed=tuple(values[name]),
+            best=name == best,
+            against=None
+            if one is None or gain is None
+            else Against(
+                difference=one.mean_difference,
+                interval=one.interval,
+                p_adjusted=one.p_adjusted,
+                verdict=one.verdict,
+                relative_gain=gain.value,
+                n=one.n,
+            ),
+        )
+    return cells
+
+
+def _best(values: Mapping[str, list[float | None]], better: Better) -> str | None:
+    """The row that beats every other by the paired test; None where none does."""
+    if len(values) < 2:
+        return None
+    for name in values:
+        others = compare_all(values, name, better)
+        if all(one.verdict == "worse" for one in others.values()):
+            return name
+    return None
+
+
+def _why_not(row: Mapping[str, Any], metric: str) -> str:
+    reasons = [run["metrics"].get(metric, {}).get("unavailable") or run["cause"] for run in row["runs"]]
+    found = list(dict.fromkeys(reason for reason in reasons if reason))
+    return "; ".join(found) or "not run yet"
+
+
+# --- sentences --------------------------------------------------------------------------------------------------------
+
+
+def sentences(table: Table) -> list[str]:
+    """For every comparison what changed, by how much, with which certainty; never more than the interval carries."""
+    titles = {row.name: row.title for row in table.rows}
+    found = []
+    for row in table.rows:
+        for column in table.columns:
+            one = row.cells[column.name].against
+            if one is not None:
+                found.append(_sentence(row, titles[table.baseline], column, one))
+    return found
+
+
+def _sentence(row: Row, baseline: str, column: Column, one: Against) -> str:
+    size = f"{abs(one.difference):.3g} {column.unit}"
+    better = (one.difference < 0) == (column.better == "lower")
+    direction = "no different" if one.difference == 0 else f"{size} {'better' if better else 'worse'} on average"
+    interval = "" if one.interval is None else f", 95 % interval {format_interval(one.interval)}"
+    certainty = {
+        "better": "a difference that the seeds support",
+        "worse": "a difference that the seeds support",
+        "no difference shown": "a difference that the seeds do not support",
+        "underpowered": "underpowered: too few seeds to call it a difference",
+    }[one.verdict]
+    p = "" if one.p_adjusted is None else f", Holm-adjusted p = {one.p_adjusted:.2g}"
+    lacking = "" if row.complete else f"; incomplete, {row.finished} of {row.seeds} seeds"
+    what = f"{row.title} against {baseline}, {column.name}"
+    return f"{what}: {direction} over {one.n} seeds{interval}{p}; {certainty}{lacking}."
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def write_tables(folder: Path, record: Mapping[str, Any]) -> Table:
+    """tables/study.{json,csv,md,tex} below the folder."""
+    table = table_of(record)
+    place = folder / FOLDER
+    content = json.dumps(table.model_dump(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    write_file(place / "study.json", content.encode())
+    write_file(place / "study.csv", as_csv(table).encode())
+    write_file(place / "study.md", as_markdown(table).encode())
+    write_file(place / "study.tex", as_latex(table).encode())
+    return table
+
+
+CSV_COLUMNS = (
+    *("variant", "title", "metric", "unit", "better", "mean", "low", "high", "seeds"),
+    *("difference", "difference_low", "difference_high", "p_adjusted", "verdict", "relative_gain"),
+    *("training_calls", "why_not"),
+)
+
+
+def as_csv(table: Table) -> str:
+    """One line per variant and metric, with everything that a cell knows."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for row in table.rows:
+        for column in table.columns:
+            cell = row.cells[column.name]
+            one = cell.against
+            low, high = cell.interval or ("", "")
+            d_low, d_high = (one.interval if one else None) or ("", "")
+            against = (
+                [one.difference, d_low, d_high, one.p_adjusted, one.verdict, one.relative_gain] if one else [""] * 6
+            )
+            values = [row.name, row.title, column.name, column.unit, column.better, cell.mean, low, high, cell.n_seeds]
+            writer.writerow(
+                ["" if value is None else value for value in [*values, *against, row.training_calls, cell.why_not]]
+            )
+    return buffer.getvalue()
+
+
+def as_markdown(table: Table) -> str:
+    """A compact table: mean ± half interval; bold where best, † where underpowered, ↑↓ where the seeds support it."""
+    head = ["variant", *(f"{column.name} ({'↓' if column.better == 'lower' else '↑'})" for column in table.columns)]
+    lines = [f"| {' | '.join([*head, 'training calls', 'seeds'])} |", f"|{'---|' * (len(head) + 2)}"]
+    for row in table.rows:
+        cells = [shown_cell(row.cells[column.name], "**") for column in table.columns]
+        seeds = str(row.finished) if row.complete else f"incomplete: {row.finished} of {row.seeds}"
+        lines.append(f"| {' | '.join([row.title, *cells, f'{row.training_calls:,}', seeds])} |")
+    return "\n".join([*lines, "", _legend(table)]) + "\n"
+
+
+def as_latex(table: Table) -> str:
+    """The same as a tabular environment."""
+    arrows = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
+    head = ["variant", *(f"{_escaped(column.name)} {arrows[column.better]}" for column in table.columns)]
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) + 1)}}}", r"\hline"]
+    lines += [" & ".join([*head, "training calls", "seeds"]) + r" \\", r"\hline"]
+    for row in table.rows:
+        cells = [_escaped(shown_cell(row.cells[column.name], "")).replace("±", r"$\pm$") for column in table.columns]
+        seeds = str(row.finished) if row.complete else f"{row.finished} of {row.seeds}"
+        lines.append(" & ".join([_escaped(row.title), *cells, f"{row.training_calls:,}", seeds]) + r" \\")
+    return "\n".join([*lines, r"\hline", r"\end{tabular}", f"% {_legend(table)}"]) + "\n"
+
+
+MARKS: Mapping[str, str] = {"better": " (better)", "worse": " (worse)", "no difference shown": "", "underpowered": " †"}
+
+
+def shown_cell(cell: Cell, bold: str) -> str:
+    """Mean, half of its interval, and whether the seeds call it different from the baseline."""
+    if cell.mean is None:
+        return "–"
+    figure = format_figure(cell.mean, cell.interval)
+    half = (
+        "" if cell.interval is None else f" ± {format_figure((cell.interval[1] - cell.interval[0]) / 2, cell.interval)}"
+    )
+    mark = MARKS[cell.against.verdict] if cell.against else ""
+    return f"{bold}{figure}{bold}{half}{mark}" if cell.best else f"{figure}{half}{mark}"
+
+
+def _legend(table: Table) -> str:
+    return (
+        f"{table.dataset}; mean ± half of the 95 % t-interval over seeds; (better), (worse): than {table.baseline}, "
+        "paired by seed, Holm-corrected over the rows; † underpowered, under six seeds; bold: better than every other "
+        "row."
+    )
+
+
+def _escaped(text: str) -> str:
+    return "".join(f"\\{character}" if character in "&%$#_{}" else character for character in text)

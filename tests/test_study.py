@@ -1,0 +1,366 @@
+"""Studies: variants and seeds as independent runs, work shared, failures kept apart, tables that claim no more."""
+
+import csv
+import io
+import json
+from itertools import chain, islice
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+
+import moeframe
+from moeframe import checkpoint, cli, phase_one
+from moeframe.assembly import assemble
+from moeframe.errors import RunFolderError, SpecError
+from moeframe.registry import Registry
+from moeframe.report.study_tables import as_csv, as_latex, as_markdown, sentences, table_of
+from moeframe.run_folder import RunFolder
+from moeframe.spec_file import load_spec
+from moeframe.study import StudyFolder, gather, plan, run_study
+from moeframe.study_file import load_study
+from moeframe.training import Trainer
+
+ROOT = Path(__file__).parent.parent
+
+STUDY = """\
+name: little
+spec: tiny.yaml
+seeds: [0, 3]
+baseline: soft
+set: {training.warm_start: 0.5, slicer: {type: color_variance}, metrics: [{type: bits_per_dim, repeats: 1}]}
+variants:
+  soft: {title: soft gate}
+  sparse: {set: {gate: {type: top_k, k: 1, width: 4}}}
+  cut: {weights_of: soft, set: {gate: {type: top_k, k: 1, width: 4}}}
+  again: {title: the same as soft}
+"""
+
+
+@pytest.fixture
+def study_file(tmp_path, tiny_text):
+    (tmp_path / "tiny.yaml").write_text(tiny_text)
+    path = tmp_path / "little.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+def changed(path, **changes):
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}, sort_keys=False))
+    return path
+
+
+def study_of(path):
+    return load_study(path, Registry.installed())
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("specs/studies/*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_study_validates(path):
+    study = study_of(path)
+    assert len(study.seeds) >= 3
+    assert study.baseline == "A"
+    assert not [variant.name for variant in study.variants if variant.same_as], "each variant runs once"
+
+
+# --- the whole, with real processes -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, tiny_text):
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "tiny.yaml").write_text(tiny_text)
+    path = folder / "little.yaml"
+    path.write_text(STUDY)
+    arguments = ["study", str(path), "--out", str(folder / "out"), "--jobs", "2"]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 0, result.output
+    return path, folder / "out", result
+
+
+@pytest.mark.slow
+def test_a_study_runs_every_variant_once_with_every_seed(done):
+    path, out, result = done
+    study = study_of(path)
+    record = json.loads((out / "study.json").read_text())
+    assert [(row["name"], row["same_as"]) for row in record["variants"]] == [
+        ("soft", None),
+        ("sparse", None),
+        ("cut", None),
+        ("again", "soft"),
+    ]
+    assert all(run["status"] == "finished" for row in record["variants"] for run in row["runs"])
+    assert not (out / "runs/again").exists(), "equal specs are run once"
+    assert [run.status for run in plan(study, out)] == ["finished"] * 6
+    assert "sparse against soft gate, bits_per_dim:" in result.output.replace("\n", " ")
+    assert "underpowered" in result.output
+
+
+@pytest.mark.slow
+def test_each_run_of_a_study_is_what_the_run_command_gives(done, tmp_path):
+    path, out, _ = done
+    spec = out / "specs/sparse.yaml"
+    alone = moeframe.run(spec, overrides=["seeds=[3]"], out=tmp_path / "alone")
+    within = json.loads((out / "runs/sparse/3/results.json").read_text())["metrics"]["bits_per_dim"]
+    assert within["mean"] == alone.metrics["bits_per_dim"].mean
+    last = [
+        checkpoint.load(checkpoint.latest(RunFolder(place).checkpoints(3)))
+        for place in (tmp_path / "alone", out / "runs/sparse/3")
+    ]
+    for group in ("model", "ema", "optimizer"):
+        one, other = (each.tensors[group] for each in last)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items()), group
+    assert study_of(path).name == "little"
+
+
+@pytest.mark.slow
+def test_variants_whose_experts_begin_alike_share_one_warm_start_per_seed(done):
+    _, out, _ = done
+    kept = [place for place in (out / "phase_one").iterdir() if place.is_dir()]
+    assert len(kept) == 2, "one for each seed, not for each variant"
+    for seed in (0, 3):
+        phases = []
+        for variant in ("soft", "sparse"):
+            lines = (out / f"runs/{variant}/{seed}/seed-{seed}/events.jsonl").read_text().splitlines()
+            phases.append({json.loads(line)["phase"] for line in lines})
+        assert sorted(map(len, phases)) == [1, 2], "one of them trained it"
+
+
+@pytest.mark.slow
+def test_a_gate_cut_afterwards_has_the_weights_of_the_one_trained_dense(done):
+    _, out, _ = done
+    soft, cut = (moeframe.load(out / f"runs/{name}/0") for name in ("soft", "cut"))
+    own = dict(soft.denoiser.named_parameters())
+    assert all(torch.equal(tensor, own[name]) for name, tensor in cut.denoiser.named_parameters())
+    z, log_snr = torch.randn(4, 1, 4, 4), torch.zeros(4)
+    assert int((cut.denoiser(z, log_snr).routing.weights > 0).sum()) == 4
+    assert int((soft.denoiser(z, log_snr).routing.weights > 0).sum()) == 8
+
+
+@pytest.mark.slow
+def test_the_tables_come_again_byte_for_byte_and_a_finished_study_computes_nothing(done):
+    path, out, _ = done
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"}
+    run_study(study_of(path), out)
+    gather(study_of(path), out)
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"} == before
+    assert {p.name for p in (out / "tables").iterdir()} == {"study.csv", "study.json", "study.md", "study.tex"}
+
+
+@pytest.mark.slow
+def test_a_run_that_dies_is_recorded_with_its_cause_stops_no_other_and_is_tried_again(study_file, tmp_path):
+    broken = {
+        "soft": {"title": "soft gate"},
+        "bad": {"set": {"gate": {"type": "posterior", "classifier": str(tmp_path / "none.pt")}}},
+    }
+    changed(study_file, variants=broken, seeds=[0])
+    arguments = ["study", str(study_file), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli.main, arguments)
+    assert result.exit_code == 1
+    assert "warning: bad, seed 0: " in result.stderr
+    assert "none.pt: no such file" in result.stderr
+    record = json.loads((tmp_path / "out/study.json").read_text())
+    assert [run["status"] for row in record["variants"] for run in row["runs"]] == ["finished", "failed"]
+    table = table_of(record)
+    assert table.rows[1].cells["bits_per_dim"].mean is None
+    assert "none.pt" in table.rows[1].cells["bits_per_dim"].why_not
+    assert "incomplete: 0 of 1" in as_markdown(table)
+    broken["bad"] = {"set": {"gate": {"type": "uniform"}}}
+    changed(study_file, variants=broken)
+    assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+
+
+# --- phase 1 ----------------------------------------------------------------------------------------------------------
+
+
+def trainer_of(tiny_spec, *overrides):
+    registry = Registry.installed()
+    shared = ["training.warm_start=0.5", "slicer={type: color_variance}", *overrides]
+    return Trainer(assemble(load_spec(tiny_spec, registry, shared), registry, 0))
+
+
+def test_phase_one_taken_from_a_variant_with_another_gate_ends_with_the_same_bits(tiny_spec, tmp_path):
+    first = trainer_of(tiny_spec, "gate={type: softmax, width: 4}")
+    with phase_one.shared(first, tmp_path) as taken:
+        assert not taken
+        list(first.warm_start())
+        phase_one.keep(first, tmp_path)
+    gate = "gate={type: top_k, k: 1, width: 8}"
+    whole, second = trainer_of(tiny_spec, gate), trainer_of(tiny_spec, gate)
+    list(chain(whole.warm_start(), whole.train_jointly()))
+    with phase_one.shared(second, tmp_path) as taken:
+        assert taken
+        assert second.step == 2
+    list(second.train_jointly())
+    for one, other in ((whole.model, second.model), (whole.averaged, second.averaged)):
+        assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("override", "same"),
+    [
+        ("gate={type: uniform}", True),
+        ("objective=[{type: nll}, {type: entropy}]", True),
+        ("sampler.steps=9", True),
+        ("training.log_every=3", True),
+        ("training.learning_rate=0.1", False),
+        ("objective=[{type: nll, weighting: simple}]", False),
+        ("experts.0.channels=8", False),
+        ("training.steps=6", False),
+    ],
+)
+def test_phase_one_is_shared_by_runs_that_differ_in_nothing_it_depends_on(tiny_spec, override, same):
+    keys = [phase_one.key_of(trainer_of(tiny_spec, *changes).assembly) for changes in ((), (override,))]
+    assert (keys[0] == keys[1]) is same
+
+
+def test_the_gate_of_the_one_who_takes_over_is_its_own(tiny_spec, tmp_path):
+    first = trainer_of(tiny_spec)
+    list(islice(first.warm_start(), 2))
+    second = trainer_of(tiny_spec, "gate={type: softmax, width: 9}")
+    before = {name: tensor.clone() for name, tensor in second.model.gate.state_dict().items()}
+    second.adopt(first.without_gate())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in second.model.gate.state_dict().items())
+    assert torch.equal(next(second.model.experts.parameters()), next(first.model.experts.parameters()))
+
+
+# --- files that are wrong ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        (
+            {"baseline": "sofd"},
+            "baseline 'sofd' is no variant; did you mean 'soft'? variants: soft, sparse, cut, again",
+        ),
+        ({"seeds": [1, 1]}, "seeds are repeated: [1, 1]; name each seed once"),
+        ({"variants": {"soft": {}, "a b": {}}}, "variants.a b"),
+        (
+            {"variants": {"soft": {}, "x": {"set": {"gaet.k": 2}}}},
+            "variants.x: gaet: unknown key 'gaet'; did you mean 'gate'?",
+        ),
+        ({"variants": {"soft": {}, "x": {"set": {"gate.kk": 2}}}}, "variants.x: gate.kk: unknown key 'kk'"),
+        ({"variants": {"soft": {}, "x": {"sett": {}}}}, "variants.x.sett: unknown key 'sett'; did you mean 'set'?"),
+        ({"variants": {"soft": {}, "x": {"weights_of": "y"}}}, "variant 'x' takes the weights of 'y'"),
+        ({"spec": "none.yaml"}, "no file"),
+        ({"launcher": {"type": "slurm"}}, "launcher.type: unknown launcher 'slurm'; installed: local"),
+        ({"launcher": {"type": "local", "jobs": 0}}, "launcher.jobs: must be greater than or equal to 1, not 0"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_is_wrong_with_a_study_is_said_with_its_place(study_file, changes, found):
+    with pytest.raises(SpecError) as caught:
+        study_of(changed(study_file, **changes))
+    assert found in str(caught.value)
+    assert str(caught.value).startswith(str(study_file.parent)), "the place comes first"
+
+
+def test_two_variants_of_one_name_are_a_duplicate_key(study_file):
+    study_file.write_text(STUDY + "  soft: {}\n")
+    with pytest.raises(SpecError, match=r"little\.yaml:11:3: variants\.soft: duplicate key 'soft'"):
+        study_of(study_file)
+
+
+def test_the_folder_of_another_study_is_refused(study_file, tmp_path):
+    study = study_of(study_file)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/study.json").write_text(json.dumps({"name": "other"}))
+    with pytest.raises(RunFolderError, match="is the folder of the study 'other', not of 'little'; use --out"):
+        run_study(study, tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.tex").touch()
+    with pytest.raises(RunFolderError, match=r"holds thesis\.tex but no study; choose an empty folder"):
+        run_study(study, tmp_path / "full")
+    with (
+        StudyFolder(tmp_path / "busy").claimed(),
+        pytest.raises(RunFolderError, match="another moeframe process works"),
+    ):
+        run_study(study, tmp_path / "busy")
+
+
+@pytest.mark.slow
+def test_a_variant_that_changed_after_it_was_run_is_refused(done, tmp_path):
+    path, out, _ = done
+    variants = yaml.safe_load(path.read_text())["variants"] | {"sparse": {"set": {"gate": {"type": "uniform"}}}}
+    other = tmp_path / "little.yaml"
+    other.write_text(
+        yaml.safe_dump(
+            {**yaml.safe_load(path.read_text()), "variants": variants, "spec": str(path.parent / "tiny.yaml")}
+        )
+    )
+    with pytest.raises(RunFolderError, match="was run with other settings .* give the variant another name, or delete"):
+        run_study(study_of(other), out)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def record_of(values, lacking=()):
+    """study.json of made-up figures: variant -> one value per seed."""
+    n = len(next(iter(values.values())))
+    rows = []
+    for name, figures in values.items():
+        runs = [
+            {
+                "seed": seed,
+                "status": "failed" if (name, seed) in lacking else "finished",
+                "cause": "out of memory" if (name, seed) in lacking else "",
+                "metrics": {}
+                if (name, seed) in lacking
+                else {"bits": {"mean": figure, "unit": "bits/dim", "better": "lower"}},
+            }
+            for seed, figure in enumerate(figures)
+        ]
+        rows.append({"name": name, "title": f"Model {name}", "training_calls": 10, "runs": runs})
+    return {"name": "made up", "dataset": "none", "baseline": "A", "seeds": list(range(n)), "variants": rows}
+
+
+A = [2.0, 2.1, 1.9, 2.05, 1.95, 2.0]
+
+
+def test_a_table_marks_a_difference_only_where_the_seeds_support_it():
+    better = [a - 0.1 + 0.002 * i for i, a in enumerate(A)]
+    same = [a + 0.01 * (-1) ** i for i, a in enumerate(A)]
+    table = table_of(record_of({"A": A, "B": better, "C": same}))
+    cells = {row.name: row.cells["bits"] for row in table.rows}
+    assert cells["B"].against.verdict == "better"
+    assert cells["B"].best
+    assert cells["C"].against.verdict == "no difference shown"
+    assert cells["A"].against is None
+    said = sentences(table)
+    assert said[0].startswith("Model B against Model A, bits: 0.095 bits/dim better on average over 6 seeds, 95 %")
+    assert "a difference that the seeds support." in said[0]
+    assert "a difference that the seeds do not support." in said[1]
+
+
+def test_few_seeds_are_underpowered_and_nothing_is_best():
+    table = table_of(record_of({"A": A[:3], "B": [a - 0.5 for a in A[:3]]}))
+    cell = table.rows[1].cells["bits"]
+    assert (cell.against.verdict, cell.against.p_adjusted, cell.best) == ("underpowered", None, False)
+    assert "underpowered: too few seeds to call it a difference" in sentences(table)[0]
+    assert "†" in as_markdown(table)
+
+
+def test_a_row_that_lacks_a_seed_says_so_and_is_compared_over_the_common_ones():
+    table = table_of(record_of({"A": A, "B": [a - 0.1 for a in A]}, lacking={("B", 4)}))
+    row = table.rows[1]
+    assert (row.finished, row.seeds, row.complete, row.failures) == (5, 6, False, ["seed 4: out of memory"])
+    assert row.cells["bits"].n_seeds == 5
+    assert row.cells["bits"].against.n == 5
+    assert "incomplete, 5 of 6 seeds" in sentences(table)[0]
+    assert "| incomplete: 5 of 6 |" in as_markdown(table)
+
+
+def test_the_csv_has_every_figure_and_the_latex_escapes():
+    table = table_of(record_of({"A": A, "B_1": [a - 0.1 for a in A]}))
+    rows = list(csv.DictReader(io.StringIO(as_csv(table))))
+    assert [row["variant"] for row in rows] == ["A", "B_1"]
+    assert float(rows[1]["difference"]) == pytest.approx(-0.1)
+    assert rows[0]["difference"] == ""
+    text = as_latex(table)
+    assert r"Model B\_1" in text
+    assert text.count(r"\\") == 3
+    assert text.startswith(r"\begin{tabular}{lrrr}")
