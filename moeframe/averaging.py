@@ -18,8 +18,10 @@ class MovingAverage(Generic[M]):
     def __init__(self, model: M, decay: float):
         self.model: M = copy.deepcopy(model).requires_grad_(False)
         self.decay = decay
-        self._averaged: list[Tensor] = list(self.model.parameters())
-        self._current: list[Tensor] = list(model.parameters())
+        # what is frozen stays equal, and may wait on another device than its copy
+        pairs = [(a, c) for a, c in zip(self.model.parameters(), model.parameters(), strict=True) if c.requires_grad]
+        self._averaged: list[Tensor] = [averaged for averaged, _ in pairs]
+        self._current: list[Tensor] = [current for _, current in pairs]
         self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
 
     @torch.no_grad()
@@ -30,6 +32,7 @@ class MovingAverage(Generic[M]):
         the first update copies.
         """
         decay = min(self.decay, (1 + n) / (10 + n)) if n > 0 else 0.0
-        torch._foreach_lerp_(self._averaged, self._current, 1 - decay)
+        if self._averaged:
+            torch._foreach_lerp_(self._averaged, self._current, 1 - decay)
         for averaged, current in self._buffers:
             averaged.copy_(current)

@@ -37,6 +37,8 @@ class MergedDenoiser(nn.Module):
         self.trunk = trunk
         self._offload = False
         self._device: torch.device | None = None
+        self._sharing: tuple[nn.Module, ...] = tuple(experts)
+        """Experts that share the device: its own, and those of the mixture that it is a part of."""
 
     def place(self, device: torch.device, *, offload: bool = False) -> "MergedDenoiser":
         """Move to the device; with `offload` each expert only while it is asked (see moeframe.offloading)."""
@@ -83,7 +85,7 @@ class MergedDenoiser(nn.Module):
         """One expert of the mixture, on its trunk if it has one, as a denoiser of its own (shares their weights)."""
         one = self._expert(expert)
         model = MergedDenoiser([one], trunk=self.trunk if isinstance(one, AdapterExpert) else None)
-        model._offload, model._device = self._offload, self._device
+        model._offload, model._device, model._sharing = self._offload, self._device, self._sharing
         return model
 
     def range_of(self, expert: int) -> tuple[float, float]:
@@ -126,7 +128,7 @@ class MergedDenoiser(nn.Module):
             own_z, own_log_snr = (z, log_snr) if everything else (z[items], log_snr[items])
             expert = self._expert(k)
             if self._offload:
-                bring(list(self.experts), k, z.device)
+                bring(expert, self._sharing, z.device)
             if isinstance(expert, AdapterExpert):
                 assert self.trunk is not None
                 assert features is not None

@@ -3,7 +3,7 @@
 The last one asked stays there, so a gate that switches by noise level moves an expert once per band and not per step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -11,12 +11,12 @@ from torch import nn
 HOME = torch.device("cpu")
 
 
-def bring(experts: Sequence[nn.Module], wanted: int, device: torch.device) -> None:
-    """Have expert `wanted` on the device, and send home whichever other is there."""
-    for k, expert in enumerate(experts):
-        if k != wanted and device != HOME and _is_on(expert, device):
+def bring(wanted: nn.Module, experts: Iterable[nn.Module], device: torch.device) -> None:
+    """Have `wanted` on the device, and send home whichever other expert is there."""
+    for expert in experts:
+        if expert is not wanted and device != HOME and _is_on(expert, device):
             expert.to(HOME)
-    experts[wanted].to(device)
+    wanted.to(device)
 
 
 def _is_on(expert: nn.Module, device: torch.device) -> bool:

@@ -2,7 +2,7 @@
 
     studies/NAME/study.json               the variants, their runs and how each ended
     studies/NAME/specs/VARIANT.yaml       the resolved spec of each
-    studies/NAME/runs/VARIANT/SEED/       a run folder each, with log.txt and, where it failed, failure.json
+    studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log and, where it failed, SEED.failure.json
     studies/NAME/phase_one/               warm starts that variants share
 
 Nothing that is finished is done again, so a study can be killed at any point and grows by editing its file.
@@ -18,8 +18,10 @@ from typing import Any, Literal
 
 import yaml
 
+from moeframe import checkpoint
 from moeframe.errors import RunFolderError
 from moeframe.interfaces.launcher import Task
+from moeframe.interfaces.loss import Loss
 from moeframe.progress import Silent, Watcher
 from moeframe.report.results import read_json
 from moeframe.report.study_tables import PlannedRun, write_tables
@@ -88,7 +90,7 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
         for seed in study.seeds:
             status, cause = place.status(variant.name, seed)
             training = 0 if variant.weights_of is not None else _training_calls(variant)
-            calls = _calls_per_step(variant) * variant.spec.sampler.steps
+            calls = _calls_per_step(variant) * variant.spec.sampler.evaluations
             found.append(
                 PlannedRun(
                     variant=variant.name,
@@ -103,18 +105,24 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
 
 
 def _training_calls(variant: Variant) -> int:
-    """Both phases ask every expert once per image, but for a gate that keeps k of them."""
+    """Phase 1 asks every expert; phase 2 those that the gate asks, none where no term looks at their predictions."""
     spec = variant.spec
     if spec.training.trainable == "none":
         return 0
-    joint = (spec.training.steps - spec.warm_start_steps) * _calls_per_step(variant)
+    looks = any(_needs_prediction(term) for term in spec.objective)
+    joint = (spec.training.steps - spec.warm_start_steps) * (_calls_per_step(variant) if looks else 0)
     return (spec.warm_start_steps * spec.n_experts + joint) * spec.training.batch_size
 
 
 def _calls_per_step(variant: Variant) -> int:
-    """At most: what a gate asks of its experts is known for certain only when it is measured."""
-    kept = getattr(variant.spec.gate, "k", variant.spec.n_experts)
-    return min(int(kept), variant.spec.n_experts)
+    k = variant.spec.n_experts
+    return k if variant.spec.gate is None else variant.spec.gate.asked(k)
+
+
+def _needs_prediction(term: Loss.Config) -> bool:
+    component = term.component
+    assert issubclass(component, Loss)
+    return component.NEEDS_PREDICTION
 
 
 def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Path:
@@ -128,7 +136,7 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Pat
         _admit(study, place)
         for wave in (False, True):  # first those that train, then those that measure the weights of others
             tasks = [
-                _task(place, variant, seed)
+                _task(place, study, variant, seed)
                 for variant in study.variants
                 if variant.same_as is None and (variant.weights_of is not None) is wave
                 for seed in study.seeds
@@ -137,6 +145,10 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Pat
             watcher.begin("training" if not wave else "measuring weights of others", len(tasks))
             for ended in study.launcher.run(tasks):
                 watcher.advance(f"{ended.task.name}{'' if ended.exit_status == 0 else ' failed'}")
+                failure = ended.task.log.with_suffix(f".{FAILURE}")
+                if ended.exit_status != 0 and not failure.exists():  # it was killed before it could say why
+                    cause = f"ended with status {ended.exit_status} and said no more; see {ended.task.log}"
+                    write_file(failure, _json({"cause": cause}))
         return gather(study, folder)
 
 
@@ -148,13 +160,13 @@ def _admit(study: Study, place: StudyFolder) -> None:
     elif strangers := sorted(path.name for path in place.path.iterdir() if path.name != ".lock"):
         raise RunFolderError(f"{place.path}: holds {', '.join(strangers[:5])} but no study; choose an empty folder")
     for variant in study.variants:
-        _admit_variant(variant, study.seeds, place)
+        _admit_variant(variant, study, place)
     # the launcher, titles and the like may change; what was run may not
     write_file(place.path / RECORD, _json({"name": study.name, "variants": [v.name for v in study.variants]}))
 
 
-def _admit_variant(variant: Variant, seeds: tuple[int, ...], place: StudyFolder) -> None:
-    for seed in seeds:
+def _admit_variant(variant: Variant, study: Study, place: StudyFolder) -> None:
+    for seed in study.seeds:
         folder = place.run(variant.name, seed)
         if not (folder / "results.json").exists():
             continue
@@ -164,15 +176,29 @@ def _admit_variant(variant: Variant, seeds: tuple[int, ...], place: StudyFolder)
                 f"{folder}: was run with other settings ({'; '.join(changes[:4])}); give the variant another name, or "
                 f"delete {folder.parent} to run it again"
             )
+        if variant.weights_of is not None:
+            source = place.run(study.source_of(variant.weights_of), seed)
+            own, theirs = (_last_state(each, seed) for each in (folder, source))
+            if own != theirs:
+                raise RunFolderError(
+                    f"{folder}: was measured with weights that are no longer those of '{variant.weights_of}'; delete "
+                    f"{folder} to measure the present ones"
+                )
     write_file(place.spec(variant.name), yaml.safe_dump(variant.spec.dump(), sort_keys=False).encode())
 
 
-def _task(place: StudyFolder, variant: Variant, seed: int) -> Task:
+def _last_state(folder: Path, seed: int) -> bytes:
+    """The record, checksums included, of a run's last checkpoint; empty where there is none."""
+    newest = checkpoint.latest(RunFolder(folder).checkpoints(seed))
+    return b"" if newest is None else (newest / checkpoint.STATE).read_bytes()
+
+
+def _task(place: StudyFolder, study: Study, variant: Variant, seed: int) -> Task:
     folder = place.run(variant.name, seed)
     command = [sys.executable, "-m", "moeframe.study_task", str(place.spec(variant.name)), str(seed), str(folder)]
     command.append(str(place.phase_one))
     if variant.weights_of is not None:
-        command.append(str(place.run(variant.weights_of, seed)))
+        command.append(str(place.run(study.source_of(variant.weights_of), seed)))
     return Task(f"{variant.name}, seed {seed}", tuple(command), folder.parent / f"{seed}.log")
 
 

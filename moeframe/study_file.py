@@ -85,6 +85,10 @@ class Study:
         """The variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
 
+    def source_of(self, name: str) -> str:
+        """The variant whose runs are those of this one: itself, or the earlier one that it equals."""
+        return self.variant(name).same_as or name
+
 
 def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study:
     """Read and check a study file and the spec of every variant; `jobs` replaces the launcher's.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from moeframe.calibration import measured_errors
-from moeframe.comparison import compare_paired
+from moeframe.comparison import Comparison, adjust, compare_paired
 from moeframe.errors import InputError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.finished import LoadedRun, load
@@ -213,11 +213,14 @@ def _point(place: _Place, quality: list[float] | None, seeds: Sequence[int], *, 
 
 
 def _comparisons(points: dict[str, SweepPoint], better: Better) -> tuple[SweepComparison, ...]:
-    """The merge against each expert in both figures, paired by seed; nothing is paired for a single seed."""
+    """The merge against each expert in both figures, paired by seed, Holm's correction over all of them.
+
+    Nothing is paired for a single seed.
+    """
     merge = points.get(MERGE)
     if merge is None or len(merge.seeds) < 2:
         return ()
-    found = []
+    found: dict[str, Comparison] = {}
     for name in ALONE:
         if name not in points:
             continue
@@ -225,19 +228,20 @@ def _comparisons(points: dict[str, SweepPoint], better: Better) -> tuple[SweepCo
             ours, theirs = ([getattr(seed, figure) for seed in point.seeds] for point in (merge, points[name]))
             if None in ours or None in theirs:
                 continue
-            compared = compare_paired(ours, theirs, "higher" if direction == "higher" else "lower")
-            found.append(
-                SweepComparison(
-                    against=name,
-                    figure=figure,
-                    difference=compared.mean_difference,
-                    interval=compared.interval,
-                    p_value=compared.p_value,
-                    verdict=compared.verdict,
-                    n=compared.n,
-                )
-            )
-    return tuple(found)
+            one = compare_paired(ours, theirs, "higher" if direction == "higher" else "lower")
+            found[f"{name}/{figure}"] = one
+    return tuple(
+        SweepComparison(
+            against=key.split("/")[0],
+            figure="quality" if key.endswith("quality") else "bits_per_dim",
+            difference=one.mean_difference,
+            interval=one.interval,
+            p_adjusted=one.p_adjusted,
+            verdict=one.verdict,
+            n=one.n,
+        )
+        for key, one in adjust(found).items()
+    )
 
 
 def _how(

@@ -12,14 +12,16 @@ import moeframe
 from moeframe import checkpoint, cli
 from moeframe.assembly import assemble
 from moeframe.calibration import calibration_errors
+from moeframe.comparison import compare_paired, holm
 from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.gate import Gate
 from moeframe.plugins import installed_entry_points
 from moeframe.registry import Registry
+from moeframe.report.trade_off import SweepPoint, SweptSeed
 from moeframe.run_folder import RunFolder
 from moeframe.runs import evaluate
 from moeframe.spec_file import load_spec
-from moeframe.sweep import sweep
+from moeframe.sweep import _comparisons, sweep
 from moeframe.training import Trainer
 
 MERGE = """\
@@ -431,5 +433,28 @@ def test_a_sweep_over_several_seeds_gives_means_and_compares_the_merge_with_each
         theirs = points[one.against]
         expected = getattr(points["merge"], one.figure) - getattr(theirs, one.figure)
         assert one.difference == pytest.approx(expected, abs=1e-12)
-        assert one.verdict == "underpowered", "three seeds cannot show a difference"
+        assert (one.verdict, one.p_adjusted) == ("underpowered", None), "three seeds cannot show a difference"
     assert "; underpowered." in (tmp_path / "several/report.html").read_text()
+
+
+def test_the_comparisons_of_a_sweep_are_corrected_for_their_number():
+    noise = [0.0, 0.1, -0.1, 0.05, -0.05, 0.02]
+
+    def point(name, bits, quality):
+        seeds = tuple(
+            SweptSeed(seed=i, eta=None, bits_per_dim=b, quality=q)
+            for i, (b, q) in enumerate(zip(bits, quality, strict=True))
+        )
+        return SweepPoint(name=name, eta=None, bits_per_dim=0, standard_error=0, quality=0, pareto=False, seeds=seeds)
+
+    merge = point("merge", noise, noise)
+    first = point("expert 0 alone", [1.3 * n + 0.1 for n in noise], [2 * n + 1 for n in noise])
+    second = point("expert 1 alone", [n + 0.01 * (-1) ** i for i, n in enumerate(noise)], [2 * n + 2 for n in noise])
+    found = _comparisons({one.name: one for one in (merge, first, second)}, "lower")
+    raw = [
+        compare_paired([getattr(s, figure) for s in merge.seeds], [getattr(s, figure) for s in other.seeds], "lower")
+        for other in (first, second)
+        for figure in ("bits_per_dim", "quality")
+    ]
+    assert [one.p_adjusted for one in found] == pytest.approx(holm([one.p_value for one in raw]))
+    assert found[2].verdict == "no difference shown"

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import moeframe
+from moeframe.averaging import MovingAverage
 from moeframe.errors import SpecError
 from moeframe.mixture import MergedDenoiser
 from moeframe.offloading import HOME, bring
@@ -34,14 +35,14 @@ def test_one_expert_at_a_time_is_on_the_device_and_the_last_one_stays():
                 expert.to_empty(device=device)
 
         expert.to = moved
-    bring(experts, 1, GPU)
+    bring(experts[1], experts, GPU)
     assert on_device(experts) == [1]
-    bring(experts, 1, GPU)
+    bring(experts[1], experts, GPU)
     assert moves == [(1, "meta")], "it was there already"
-    bring(experts, 0, GPU)
+    bring(experts[0], experts, GPU)
     assert on_device(experts) == [0]
     assert moves[1:] == [(1, "cpu"), (0, "meta")], "the other makes room first"
-    bring(experts, 2, HOME)
+    bring(experts[2], experts, HOME)
     assert on_device(experts) == [0], "nothing is sent home from its home"
 
 
@@ -50,7 +51,7 @@ def test_a_mixture_brings_an_expert_before_it_asks_it_and_only_that_one(monkeypa
     gate = SwitchGate(SwitchGate.Config(eta=0.0), image=image, n_experts=2)
     model = MergedDenoiser([GaussianExpert(GaussianExpert.Config(), image=image) for _ in range(2)], gate)
     brought = []
-    monkeypatch.setattr("moeframe.mixture.bring", lambda experts, k, device: brought.append((k, device.type)))
+    monkeypatch.setattr("moeframe.mixture.bring", lambda one, experts, device: brought.append((one, len(experts))))
     z = torch.randn(3, 1, 2, 2)
     model(z, torch.full((3,), -2.0))
     assert brought == [], "not unless it is told to"
@@ -58,7 +59,20 @@ def test_a_mixture_brings_an_expert_before_it_asks_it_and_only_that_one(monkeypa
     for log_snr in (-2.0, -1.0, 3.0):
         model(z, torch.full((3,), log_snr))
     model.alone(1)(z, torch.full((3,), 1.0))
-    assert brought == [(0, "cpu"), (0, "cpu"), (1, "cpu"), (0, "cpu")], "alone it is number 0 of its own mixture"
+    first, second = model.experts
+    assert brought == [(first, 2), (first, 2), (second, 2), (second, 2)], "alone it makes the other leave all the same"
+
+
+def test_frozen_weights_are_not_averaged_so_that_they_may_wait_elsewhere():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    ema = MovingAverage(model, 0.9)
+    model[0].to(GPU)
+    with torch.no_grad():
+        model[1].weight.add_(1)
+    ema.update(0)
+    assert torch.equal(ema.model[1].weight, model[1].weight)
+    assert ema.model[0].weight.device == HOME
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 from itertools import chain, islice
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import moeframe
 from moeframe import checkpoint, cli, phase_one
 from moeframe.assembly import assemble
 from moeframe.errors import RunFolderError, SpecError
+from moeframe.interfaces.launcher import Ended
 from moeframe.registry import Registry
 from moeframe.report.study_tables import as_csv, as_latex, as_markdown, sentences, table_of
 from moeframe.run_folder import RunFolder
 from moeframe.spec_file import load_spec
-from moeframe.study import StudyFolder, gather, plan, run_study
+from moeframe.study import StudyFolder, _task, gather, plan, run_study
 from moeframe.study_file import load_study
 from moeframe.training import Trainer
 
@@ -172,6 +174,58 @@ def test_a_run_that_dies_is_recorded_with_its_cause_stops_no_other_and_is_tried_
     assert CliRunner().invoke(cli.main, arguments).exit_code == 0
 
 
+@pytest.mark.slow
+def test_weights_that_are_no_longer_those_of_their_variant_are_refused(done, tmp_path):
+    path, out, _ = done
+    copy = shutil.copytree(out, tmp_path / "copy")
+    shutil.rmtree(copy / "runs/soft/0")
+    with pytest.raises(RunFolderError, match=r"cut/0: was measured with weights that are no longer those of 'soft'"):
+        run_study(study_of(path), copy)
+
+
+def test_a_process_that_is_killed_is_a_failed_run(study_file, tmp_path, monkeypatch):
+    def killed(self, tasks):
+        yield from (Ended(task, -9) for task in tasks)
+
+    monkeypatch.setattr("moeframe_builtin.launchers.local.LocalLauncher.run", killed)
+    study = study_of(study_file)
+    record = json.loads(run_study(study, tmp_path / "out").read_text())
+    row = record["variants"][0]
+    assert [run["status"] for run in row["runs"]] == ["failed", "failed"]
+    assert row["runs"][0]["cause"].startswith("ended with status -9 and said no more; see ")
+
+
+def test_the_plan_counts_what_the_gate_asks_and_the_sampler_evaluates(study_file, tmp_path):
+    router = {
+        "gate": {"type": "posterior"},
+        "objective": [{"type": "slice_alignment"}],
+        "training": {"trainable": "gate", "steps": 4, "batch_size": 4},
+    }
+    variants = {
+        "soft": {},
+        "sparse": {"set": {"gate": {"type": "top_k", "k": 1}}},
+        "random": {"set": {"gate": {"type": "random"}}},
+        "heun": {"set": {"sampler": {"type": "heun", "steps": 2}}},
+        "router": {"set": router},
+    }
+    study = study_of(changed(study_file, variants=variants, seeds=[0], set={"slicer": {"type": "color_variance"}}))
+    found = {run.variant: (run.training_calls, run.sampling_calls) for run in plan(study, tmp_path)}
+    # four steps of batches of four images, without a warm start; two steps of sampling
+    assert found == {"soft": (32, 4), "sparse": (16, 2), "random": (16, 2), "heun": (32, 6), "router": (0, 4)}
+
+
+def test_weights_of_a_variant_that_repeats_another_are_those_of_the_other(study_file, tmp_path):
+    variants = {
+        "soft": {},
+        "twin": {},
+        "cut": {"weights_of": "twin", "set": {"gate": {"type": "top_k", "k": 1, "width": 4}}},
+    }
+    study = study_of(changed(study_file, variants=variants))
+    assert study.source_of("twin") == study.source_of("soft") == "soft"
+    task = _task(StudyFolder(tmp_path), study, study.variant("cut"), 3)
+    assert task.command[-1] == str(tmp_path / "runs/soft/3")
+
+
 # --- phase 1 ----------------------------------------------------------------------------------------------------------
 
 
@@ -288,7 +342,8 @@ def test_a_variant_that_changed_after_it_was_run_is_refused(done, tmp_path):
     other = tmp_path / "little.yaml"
     other.write_text(
         yaml.safe_dump(
-            {**yaml.safe_load(path.read_text()), "variants": variants, "spec": str(path.parent / "tiny.yaml")}
+            {**yaml.safe_load(path.read_text()), "variants": variants, "spec": str(path.parent / "tiny.yaml")},
+            sort_keys=False,
         )
     )
     with pytest.raises(RunFolderError, match="was run with other settings .* give the variant another name, or delete"):

@@ -144,6 +144,19 @@ def test_every_prediction_is_converted_to_velocity(prediction):
     assert torch.allclose(trunk.finish(trunk(z, log_snr), adapter, z, log_snr), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_recomputing_blocks_to_save_memory_changes_no_gradient(registry, adapter):
+    gradients = []
+    for checkpointing in (False, True):
+        trunk = {**TRUNK, "gradient_checkpointing": checkpointing}
+        model = model_of(registry, adapter=adapter, trunk=trunk, gate={"type": "uniform"}).train()
+        model(*probe()).velocity.square().sum().backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], rtol=1e-4, atol=1e-4), name
+
+
 def test_a_gate_that_reads_the_trunk_has_no_encoder_of_its_own_and_sees_image_and_noise_level(registry):
     model = model_of(registry, gate={"type": "softmax", "reads": "trunk"})
     assert not hasattr(model.gate.encoder, "convolutions")
@@ -303,6 +316,8 @@ def test_what_is_wrong_with_a_trunk_is_said_with_its_place(tiny_text, tmp_path, 
 def test_a_trunk_deeper_than_its_network_or_of_another_family_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"trunk\.depth: 9 of 3 contracting layers; give 3 or fewer"):
         UNetTrunk(UNetTrunk.Config(**TRUNK, depth=9), image=IMAGE)
+    with pytest.raises(InputError, match=r"trunk\.base: 'lora' changes a trunk"):
+        UNetTrunk(UNetTrunk.Config(base=LoraExpert.Config()), image=IMAGE)
     base = moeframe.testing.GaussianExpert.Config()
     with pytest.raises(InputError, match="an expert of type 'gaussian_expert' is no UNet of moeframe"):
         UNetTrunk(UNetTrunk.Config(base=base), image=IMAGE)

@@ -1,8 +1,9 @@
 """Gate: how much each expert contributes, from the noisy image and its log-SNR alone."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -45,7 +46,14 @@ class Gate(nn.Module, Component):
     """False for a gate without parameters, which cannot be trained."""
 
     class Config(Component.Config):
-        pass
+        @property
+        def programs(self) -> Mapping[str, Path]:
+            """Fields that name a file whose code the gate runs: an export takes it along, a reader asks first."""
+            return {}
+
+        def asked(self, n_experts: int) -> int:
+            """How many of the experts are evaluated for an image and step, for predictions of cost."""
+            return n_experts
 
     config: Config
 

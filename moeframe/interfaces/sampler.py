@@ -38,6 +38,11 @@ class Sampler(Component):
         steps: int = Field(default=50, ge=1, description="number of noise levels, evenly spaced in schedule time")
         clip: bool = Field(default=True, description="clip the merged image prediction to the range of pixels")
 
+        @property
+        def evaluations(self) -> int:
+            """Merged evaluations of a trajectory, for predictions of cost."""
+            return self.steps
+
     config: Config
 
     def __init__(self, config: Config, *, schedule: NoiseSchedule):

@@ -42,7 +42,8 @@ class SweepComparison(Record):
     figure: Literal["bits_per_dim", "quality"]
     difference: float
     interval: tuple[float, float] | None
-    p_value: float | None
+    p_adjusted: float | None = None
+    """After Holm's correction over all comparisons of the sweep; None where underpowered."""
     verdict: str
     n: int
 
@@ -116,4 +117,5 @@ def sweep_sentences(sweep: TradeOff) -> list[str]:
 def _sentence(one: SweepComparison, sweep: TradeOff) -> str:
     figure = "bits/dim" if one.figure == "bits_per_dim" else sweep.quality_name
     interval = "" if one.interval is None else f" (95 % interval {one.interval[0]:+.4g} .. {one.interval[1]:+.4g})"
-    return f"merge minus {one.against}, {figure}: {one.difference:+.4g}{interval} over {one.n} seeds; {one.verdict}"
+    p = "" if one.p_adjusted is None else f", Holm-adjusted p = {one.p_adjusted:.2g}"
+    return f"merge minus {one.against}, {figure}: {one.difference:+.4g}{interval} over {one.n} seeds{p}; {one.verdict}"

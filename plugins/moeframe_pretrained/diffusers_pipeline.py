@@ -61,13 +61,26 @@ class MergedUNet(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "MergedUNet":  # type: ignore[override]
-        """The model of an exported folder; of the options of diffusers only `torch_dtype` is heeded."""
+        """The model of an exported folder.
+
+        Of the options of diffusers only `torch_dtype` is heeded. `trust_code=True` runs a gate's program that comes
+        with the folder; a pipeline takes such a model as `from_pretrained(..., unet=model)`.
+        """
         settings = read_settings(Path(folder) / "config.json")
-        model = cls(read_mixture(Path(folder)), int(settings["training_steps"])).eval()
+        mixture = read_mixture(Path(folder), trust_code=bool(options.get("trust_code", False)))
+        model = cls(mixture, int(settings["training_steps"])).eval()
         dtype = options.get("torch_dtype")
-        if dtype is not None:
-            model.model.to(dtype)
-        return model
+        return model if dtype is None else model.to(dtype)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "MergedUNet":
+        """Noise levels and thresholds stay float64 whatever the weights become: rounded they would move."""
+        exact = {name: buffer for name, buffer in self.named_buffers() if buffer.dtype == torch.float64}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in exact.items():
+            owner, _, own = name.rpartition(".")
+            module = self.get_submodule(owner)
+            setattr(module, own, buffer.to(getattr(module, own).device))
+        return self
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:  # type: ignore[override]  # noqa: ARG002
         """Write the folder again, as `pipeline.save_pretrained` asks."""

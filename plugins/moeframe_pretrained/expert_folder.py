@@ -83,8 +83,13 @@ def described(image: ImageShape) -> str:
     return f"{image.channels}x{image.height}x{image.width} with {image.levels} levels"
 
 
-def build_expert(settings: Any, registry: Registry, image: ImageShape, origin: str) -> Expert:
-    """The expert that the settings describe, weights drawn at random. Raises CheckpointError or PluginError."""
+def build_expert(
+    settings: Any, registry: Registry, image: ImageShape, origin: str, *, copy: int = 0, seed: int = 0
+) -> Expert:
+    """The expert that the settings describe, weights drawn at random: a copy of its section, in a seed of its run.
+
+    Raises CheckpointError or PluginError.
+    """
     try:
         config = config_of(settings, "experts", registry)
     except (ValidationError, KeyError, TypeError) as error:
@@ -95,7 +100,7 @@ def build_expert(settings: Any, registry: Registry, image: ImageShape, origin: s
     except PluginError as error:
         raise PluginError(f"{origin}: {error}") from None
     assert isinstance(config, Expert.Config)
-    return registry.get(Expert, config.type)(config, image=image)
+    return registry.get(Expert, config.type)(config.for_copy(copy).for_seed(seed), image=image)
 
 
 def config_of(settings: Any, kind: str, registry: Registry) -> Component.Config:

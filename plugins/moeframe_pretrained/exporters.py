@@ -45,6 +45,12 @@ class DiffusersExporter(Exporter):
         diffusers = _diffusers()
         from moeframe_pretrained.diffusers_pipeline import MergedUNet, chain_of
 
+        gate = _merged(model).gate
+        if gate is not None and gate.random:
+            raise InputError(
+                f"the gate '{gate.name()}' draws at random for each trajectory, which a pipeline of diffusers does not "
+                "know; export it with --format safetensors, or one of its experts with --expert"
+            )
         whole = Mixture(_merged(model), model.image, model.schedule)
         MergedUNet(whole, TRAINING_STEPS).save_pretrained(folder / "unet")
         scheduler = diffusers.DDIMScheduler(

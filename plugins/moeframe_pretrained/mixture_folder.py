@@ -68,10 +68,22 @@ def write_mixture(model: MergedDenoiser, image: ImageShape, schedule: NoiseSched
         "schedule": schedule.config.model_dump(mode="json"),
         "trunk": None if model.trunk is None else model.trunk.standalone_config().model_dump(mode="json"),
         "experts": experts,
-        "gate": None if model.gate is None else model.gate.config.model_dump(mode="json"),
+        "gate": None if model.gate is None else _write_gate(model.gate, folder),
     }
     # Last, because its presence says that the folder is complete.
     write_file(folder / MIXTURE, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _write_gate(gate: Gate, folder: Path) -> dict[str, Any]:
+    """The gate's settings; files that it runs go along, named relative to the folder."""
+    settings = gate.config.model_dump(mode="json")
+    for field, file in gate.config.programs.items():
+        place = folder / "gate" / f"{field}{file.suffix}"
+        with explaining(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place)
+        settings[field] = str(place.relative_to(folder))
+    return settings
 
 
 def _write_expert(expert: Expert, schedule: NoiseSchedule, folder: Path, k: int) -> dict[str, Any]:
@@ -89,9 +101,9 @@ def _write_expert(expert: Expert, schedule: NoiseSchedule, folder: Path, k: int)
             place.mkdir(parents=True, exist_ok=True)
             if core.config.path.is_dir():
                 shutil.copytree(core.config.path, place, dirs_exist_ok=True)
-                return settings | {"path": f"experts/{k}"}
+                return settings | {"path": f"experts/{k}", **_stated(expert)}
             shutil.copy(core.config.path, place / core.config.path.name)
-        return settings | {"path": f"experts/{k}/{core.config.path.name}"}
+        return settings | {"path": f"experts/{k}/{core.config.path.name}", **_stated(expert)}
     else:
         save_expert(core, place)
     return {"type": "checkpoint", "path": f"experts/{k}", **common, **_stated(expert)}
@@ -111,10 +123,10 @@ def _was_trained(core: Expert) -> bool:
     return any(not tensor.cpu().equal(fresh[name]) for name, tensor in core.state_dict().items())
 
 
-def read_mixture(folder: Path, image: ImageShape | None = None) -> Mixture:
+def read_mixture(folder: Path, image: ImageShape | None = None, *, trust_code: bool = False) -> Mixture:
     """The mixture of a folder, for images of its own shape unless `image` says which it must be.
 
-    Raises DataError or CheckpointError naming the file.
+    Code that comes with the folder is run only with `trust_code`. Raises DataError or CheckpointError naming the file.
     """
     content, origin = read_settings(folder / MIXTURE), folder / MIXTURE
     if content.get("format") != FORMAT:
@@ -126,7 +138,7 @@ def read_mixture(folder: Path, image: ImageShape | None = None) -> Mixture:
         own = ImageShape(**content["image"])
         schedule_config = config_of(content["schedule"], "schedules", registry)
         trunk = None if content["trunk"] is None else config_of(content["trunk"], "trunks", registry)
-        gate = None if content["gate"] is None else config_of(content["gate"], "gates", registry)
+        gate = None if content["gate"] is None else _gate_config(content["gate"], folder, registry, trust_code)
         experts = [config_of(_placed(settings, folder), "experts", registry) for settings in content["experts"]]
     except PluginError as error:
         raise PluginError(f"{origin}: {error}") from None
@@ -150,6 +162,22 @@ def read_mixture(folder: Path, image: ImageShape | None = None) -> Mixture:
     assert isinstance(schedule_config, NoiseSchedule.Config)
     schedule = registry.get(NoiseSchedule, schedule_config.type)(schedule_config)
     return Mixture(model.eval(), own, schedule)
+
+
+def _gate_config(settings: dict[str, Any], folder: Path, registry: Registry, trust_code: bool) -> Component.Config:
+    """The gate's Config with its files in the folder. Raises CheckpointError for code that nobody said to trust."""
+    config = config_of(settings, "gates", registry)
+    assert isinstance(config, Gate.Config)
+    if not config.programs:
+        return config
+    if not trust_code:
+        raise CheckpointError(
+            f"{folder}: its gate '{config.type}' runs a program that comes with it ({', '.join(config.programs)}: "
+            f"{', '.join(map(str, config.programs.values()))}); if you trust where it comes from, set the expert's "
+            "trust_code: true, or read_mixture(..., trust_code=True)"
+        )
+    inside = {field: str(folder / file) for field, file in config.programs.items()}
+    return config_of(settings | inside, "gates", registry)
 
 
 def _placed(settings: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -69,13 +69,14 @@ class RunExpert(PretrainedExpert, HoldsMixture):
                 _check_gate(whole, place.path)
                 self.inner = whole
             else:
-                _settings_of_expert(place, spec, config.expert)  # says so, where there is no such expert
+                _section_of_expert(place, spec, config.expert)  # says so, where there is no such expert
                 self.inner = whole.alone(config.expert)
         else:
-            settings = _settings_of_expert(place, spec, config.expert)
+            settings, copy = _section_of_expert(place, spec, config.expert)
             prefix = f"experts.{config.expert}."
             own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-            expert = fitted(build_expert(settings, registry, image, str(place.spec)), own, folder)
+            built = build_expert(settings, registry, image, str(place.spec), copy=copy, seed=seed)
+            expert = fitted(built, own, folder)
             self.inner = MergedDenoiser([expert])
         self.weights_sha256 = sha256_of([folder / f"{group}.safetensors"])
 
@@ -113,13 +114,17 @@ class CheckpointExpert(PretrainedExpert, HoldsMixture):
     class Config(PretrainedExpert.Config):
         type: Literal["checkpoint"] = "checkpoint"
         path: Path = Field(description="a folder with config.json (or mixture.json) and model.safetensors")
+        trust_code: bool = Field(
+            default=False, description="run the program that a folder brings, such as a gate's TorchScript classifier"
+        )
 
     config: Config
 
     def __init__(self, config: Config, *, image: ImageShape):
         super().__init__(config, image=image)
         if is_mixture(config.path):
-            self.inner = read_mixture(config.path, image).model
+            self.inner = read_mixture(config.path, image, trust_code=config.trust_code).model
+            _check_gate(self.inner, config.path)
         else:
             settings, tensors = read_expert(config.path, image)
             expert = build_expert(settings, Registry.installed(), image, str(config.path / SETTINGS))
@@ -158,12 +163,13 @@ def _seed_of(place: RunFolder, spec: dict[str, Any], wanted: int | Literal["firs
     return wanted
 
 
-def _settings_of_expert(place: RunFolder, spec: dict[str, Any], number: int) -> dict[str, Any]:
-    """Settings of expert `number`, copies counted. Raises RunFolderError."""
+def _section_of_expert(place: RunFolder, spec: dict[str, Any], number: int) -> tuple[dict[str, Any], int]:
+    """Settings of the section of expert `number`, and which of its copies that is. Raises RunFolderError."""
     with suppress(KeyError, TypeError, AttributeError):
-        each = [section for section in spec["experts"] for _ in range(section.get("copies", 1))]
+        each = [(section, copy) for section in spec["experts"] for copy in range(section.get("copies", 1))]
         if 0 <= number < len(each):
-            return dict(each[number])
+            section, copy = each[number]
+            return dict(section), copy
         raise RunFolderError(f"{place.path}: has no expert {number}; its experts are 0 .. {len(each) - 1}")
     raise RunFolderError(f"{place.spec}: is damaged: its section 'experts' is no list of settings; take another run")
 

@@ -47,7 +47,9 @@ class Level(nn.Module):
 def saved(path, module=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.trace(module or Level(), (torch.zeros(2, 1, 4, 4), torch.zeros(2))), path)
+        example = (torch.zeros(2, 1, 4, 4), torch.zeros(2))
+        scripted = torch.jit.script(module) if isinstance(module, Normalised) else None
+        torch.jit.save(scripted or torch.jit.trace(module or Level(), example), path)
     return path
 
 
@@ -65,6 +67,26 @@ def test_the_weights_are_those_of_the_classifier_in_the_file(tmp_path):
     warm = PosteriorGate(PosteriorGate.Config(classifier=tmp_path / "c.pt", temperature=2), image=IMAGE, n_experts=2)
     assert torch.allclose(warm(z, log_snr), (Level()(z, log_snr) / 2).softmax(1))
     assert not any(parameter.requires_grad for parameter in gate.parameters())
+
+
+class Normalised(nn.Module):
+    """A classifier whose answer for one image depends on the others while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.last = nn.BatchNorm2d(1), nn.Linear(16, 2)
+
+    def forward(self, z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        return self.last(self.norm(z).flatten(1))
+
+
+def test_a_classifier_of_a_file_stays_as_it_is_while_experts_train(tmp_path):
+    path = saved(tmp_path / "c.pt", Normalised().eval())
+    gate = PosteriorGate(PosteriorGate.Config(classifier=path), image=IMAGE, n_experts=2).train()
+    before = {name: tensor.clone() for name, tensor in gate.state_dict().items()}
+    z, log_snr = torch.randn(6, 1, 4, 4), torch.zeros(6)
+    assert torch.allclose(gate(z, log_snr)[:1], gate(z[:1], log_snr[:1]))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in gate.state_dict().items())
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.component import ImageShape
 from moeframe.registry import Registry
 from moeframe.spec_file import load_spec
+from moeframe_builtin.experts.adapters import LoraExpert
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.experts.weight_space import (
     AverageExpert,
@@ -46,7 +47,7 @@ def build(way, parts, **settings) -> WeightSpaceExpert:
 
 
 def states(parts):
-    return [CheckpointExpert(part, image=IMAGE).state_dict() for part in parts]
+    return [CheckpointExpert(part, image=IMAGE).core().state_dict() for part in parts]
 
 
 def probe():
@@ -103,6 +104,11 @@ def test_another_parametrisation_is_refused_although_every_tensor_fits(three, tm
     noise = saved(tmp_path, 8, prediction="noise")
     with pytest.raises(InputError, match=r'experts\.1: is .*"prediction": "noise".*, expert 0 is .*"velocity"'):
         build(AverageExpert, [three[0], noise])
+
+
+def test_adapters_have_no_network_of_their_own_to_merge():
+    with pytest.raises(InputError, match="experts: 'lora' changes a trunk and has no weights of a network of its own"):
+        build(AverageExpert, [LoraExpert.Config()] * 2)
 
 
 SPEC = {

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import warnings
 
 import pytest
 import torch
@@ -147,6 +148,65 @@ def test_a_run_on_a_trunk_and_a_mixture_within_a_mixture_are_exported_whole(run,
     assert torch.allclose(again(*probe()), loaded.denoiser(*probe()).velocity, atol=1e-6)
 
 
+class Brightness(torch.nn.Module):
+    def forward(self, z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        level = z.flatten(1).mean(1)
+        return torch.stack([-level, level], 1)
+
+
+def test_a_classifier_goes_with_the_export_and_is_run_only_when_trusted(run, tiny_text, tmp_path):
+    folder, _ = run
+    classifier = tmp_path / "c.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Brightness()), classifier)
+    data = {
+        **yaml.safe_load(tiny_text),
+        "experts": [{"type": "run", "path": str(folder), "expert": "each", "copies": 2}],
+        "gate": {"type": "posterior", "classifier": str(classifier)},
+        "training": {"trainable": "none"},
+    }
+    path = tmp_path / "posterior.yaml"
+    path.write_text(yaml.safe_dump(data))
+    moeframe.merge(path, out=tmp_path / "run")
+    loaded = moeframe.load(tmp_path / "run")
+    expected, image = loaded.denoiser(*probe()).velocity, loaded.assembly.image
+    export(tmp_path / "run", tmp_path / "out", into="safetensors")
+    classifier.unlink()
+    with pytest.raises(CheckpointError, match=r"its gate 'posterior' runs a program .* trust_code: true"):
+        as_expert(tmp_path / "out", image)
+    trusted = CheckpointExpert(CheckpointExpert.Config(path=tmp_path / "out", trust_code=True), image=image).eval()
+    assert torch.allclose(trusted(*probe()), expected, atol=1e-6)
+
+
+def test_the_licences_of_every_part_go_with_an_average_of_foreign_checkpoints(tmp_path):
+    folders = [write_pipeline(tmp_path / f"unet-{k}", small_network(k)) for k in range(2)]
+    parts = [
+        {"type": "diffusers", "path": str(folder), "licence": licence}
+        for folder, licence in zip(folders, ("Apache-2.0", "CC BY-NC 4.0"), strict=True)
+    ]
+    spec = merge_spec(tmp_path, [{"type": "average", "experts": parts}], gate=None)
+    moeframe.merge(spec, out=tmp_path / "run")
+    loaded = moeframe.load(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out", into="safetensors")
+    again = as_expert(tmp_path / "out", loaded.assembly.image)
+    z, log_snr = probe((3, 8, 8))
+    assert torch.allclose(again(z, log_snr), loaded.denoiser(z, log_snr).velocity, atol=1e-6)
+    assert again.provenance()["inner 0 licence"] == "Apache-2.0; CC BY-NC 4.0"
+
+
+def test_a_random_gate_is_exported_but_is_no_expert_and_no_pipeline(run, tiny_text, tmp_path):
+    data = {**yaml.safe_load(tiny_text), "gate": {"type": "random"}, "training": {"trainable": "none"}}
+    path = tmp_path / "random.yaml"
+    path.write_text(yaml.safe_dump(data))
+    moeframe.merge(path, out=tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out", into="safetensors")
+    with pytest.raises(InputError, match="its gate 'random' draws at random, so the mixture is no expert"):
+        as_expert(tmp_path / "out", run[1].assembly.image)
+    with pytest.raises(InputError, match="the gate 'random' draws at random for each trajectory, which a pipeline"):
+        export(tmp_path / "run", tmp_path / "pipeline", into="diffusers")
+
+
 # --- diffusers' pipeline ----------------------------------------------------------------------------------------------
 
 
@@ -192,6 +252,27 @@ def test_diffusers_own_pipeline_samples_what_the_merged_model_says(run, tmp_path
         for p in (pipeline, again)
     ]
     assert torch.equal(*both)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_noise_levels_and_thresholds_stay_exact_in_half_precision(run, tiny_text, tmp_path):
+    data = {
+        **yaml.safe_load(tiny_text),
+        "experts": [{"type": "run", "path": str(run[0]), "expert": "each", "copies": 2}],
+        "gate": {"type": "switch", "eta": 1.2345},
+        "training": {"trainable": "none"},
+    }
+    path = tmp_path / "switch.yaml"
+    path.write_text(yaml.safe_dump(data))
+    moeframe.merge(path, out=tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out", into="diffusers")
+    from moeframe_pretrained.diffusers_pipeline import MergedUNet
+
+    exact, half = (MergedUNet.from_pretrained(tmp_path / "out/unet", torch_dtype=kind) for kind in (None, torch.half))
+    assert half.dtype == torch.half
+    assert half.model.gate.switches == exact.model.gate.switches == (1.2345,)
+    assert torch.equal(half.log_snr, exact.log_snr)
+    assert half.float().log_snr.dtype == torch.float64
 
 
 @pytest.mark.filterwarnings("ignore")

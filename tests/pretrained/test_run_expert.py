@@ -20,6 +20,7 @@ from moeframe.run_folder import RunFolder
 from moeframe.spec import bind
 from moeframe.testing import check_expert
 from moeframe_builtin.experts.unet import UNetExpert
+from moeframe_builtin.experts.weight_space import AverageExpert
 from moeframe_builtin.gates.uniform import UniformGate
 from moeframe_pretrained.diffusers_expert import DiffusersExpert
 from moeframe_pretrained.expert_folder import save_expert
@@ -332,3 +333,25 @@ def test_each_gives_every_copy_the_expert_of_its_number(run, registry):
     (merged,) = build_model(bind(data, registry), registry, IMAGE, Streams(0)).experts
     weights = [models[3, "ema"].experts[k].network.stem.weight for k in range(2)]
     assert torch.allclose(merged.core().network.stem.weight, sum(weights) / 2, atol=1e-6)
+
+
+def test_an_expert_of_a_run_whose_experts_were_each_of_another_run_is_found(run, registry, tmp_path):
+    section = {"type": "run", "path": str(run[0]), "expert": "each", "copies": 2, "seed": "same"}
+    later = write_run(tmp_path / "later", registry, experts=[section])
+    for number in range(2):
+        expert = expert_of(tmp_path / "later", expert=number, seed=3)
+        assert torch.equal(expert(*probe()), later[3, "ema"].alone(number)(*probe()).velocity)
+        assert expert.provenance()["inner 0 expert"] == str(number)
+
+
+def test_weights_merge_however_many_runs_the_experts_came_through(run, registry, tmp_path):
+    folder, models = run
+    section = {"type": "run", "path": str(folder), "expert": "each", "copies": 2}
+    later = write_run(tmp_path / "later", registry, experts=[section])
+    parts = (
+        RunExpert.Config(path=folder, expert=0),
+        RunExpert.Config(path=tmp_path / "later", expert=1),
+    )
+    merged = AverageExpert(AverageExpert.Config(experts=parts), image=IMAGE)
+    stems = [models[0, "ema"].experts[0].network.stem, later[0, "ema"].experts[1].core().network.stem]
+    assert torch.allclose(merged.core().network.stem.weight, (stems[0].weight + stems[1].weight) / 2, atol=1e-6)

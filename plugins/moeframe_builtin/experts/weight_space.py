@@ -18,6 +18,7 @@ from torch import Tensor
 from moeframe.errors import InputError
 from moeframe.interfaces.component import ImageShape, SpecFacts
 from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.trunk import AdapterExpert
 from moeframe.shapes import Images, LogSnr
 
 
@@ -59,10 +60,11 @@ class WeightSpaceExpert(Expert):
     def __init__(self, config: Config, *, image: ImageShape):
         super().__init__(config, image=image)
         parts = [_built(part, image) for part in config.each]
-        _require_one_architecture(parts)
+        cores = [part.core() for part in parts]  # however many runs and folders they came through
+        _require_one_architecture(cores)
         self._origins = [part.provenance() for part in parts]
-        states = [part.state_dict() for part in parts]
-        self.inner = parts[0]
+        states = [core.state_dict() for core in cores]
+        self.inner = cores[0]
         self.inner.load_state_dict(
             {name: self._merged([state[name] for state in states]) for name in states[0]}, strict=True
         )
@@ -195,6 +197,11 @@ def _built(config: Expert.Config, image: ImageShape) -> Expert:
     component = config.component
     assert issubclass(component, Expert)
     assert component is not Expert, "a part is the Config of its own expert; the engine reads it so from a spec"
+    if issubclass(component, AdapterExpert):
+        raise InputError(
+            f"experts: '{config.type}' changes a trunk and has no weights of a network of its own to merge; "
+            "merge the predictions of adapters with a gate"
+        )
     return component(config, image=image)
 
 

@@ -6,7 +6,7 @@ They are a matter of classification, so the gate is trained, or was trained else
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +32,16 @@ class PosteriorGate(EncoderGate):
         hidden: int = Field(default=128, ge=1, description="width of its two-layer MLP")
         dropout: float = Field(default=0.0, ge=0, lt=1, description="in training only")
         classifier: Path | None = Field(
-            default=None, description=f"a TorchScript module that takes {TAKES}; none: a classifier trained here"
+            default=None,
+            description=f"a TorchScript module that takes {TAKES}; a program that is run, so name one that you trust; "
+            "none: a classifier trained here",
         )
         temperature: float = Field(default=1.0, gt=0, description="the logits are divided by it; 1 is the posterior")
+
+        @property
+        def programs(self) -> Mapping[str, Path]:
+            """The classifier: TorchScript is a program."""
+            return {} if self.classifier is None else {"classifier": self.classifier}
 
         def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
             """A classifier that nobody trains, or that reads what it does not."""
@@ -55,6 +62,13 @@ class PosteriorGate(EncoderGate):
         if config.classifier is not None:
             self.encoder = _read(config.classifier)
             _check(self.encoder, image, n_experts, config.classifier)
+
+    def train(self, mode: bool = True) -> "PosteriorGate":
+        """A classifier that was read stays as it is: in evaluation mode."""
+        super().train(mode)
+        if self.config.classifier is not None:
+            self.encoder.eval()
+        return self
 
     def decide(self, logits: Float[Tensor, "batch experts"]) -> Routing:
         """softmax of logits / temperature."""

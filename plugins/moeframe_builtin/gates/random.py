@@ -22,6 +22,10 @@ class RandomGate(Gate):
             description="per_sample keeps one expert for a trajectory, per_step draws at each noise level",
         )
 
+        def asked(self, n_experts: int) -> int:  # noqa: ARG002
+            """The one that is drawn."""
+            return 1
+
     config: Config
 
     @property

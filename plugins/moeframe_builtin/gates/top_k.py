@@ -23,6 +23,10 @@ class TopKGate(EncoderGate):
             default=True, description="false: the plain cut, an ablation whose weights do not sum to one"
         )
 
+        def asked(self, n_experts: int) -> int:
+            """k."""
+            return min(self.k, n_experts)
+
         def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
             """More chosen than there are."""
             yield from super().conflicts(facts)

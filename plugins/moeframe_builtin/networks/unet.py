@@ -117,23 +117,34 @@ class UNet(nn.Module):
             skips.append(hidden)
         return hidden, skips, embedding
 
-    def finish(self, hidden: Maps, skips: list[Maps], embedding: Embedding, after: AfterBlock | None = None) -> Images:
-        """The layers that `begin` left, with `after` applied to the maps after each block of them."""
+    def finish(
+        self,
+        hidden: Maps,
+        skips: list[Maps],
+        embedding: Embedding,
+        after: AfterBlock | None = None,
+        *,
+        recompute: bool = True,
+    ) -> Images:
+        """The layers that `begin` left, with `after` applied to the maps after each block of them.
+
+        `recompute: False` keeps all activations: a backward pass that computes layers again must find their weights.
+        """
         done, block = len(skips) - 1, 0
         skips = list(skips)
         for layer in self.contract[done:]:
-            hidden = self._run(layer, hidden, embedding)
+            hidden = self._run(layer, hidden, embedding, recompute=recompute)
             if after is not None and isinstance(layer, Block):
                 hidden, block = after(block, hidden), block + 1
             skips.append(hidden)
-        hidden = self._run(self.middle, hidden, embedding)
+        hidden = self._run(self.middle, hidden, embedding, recompute=recompute)
         if after is not None:
             hidden, block = after(block, hidden), block + 1
         for layer in self.expand:
             if isinstance(layer, Upsample):
                 hidden = layer(hidden, skips[-1].shape[-2:])
                 continue
-            hidden = self._run(layer, torch.cat([hidden, skips.pop()], 1), embedding)
+            hidden = self._run(layer, torch.cat([hidden, skips.pop()], 1), embedding, recompute=recompute)
             if after is not None:
                 hidden, block = after(block, hidden), block + 1
         output: Images = self.head(hidden)
@@ -155,8 +166,8 @@ class UNet(nn.Module):
             case "edm":
                 return velocity_from_edm(output, z, log_snr, self.config.sigma_data)
 
-    def _run(self, layer: nn.Module, hidden: Maps, embedding: Embedding) -> Maps:
-        if self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
+    def _run(self, layer: nn.Module, hidden: Maps, embedding: Embedding, *, recompute: bool = True) -> Maps:
+        if recompute and self.config.gradient_checkpointing and self.training and torch.is_grad_enabled():
             output: Maps = checkpoint(layer, hidden, embedding, use_reentrant=False)
         else:
             output = layer(hidden, embedding)

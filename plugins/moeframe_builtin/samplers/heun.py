@@ -18,6 +18,11 @@ class HeunSampler(Sampler):
     class Config(Sampler.Config):
         type: Literal["heun"] = "heun"
 
+        @property
+        def evaluations(self) -> int:
+            """Two a step, one in the last."""
+            return 2 * self.steps - 1
+
     config: Config
 
     def trajectory(

@@ -58,7 +58,11 @@ class UNetTrunk(Trunk):
     def _upcycled(self, base: Expert.Config, image: ImageShape) -> UNet:
         component = base.component
         assert issubclass(component, Expert)
-        expert = component(base, image=image)
+        if issubclass(component, AdapterExpert):
+            raise InputError(
+                f"trunk.base: '{base.type}' changes a trunk and cannot be one; name an expert of type unet"
+            )
+        expert = component(base.for_copy(0), image=image)
         core = expert.core()
         if not isinstance(core, HoldsUNet):
             raise InputError(
@@ -112,17 +116,19 @@ class UNetTrunk(Trunk):
         weights = self.adaptable
         changed = {name: adapter.changed(name, weight) for name, weight in weights.items()}
         used = {f"network.{name}": tensor for name, tensor in changed.items() if tensor is not weights[name]}
-        output = functional_call(_Later(self.network), used, (skips[-1], skips, embedding, adapter.after_block))
+        arguments = (skips[-1], skips, embedding, adapter.after_block)
+        # torch would recompute a layer after functional_call has put the trunk's own weights back
+        output = functional_call(_Later(self.network, recompute=not used), used, arguments)
         return self.network.velocity(output, z, log_snr)
 
 
 class _Later(nn.Module):
     """`UNet.finish` as a module's forward, for functional_call."""
 
-    def __init__(self, network: UNet):
+    def __init__(self, network: UNet, *, recompute: bool):
         super().__init__()
-        self.network = network
+        self.network, self.recompute = network, recompute
 
     def forward(self, *arguments: object) -> Images:
-        output: Images = self.network.finish(*arguments)  # type: ignore[arg-type]
+        output: Images = self.network.finish(*arguments, recompute=self.recompute)  # type: ignore[arg-type]
         return output
