@@ -14,9 +14,13 @@ seed and setting stands in the specs and below.
 import argparse
 import json
 import shutil
+import statistics
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import moeframe
 from moeframe.comparison import compare_paired
@@ -121,7 +125,7 @@ def weight_space() -> dict[str, Any]:
 
 
 def trunk() -> dict[str, Any]:
-    """Trunk and adapters against four independent experts: figures and sizes; step times are in speed.json."""
+    """Trunk and adapters against four independent experts: figures, sizes and step times."""
     found = {name: finished(f"trunk/digits_{name}.yaml") for name in ("independent", "lora", "bottleneck")}
     report: dict[str, Any] = {}
     for name, results in found.items():
@@ -133,7 +137,31 @@ def trunk() -> dict[str, Any]:
         if name != "independent":
             entry["minus independent"] = against(results, found["independent"])
         report[name] = entry
+    report["step_time_over_independent"] = step_times(tuple(found))
     return report
+
+
+def step_times(names: tuple[str, ...], batch: int = 64, repeats: int = 40) -> dict[str, Any]:
+    """Median time of one merged evaluation, and of one with its gradient, side by side; as multiples of the first."""
+    models = {name: moeframe.load(RUNS / f"digits_{name}").denoiser for name in names}
+    z, log_snr = torch.randn(batch, 1, 8, 8), torch.linspace(-6, 6, batch)
+    times: dict[str, dict[str, list[float]]] = {
+        what: {name: [] for name in names} for what in ("evaluation", "evaluation with gradient")
+    }
+    for _ in range(repeats):
+        for name, model in models.items():  # in turn, so that a machine that grows busy slows all of them
+            with torch.no_grad():
+                start = time.perf_counter()
+                model(z, log_snr)
+                times["evaluation"][name].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            model(z, log_snr).velocity.square().sum().backward()
+            times["evaluation with gradient"][name].append(time.perf_counter() - start)
+    medians = {what: {name: statistics.median(each) for name, each in own.items()} for what, own in times.items()}
+    return {
+        "how": f"batch {batch}, medians of {repeats}, in turn, {torch.get_num_threads()} thread(s)",
+        **{what: {name: round(own[name] / own[names[0]], 3) for name in names} for what, own in medians.items()},
+    }
 
 
 STUDIES = {
