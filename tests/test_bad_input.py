@@ -197,6 +197,7 @@ def test_damaged_metrics_are_named(finished, tiny_spec, damage):
     assert message.endswith("delete it and run again")
 
 
+@pytest.mark.slow
 def test_deleted_metrics_are_measured_again(unevaluated, tiny_spec, original):
     assert call("run", tiny_spec, "--out", unevaluated).exit_code == 0
     assert (unevaluated / "results.json").read_bytes() == (original / "run/results.json").read_bytes()

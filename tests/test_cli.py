@@ -179,6 +179,7 @@ def test_run_prints_the_metrics_and_where_the_report_is(tiny_run):
     assert (folder / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_run_writes_below_runs_unless_told(call, tiny_spec, monkeypatch):
     monkeypatch.chdir(tiny_spec.parent)
     assert call("run", "tiny.yaml", "--set", "training.steps=1").stdout.endswith("report: runs/tiny/report.html\n")

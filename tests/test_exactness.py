@@ -13,6 +13,7 @@ from exactness import FIGURES  # noqa: E402
 sys.path.remove(str(BENCHMARKS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("figure", [pytest.param(figure, id=figure.name) for figure in FIGURES])
 def test_figure_lies_in_its_required_range(figure):
     values = figure.measure()

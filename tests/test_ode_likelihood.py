@@ -421,6 +421,7 @@ def test_an_image_has_its_result_in_any_batch(method, divergence):
     assert worst(moved, whole[order]) < tolerance
 
 
+@pytest.mark.slow
 def test_many_easy_images_do_not_hide_the_error_of_a_hard_one():
     parts = [GaussianExpert.Config(mean=mean, std=0.05) for mean in (-0.5, 0.5)]
     model, levels = gaussian_mixture(parts, (0.5, 0.5), PAIR), torch.full((200, 1, 1, 2), 48)
@@ -510,6 +511,7 @@ def spoilt(how: str) -> MergedDenoiser:
     return MergedDenoiser([Spoilt(Spoilt.Config(how=how), image=PAIR)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [

@@ -65,6 +65,7 @@ def test_the_bound_of_a_switch_is_added_up_from_the_errors_of_its_experts(stated
     assert torch.allclose(added, bound_of(model).diffusion.double(), rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_auto_is_the_minimum_of_full_evaluations_over_a_fine_grid(stated):
     """64 draws over 12 units of log-SNR are 0.19 apart, so a grid of step 0.05 has a point between any two."""
     model = merged(stated, (-2.0, 3.0))

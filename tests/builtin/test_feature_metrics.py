@@ -541,6 +541,7 @@ def test_only_inception_makes_an_fid_or_a_kid(moments):
     assert "KID" not in kid.unit
 
 
+@pytest.mark.slow
 def test_the_interval_is_given_from_400_images_on_and_holds_the_value(moments):
     given = Compared(400, 400, 10)
     for metric in (FrechetMetric, KidMetric):

@@ -130,6 +130,7 @@ def test_loading_a_network_draws_nothing_from_torchs_generator(random_file):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_lpips_has_a_curve_over_noise_level(registry, tmp_path, random_file):
     dataset = {"type": "gaussian", "size": 18, "n_train": 8, "n_test": 4}
     model = evaluation_of(registry, tmp_path, dataset=dataset)

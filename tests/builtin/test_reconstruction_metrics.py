@@ -82,6 +82,7 @@ def test_an_exact_reconstruction_is_left_out_of_the_psnr_and_counted():
 # the curve over noise level
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [PsnrMetric, SsimMetric])
 def test_a_point_of_the_curve_is_the_value_measured_at_that_level(metric, untrained):
     curve = metric(metric.Config(curve=[-4.0, 2.5])).measure(untrained)
@@ -91,6 +92,7 @@ def test_a_point_of_the_curve_is_the_value_measured_at_that_level(metric, untrai
     assert alone[0.0].parts == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [PsnrMetric, SsimMetric])
 def test_images_are_brought_back_better_from_less_noise(metric, untrained):
     parts = metric(metric.Config()).measure(untrained).parts
