@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_serializer
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe.likelihood.probe import require_valid
+from moeframe.statistics import normal_interval
 from moeframe_builtin.metrics.likelihood_methods import METHODS, Method
 
 SETTINGS = {method: frozenset(field.name for field in fields(METHODS[method])) for method in METHODS}  # type: ignore[arg-type]
@@ -101,6 +102,7 @@ class BitsPerDimMetric(Metric):
         value, error = float(means.mean()), estimate.standard_error
         switches = {} if evaluation.gate is None else {"switches_at_log_snr": list(evaluation.gate.switches)}
         parts = {name: float(part.mean()) for name, part in estimate.parts.items()} | {"standard_error": error}
+        interval = normal_interval(value, error, n)
         if repeats > 1:
             parts["monte_carlo_error"] = float(means.std()) / math.sqrt(repeats)
         return Measurement(
@@ -108,7 +110,7 @@ class BitsPerDimMetric(Metric):
             unit="bits/dim",
             better="lower",
             n=n,
-            interval=(value - 1.96 * error, value + 1.96 * error),
+            interval=interval.ends,
             parts=parts,
             how={
                 "method": self.config.method,
@@ -123,7 +125,8 @@ class BitsPerDimMetric(Metric):
                 "uniform_model": math.log2(evaluation.image.levels),
                 "validity": "probed: from z and log-SNR alone, each item on its own, deterministic, finite, "
                 "weights that sum to one",
-                "interval_method": estimate.interval_method,
+                "interval_method": interval.method,
+                "standard_error": estimate.error_of,
                 "monte_carlo_error": "standard error of the mean over the independent draws, for these test images",
             },
         )

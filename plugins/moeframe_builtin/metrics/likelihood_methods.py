@@ -30,7 +30,8 @@ class Estimate:
     standard_error: float
     network_calls: int
     """Expert evaluations spent, pilot included, summed over images and draws."""
-    interval_method: str
+    error_of: str
+    """How the standard error was found."""
     how: Mapping[str, Any]
 
 
@@ -129,7 +130,7 @@ class ProbabilityFlowOde(Method):
             parts=parts,
             standard_error=float(per_image.std()) / math.sqrt(n),
             network_calls=sum(batch.network_calls for batch in draws),
-            interval_method="95 %, normal, standard error over test images",
+            error_of="over test images, the mean of the draws of each",
             how={
                 "estimator": "probability-flow ODE (Score SDE): prior + volume + dequantisation",
                 "dequantisation": self.dequantisation,
@@ -170,8 +171,8 @@ def _of_bounds(bounds: list[Bound], how: Mapping[str, Any], pilot_calls: int) ->
         parts=parts,
         standard_error=standard_error(bounds),
         network_calls=calls,
-        interval_method="95 %, normal, standard error over test images; each draw against those at neighbouring noise "
-        "levels, because the times of a draw are low-discrepancy",
+        error_of="over test images; each draw against those at neighbouring noise levels, because the times of a draw "
+        "are low-discrepancy",
         how=how,
     )
 
