@@ -106,11 +106,11 @@ class _Preconditioning(BaseModel):
         return cls(**{name: pickled.attributes[name] for name in cls.model_fields})
 
 
-Layout: TypeAlias = SongLayout | AdmLayout
-LAYOUTS: dict[str, type[Layout]] = {"SongUNet": SongLayout, "DhariwalUNet": AdmLayout}
+EdmLayout: TypeAlias = SongLayout | AdmLayout
+LAYOUTS: dict[str, type[EdmLayout]] = {"SongUNet": SongLayout, "DhariwalUNet": AdmLayout}
 
 
-def _read_layout(pickled: PickledModule, path: Path) -> Layout:
+def _read_layout(pickled: PickledModule, path: Path) -> EdmLayout:
     """The layout of the network inside, refused with its name when it is none that moeframe has."""
     unet = pickled.child("model")
     if unet.class_name not in LAYOUTS:
@@ -124,14 +124,14 @@ def _read_layout(pickled: PickledModule, path: Path) -> Layout:
         raise CheckpointError(f"{path} holds a {unet.class_name} that moeframe cannot build: {wrong}") from None
 
 
-def _network(layout: Layout, config: EdmExpert.Config) -> SongUNet | AdmUNet:
+def _network(layout: EdmLayout, config: EdmExpert.Config) -> SongUNet | AdmUNet:
     try:
         return SongUNet(layout, config.label) if isinstance(layout, SongLayout) else AdmUNet(layout, config.label)
     except ValueError as error:
         raise CheckpointError(f"{config.path} holds a network that moeframe cannot build: {error}") from None
 
 
-def _check_label(layout: Layout, config: EdmExpert.Config) -> None:
+def _check_label(layout: EdmLayout, config: EdmExpert.Config) -> None:
     """An expert sees no labels: a conditional network is one class, an unconditional one none."""
     if layout.label_dim and config.label is None:
         raise CheckpointError(
@@ -143,7 +143,7 @@ def _check_label(layout: Layout, config: EdmExpert.Config) -> None:
         raise CheckpointError(f"{config.path}: label {config.label}, but the network has {has}")
 
 
-def _check_image(layout: Layout, image: ImageShape, path: Path) -> None:
+def _check_image(layout: EdmLayout, image: ImageShape, path: Path) -> None:
     size = layout.img_resolution
     theirs = (layout.in_channels, size, size)
     if theirs != image.tensor_shape or layout.out_channels != layout.in_channels:

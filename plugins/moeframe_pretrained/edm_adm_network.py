@@ -5,42 +5,33 @@ tensors. Unlike in the other network, residual sums are not scaled, the embeddin
 head per 64 channels, and the frequencies of the noise level stop short of 1/10000.
 """
 
-from typing import Annotated, TypeAlias
-
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from moeframe.shapes import Images, PerItem
-from moeframe_pretrained.edm_layers import Block, BlockStyle, FilteredConv, PositionalFeatures, name_at, norm
+from moeframe_pretrained.edm_layers import (
+    Block,
+    BlockStyle,
+    Count,
+    FilteredConv,
+    Layout,
+    PositionalFeatures,
+    name_at,
+    norm,
+)
 
-Count: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
 CHANNELS_PER_HEAD = 64
 
 
-class AdmLayout(BaseModel):
+class AdmLayout(Layout):
     """The constructor arguments of EDM's DhariwalUNet, under its names and with its defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    img_resolution: Count
-    in_channels: Count
-    out_channels: Count
-    label_dim: int = Field(default=0, ge=0, le=100_000)
-    augment_dim: int = Field(default=0, ge=0)
     model_channels: Count = 192
     channel_mult: list[Count] = Field(default=[1, 2, 3, 4], min_length=1, max_length=8)
-    channel_mult_emb: Count = 4
     num_blocks: int = Field(default=3, ge=1, le=64)
-    attn_resolutions: list[int] = [32, 16, 8]
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    label_dropout: float = 0
-
-    @property
-    def embedding_channels(self) -> int:
-        """Width of the embedding that every block sees."""
-        return self.model_channels * self.channel_mult_emb
+    attn_resolutions: list[int] = Field(default=[32, 16, 8])
 
     def attends(self, size: int, channels: int) -> bool:
         """Whether a block attends. Raises ValueError where the width holds no whole number of heads."""

@@ -6,11 +6,12 @@ Written from Karras et al. 2022, appendix F, from Dhariwal & Nichol 2021, and fr
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from moeframe.shapes import PerItem
@@ -18,6 +19,30 @@ from moeframe.shapes import PerItem
 Embedding: TypeAlias = Float[Tensor, "batch _"]
 Maps: TypeAlias = Float[Tensor, "batch _ _ _"]
 """Feature maps of any width and resolution."""
+
+
+Count: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
+
+
+class Layout(BaseModel):
+    """The constructor arguments that EDM's networks have in common, under its names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    img_resolution: Count
+    in_channels: Count
+    out_channels: Count
+    label_dim: int = Field(default=0, ge=0, le=100_000)
+    augment_dim: int = Field(default=0, ge=0)
+    model_channels: Count
+    channel_mult_emb: Count = 4
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    label_dropout: float = 0
+
+    @property
+    def embedding_channels(self) -> int:
+        """Width of the embedding that every block sees."""
+        return self.model_channels * self.channel_mult_emb
 
 
 @dataclass(frozen=True)

@@ -5,54 +5,39 @@ scaled by 1/√2, and resolutions change by a separable filter with stride 2.
 """
 
 import math
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from moeframe.shapes import Images, PerItem
 from moeframe_pretrained.edm_layers import (
     Block,
     BlockStyle,
+    Count,
     FilteredConv,
     FourierFeatures,
+    Layout,
     PositionalFeatures,
     name_at,
     norm,
 )
 
-Count: TypeAlias = Annotated[int, Field(ge=1, le=4096)]
 
-
-class SongLayout(BaseModel):
+class SongLayout(Layout):
     """The constructor arguments of EDM's SongUNet, under its names and with its defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    img_resolution: Count
-    in_channels: Count
-    out_channels: Count
-    label_dim: int = Field(default=0, ge=0, le=100_000)
-    augment_dim: int = Field(default=0, ge=0)
     model_channels: Count = 128
     channel_mult: list[Count] = Field(default=[1, 2, 2, 2], min_length=1, max_length=8)
-    channel_mult_emb: Count = 4
     num_blocks: int = Field(default=4, ge=1, le=64)
-    attn_resolutions: list[int] = [16]
-    dropout: float = Field(default=0.1, ge=0, lt=1)
-    label_dropout: float = 0
+    attn_resolutions: list[int] = Field(default=[16])
     embedding_type: Literal["positional", "fourier"] = "positional"
     channel_mult_noise: Count = 1
     encoder_type: Literal["standard", "residual"] = "standard"
     decoder_type: Literal["standard"] = "standard"
     resample_filter: list[int] = Field(default=[1, 1], min_length=1, max_length=16)
-
-    @property
-    def embedding_channels(self) -> int:
-        """Width of the embedding that every block sees."""
-        return self.model_channels * self.channel_mult_emb
 
     @property
     def style(self) -> BlockStyle:
