@@ -1,4 +1,4 @@
-"""Contact sheets of slicers, one row of images per slice, and the sizes behind them.
+"""Contact sheets of slicers, one row of images per slice, the sizes behind them, and how long cutting took.
 
     python benchmarks/slice_sheets.py        # writes results/slices/
 
@@ -7,6 +7,7 @@ Fashion-MNIST is left out, and named in sizes.json, where its files are not inst
 
 import json
 import tempfile
+import time
 from pathlib import Path
 
 from PIL import Image
@@ -16,12 +17,14 @@ from moeframe.slicing import contact_sheet, slice_data
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/slices"
-JOBS = {
+JOBS: dict[str, tuple[str, str | None]] = {  # None: the slicer of the spec
     "color_variance": ("photo_patches", "slicer={type: color_variance}"),
     "texture": ("photo_patches", "slicer={type: texture}"),
     "lighting": ("photo_patches", "slicer={type: lighting}"),
+    "lighting_direction": ("photo_patches", "slicer={type: lighting, by: direction}"),
     "semantic": ("photo_patches", "slicer={type: semantic}"),
-    "class_group": ("fashion_mnist", "slicer={type: class_group}"),
+    "semantic_balanced": ("photo_patches", "slicer={type: semantic, balance: quantile}"),
+    "class_group": ("fashion_mnist", None),
 }
 GAP = 10
 
@@ -42,13 +45,23 @@ def main() -> None:
     sizes: dict[str, object] = {"command": "python benchmarks/slice_sheets.py"}
     for name, (spec, slicer) in JOBS.items():
         with tempfile.TemporaryDirectory() as folder:
+            overrides = [] if slicer is None else [slicer]
+            start = time.perf_counter()
             try:
-                slices = slice_data(ROOT / f"specs/{spec}.yaml", Path(folder), [slicer])
+                slices = slice_data(ROOT / f"specs/{spec}.yaml", Path(folder), overrides)
             except MoeframeError as error:
                 sizes[name] = {"not made": str(error)}
                 continue
+            seconds = time.perf_counter() - start
             stacked([contact_sheet(Path(folder), k) for k in range(slices.n_slices)]).save(OUT / f"{name}.png")
-        sizes[name] = {"dataset": spec, "slices": slices.names, "train": slices.train_sizes, "test": slices.test_sizes}
+        sizes[name] = {
+            "dataset": spec,
+            "slicer": slicer or "as in the spec",
+            "slices": slices.names,
+            "train": slices.train_sizes,
+            "test": slices.test_sizes,
+            "seconds": round(seconds, 1),
+        }
     (OUT / "sizes.json").write_text(json.dumps(sizes, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(sizes, indent=1, ensure_ascii=False))
 

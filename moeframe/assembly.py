@@ -55,6 +55,20 @@ class Slices:
         return [k for k, size in enumerate(self.train_sizes) if 10 * self.n_slices * size < len(self.train)]
 
     @property
+    def cautions(self) -> list[str]:
+        """For each slice what a reader should know before training, empty where it holds enough images."""
+        found = []
+        for k, (train, test) in enumerate(zip(self.train_sizes, self.test_sizes, strict=True)):
+            few = f"{train} training images, under a tenth of an even share" if k in self.tiny else ""
+            none = "no test images, so nothing is measured on it" if test == 0 else ""
+            found.append("; ".join(filter(None, (few, none))))
+        return found
+
+    def warnings(self) -> list[str]:
+        """The same as whole lines, for those slices that need one."""
+        return [f"slice {k} ({self.names[k]}) has {caution}" for k, caution in enumerate(self.cautions) if caution]
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """Each slice's share of the training split."""
         return tuple(size / len(self.train) for size in self.train_sizes)
@@ -150,26 +164,32 @@ def build_metrics(spec: RunSpec, registry: Registry) -> tuple[Metric, ...]:
 
 
 def cut_slices(spec: RunSpec, registry: Registry, streams: Streams, train: Examples, test: Examples) -> Slices:
-    """Fit the slicer on the training split and assign both. Raises DataError naming an empty slice."""
+    """Fit the slicer on the training split and assign both. Raises DataError naming an empty slice.
+
+    What the slicer finds wrong comes with the place of the spec that asks for it.
+    """
     if spec.slicer is None:
         train_ids, test_ids = (torch.zeros(len(split), dtype=torch.long) for split in (train, test))
         return Slices(None, train_ids, test_ids, n_slices=1)
     k = spec.n_experts
     slicer = registry.get(Slicer, spec.slicer.type)(spec.slicer, n_slices=k, streams=streams)
-    slicer.fit(train)
-    slices = Slices(slicer, slicer.assign(train).long(), slicer.assign(test).long(), k)
+    try:
+        slicer.fit(train)
+        slices = Slices(slicer, slicer.assign(train).long(), slicer.assign(test).long(), k)
+    except DataError as problem:
+        raise DataError(f"{spec.place_of('slicer')}: {problem}") from problem
     for ids in (slices.train, slices.test):
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < k:
             found = f"{int(ids.min())} .. {int(ids.max())}"
             raise DataError(
-                f"slicer '{spec.slicer.type}' made slices {found} for {k} experts, which have 0 .. {k - 1}; "
-                "change the number of experts to match"
+                f"{spec.place_of('slicer')}: '{spec.slicer.type}' made slices {found} for {k} experts, "
+                f"which have 0 .. {k - 1}; change the number of experts to match"
             )
     empty = [str(i) for i, size in enumerate(slices.train_sizes) if size == 0]
     if empty:
         raise DataError(
-            f"slicer '{spec.slicer.type}' leaves slice {', '.join(empty)} of {k} without training images "
-            f"(sizes {slices.train_sizes}); use fewer experts or another slicer"
+            f"{spec.place_of('slicer')}: '{spec.slicer.type}' leaves slice {', '.join(empty)} of {k} without "
+            f"training images (sizes {slices.train_sizes}); use fewer experts or another slicer"
         )
     return slices
 

@@ -194,8 +194,8 @@ def slice_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> N
     slices = slice_data(spec, folder, overrides)
     assert slices.slicer is not None
     Console().print(slice_table(slices.names, slices.train_sizes, slices.test_sizes))
-    for k in slices.tiny:
-        click.echo(f"warning: slice {k} has {slices.train_sizes[k]} images, under a tenth of an even share", err=True)
+    for warning in slices.warnings():
+        click.echo(f"warning: {warning}", err=True)
     for name, values in slices.slicer.state().items():
         shown = ", ".join(value if isinstance(value, str) else f"{value:.6g}" for value in values)
         click.echo(f"{name}: {shown if len(values) <= 16 else f'{len(values)} values, in {folder}/slices.npz'}")

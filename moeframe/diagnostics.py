@@ -114,6 +114,7 @@ def _slices(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
             "names": slices.names,
             "train": slices.train_sizes,
             "test": slices.test_sizes,
+            "cautions": slices.cautions,
         },
         "expert_slice_bits": {
             "matrix": [by_slice(evaluation.model.alone(k)) for k in range(len(evaluation.experts))],

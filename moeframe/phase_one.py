@@ -13,7 +13,7 @@ from pathlib import Path
 
 from moeframe import checkpoint
 from moeframe.assembly import Assembly
-from moeframe.storage import explaining
+from moeframe.storage import explaining, write_file
 from moeframe.training import Trainer
 
 _BESIDES = ("workers", "log_every", "held_out_every", "held_out_images", "checkpoint_every", "calibration_images")
@@ -51,6 +51,14 @@ def shared(trainer: Trainer, folder: Path) -> Iterator[bool]:
         yield found is not None
 
 
-def keep(trainer: Trainer, folder: Path) -> None:
-    """Leave the state at the end of phase 1 for the other variants."""
-    checkpoint.save(folder / key_of(trainer.assembly), trainer.without_gate())
+def keep(trainer: Trainer, folder: Path, events: Path) -> None:
+    """Leave the state at the end of phase 1 for the other variants, and what was logged on the way there."""
+    place = folder / key_of(trainer.assembly)
+    lines = [line for line in events.read_bytes().splitlines(keepends=True) if json.loads(line)["kind"] == "train"]
+    write_file(place / events.name, b"".join(lines))  # not what was held out: that was measured under this run's gate
+    checkpoint.save(place, trainer.without_gate())
+
+
+def take_events(trainer: Trainer, folder: Path, events: Path) -> None:
+    """Begin a run's log with the training of the phase 1 that it took over."""
+    write_file(events, (folder / key_of(trainer.assembly) / events.name).read_bytes())

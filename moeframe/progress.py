@@ -1,5 +1,6 @@
 """Progress on the terminal; nothing at all where there is none."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
@@ -28,6 +29,9 @@ class Watcher(Protocol):
     def advance(self, note: str = "") -> None:
         """One unit more; `note` is a figure worth seeing now."""
 
+    def warn(self, text: str) -> None:
+        """Something that whoever started the run should know."""
+
 
 class Silent:
     """Watches nothing."""
@@ -37,6 +41,17 @@ class Silent:
 
     def advance(self, note: str = "") -> None:
         """Ignore."""
+
+    def warn(self, text: str) -> None:
+        """Ignore."""
+
+
+class Lines(Silent):
+    """Warnings alone, as lines on standard error."""
+
+    def warn(self, text: str) -> None:
+        """Write it."""
+        sys.stderr.write(f"warning: {text}\n")
 
 
 class _Rate(ProgressColumn):
@@ -62,13 +77,17 @@ class Bars:
             self._progress.update(self._task, note=note)
         self._progress.advance(self._task)
 
+    def warn(self, text: str) -> None:
+        """Write it above the bars."""
+        self._progress.console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
 
 @contextmanager
 def watching() -> Iterator[Watcher]:
-    """Bars on standard error when it is a terminal, silence otherwise."""
+    """Bars on standard error when it is a terminal, warnings alone otherwise."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield Silent()
+        yield Lines()
         return
     columns = (
         TextColumn("{task.description:<22}"),

@@ -23,7 +23,7 @@ from moeframe.provenance import write_provenance
 from moeframe.registry import Registry
 from moeframe.report.page import write_report
 from moeframe.report.results import Results, combine_seeds, read_json, read_metrics, write_results
-from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
+from moeframe.run_folder import EVENTS, MEASURING, EventLog, RunFolder, spec_changes
 from moeframe.slicing import write_slices
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec
@@ -118,6 +118,8 @@ def _run_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher, borrowed:
         write_provenance(folder.path, assembly)
         watcher.advance("card.json")
     if assembly.slices.slicer is not None:
+        for warning in assembly.slices.warnings():
+            watcher.warn(warning)
         write_slices(folder.seed(seed), assembly.slices, assembly.train, assembly.image, assembly.streams)
     trainer = Trainer(assembly)
     if borrowed.weights_of is not None:
@@ -156,14 +158,18 @@ def train(
             trainer.restore(snapshot)
     elif phase_one_folder is not None and trainer.assembly.spec.warm_start_steps > 0:
         with phase_one.shared(trainer, phase_one_folder) as taken:
-            if not taken:
+            events = folder.seed(seed) / EVENTS
+            if taken:
+                phase_one.take_events(trainer, phase_one_folder, events)
+                _held_out(trainer, "warm_start", EventLog(events, trainer.step))
+            else:
                 _train(trainer, folder, seed, watcher, until=trainer.assembly.spec.warm_start_steps)
-                phase_one.keep(trainer, phase_one_folder)
+                phase_one.keep(trainer, phase_one_folder, events)
     _train(trainer, folder, seed, watcher, until=trainer.config.steps)
 
 
 def _train(trainer: Trainer, folder: RunFolder, seed: int, watcher: Watcher, *, until: int) -> None:
-    events = EventLog(folder.seed(seed) / "events.jsonl", trainer.step)
+    events = EventLog(folder.seed(seed) / EVENTS, trainer.step)
     begin = 0
     for title, end, phase in (
         ("warm start", trainer.assembly.spec.warm_start_steps, trainer.warm_start),
@@ -203,12 +209,16 @@ def _record(trainer: Trainer, log: StepLog, events: EventLog, checkpoints: Path,
         events.write("train", dataclasses.asdict(log))
         note = f"{next(iter(log.terms.values())).value:.3f} bits/dim"
     if last or log.step % config.held_out_every == 0:
-        held_out = measure_held_out(trainer.assembly, trainer.averaged, log.step)
-        events.write("held_out", {"phase": log.phase, **dataclasses.asdict(held_out)})
-        note = f"{held_out.bits_per_dim:.3f} bits/dim held out"
+        note = f"{_held_out(trainer, log.phase, events):.3f} bits/dim held out"
     if last or log.step % config.checkpoint_every == 0:
         checkpoint.save(checkpoints, trainer.snapshot())
     return note
+
+
+def _held_out(trainer: Trainer, phase: str, events: EventLog) -> float:
+    measured = measure_held_out(trainer.assembly, trainer.averaged, trainer.step)
+    events.write("held_out", {"phase": phase, **dataclasses.asdict(measured)})
+    return measured.bits_per_dim
 
 
 def _evaluate_seed(folder: Path, assembly: Assembly, evaluation: ModelEvaluation, watcher: Watcher) -> None:

@@ -8,10 +8,19 @@ of a component that is made of others are read in the same way, at any depth.
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from moeframe.interfaces.component import Component, SpecFacts
 from moeframe.interfaces.dataset import Dataset
@@ -129,6 +138,23 @@ class RunSpec(_Section):
     metrics: list[SerializeAsAny[Metric.Config]] = []
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal settings, wherever they are written."""
+        return isinstance(other, RunSpec) and self.dump() == other.dump()
+
+    __hash__ = None  # type: ignore[assignment]  # as of every class with __eq__ alone; `hash` names a spec
+
+    def located(self, places: Mapping[str, str]) -> "RunSpec":
+        """The same, knowing where its sections are written."""
+        spec = self.model_copy()
+        spec._places = dict(places)
+        return spec
+
+    def place_of(self, section: str) -> str:
+        """`file:line, section`, for what is found wrong only when the section meets the data; or the section alone."""
+        return ", ".join(filter(None, (self._places.get(section, ""), section)))
 
     @property
     def n_experts(self) -> int:

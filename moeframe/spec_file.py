@@ -66,9 +66,10 @@ def load_spec(path: str | Path, registry: Registry, overrides: Sequence[str | Ov
     if problems:
         raise SpecError(problems)
     try:
-        return bind(document.data, registry)
+        spec = bind(document.data, registry)
     except FlawsError as error:
         raise SpecError(sorted((_problem(document, flaw) for flaw in error.flaws), key=_position)) from None
+    return spec.located({section: document.place((section,), about_key=True) for section in document.data})
 
 
 def read_document(path: Path) -> Document:

@@ -137,9 +137,9 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Pat
         for wave in (False, True):  # first those that train, then those that measure the weights of others
             tasks = [
                 _task(place, study, variant, seed)
+                for seed in study.seeds  # seed by seed: a study that is stopped has whole pairs
                 for variant in study.variants
                 if variant.same_as is None and (variant.weights_of is not None) is wave
-                for seed in study.seeds
                 if place.status(variant.name, seed)[0] != "finished"
             ]
             watcher.begin("training" if not wave else "measuring weights of others", len(tasks))

@@ -433,7 +433,9 @@ def test_slices_without_images_are_refused(tiny_spec, tmp_path):
     settings = ("slicer={type: parity}", "experts.0.copies=3", "dataset={type: digits}")
     arguments = [part for setting in settings for part in ("--set", setting)]
     message = refusal(2, "run", tiny_spec, "--out", tmp_path / "run", *arguments)
-    assert message.startswith("error: slicer 'parity' leaves slice 2 of 3 without training images (sizes [")
+    assert message.startswith(
+        "error: --set slicer={type: parity}, slicer: 'parity' leaves slice 2 of 3 without training images (sizes ["
+    )
     assert message.endswith("use fewer experts or another slicer")
 
 

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from official_celeba_hq import write_celeba_hq
+from official_cifar10 import write_cifar10
+from official_lsun import write_lsun
 from PIL import Image
 
 import moeframe
@@ -142,6 +145,26 @@ def test_doctor_with_missing_data_exits_with_2_and_says_what_to_do(call, tiny_sp
     result = call("doctor", tiny_spec, "--set", f"dataset={{type: image_folder, root: {tmp_path}/none, size: 8}}")
     assert result.exit_code == 2
     assert f"missing  dataset image_folder: image_folder: root {tmp_path}/none does not exist; put" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("spec", "write", "extra", "needed"),
+    [
+        ("cifar10", write_cifar10, "dataset.verify=false", "data_batch_3"),
+        ("celeba_hq", write_celeba_hq, "dataset.verify=false", "CelebAMask-HQ-attribute-anno.txt"),
+        ("lsun_church", write_lsun, "dataset.verify=false", "church_outdoor_val_lmdb"),
+    ],
+)
+def test_doctor_says_whether_data_in_an_official_format_is_complete(call, tmp_path, spec, write, extra, needed):
+    root = write(tmp_path / "data")
+    arguments = ("doctor", ROOT / f"specs/{spec}.yaml", "--set", f"dataset.root={root}", "--set", extra)
+    assert f"ok       dataset {spec}: complete" in call(*arguments).stdout
+    part = next(root.rglob(needed))
+    part.rename(part.with_name("gone"))
+    result = call(*arguments)
+    assert result.exit_code == 2
+    [line] = [line for line in result.stdout.splitlines() if line.startswith(f"missing  dataset {spec}: ")]
+    assert needed in line
 
 
 # --- a broken plugin is never silent ----------------------------------------------------------------------------------

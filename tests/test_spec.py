@@ -360,3 +360,31 @@ def test_the_schema_refuses_what_validation_refuses(complaints, tiny, registry, 
 def test_the_schema_asks_for_sections_unless_there_is_a_base(complaints):
     assert complaints({"name": "x"})
     assert complaints({"name": "x", "base": "digits.yaml"}) == []
+
+
+# --- the article's protocol -------------------------------------------------------------------------------------------
+
+OFFICIAL = ("celeba_hq", "cifar10", "fashion_mnist", "image_folder", "lsun_church")
+SUITE = {
+    *("bits_per_dim", "fid", "kid", "inception_score", "precision", "recall", "frechet", "lpips", "diversity"),
+    *("psnr", "ssim", "latency", "peak_memory", "parameters", "flops", "network_calls"),
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_the_specs_of_published_data_carry_the_articles_protocol(name, registry):
+    spec = load_spec(ROOT / f"specs/{name}.yaml", registry)
+    assert spec.n_experts == 4
+    assert spec.training.steps == 100_000
+    assert spec.warm_start_steps == 15_000
+    assert spec.training.gradient_clip == 5.0
+    assert spec.gate is not None
+    assert spec.gate.model_dump()["dropout"] == 0.1
+    assert [(term.type, term.weight) for term in spec.objective] == [
+        ("nll", 1.0),
+        ("load_balance", 0.1),
+        ("entropy", 0.01),
+    ]
+    assert spec.seeds == [0, 1, 2]
+    assert {metric.type for metric in spec.metrics} == SUITE
+    assert spec.slicer is not None

@@ -240,13 +240,22 @@ def test_phase_one_taken_from_a_variant_with_another_gate_ends_with_the_same_bit
     with phase_one.shared(first, tmp_path) as taken:
         assert not taken
         list(first.warm_start())
-        phase_one.keep(first, tmp_path)
+        events = tmp_path / "events.jsonl"
+        lines = [
+            b'{"kind": "train", "step": 1}\n',
+            b'{"kind": "held_out", "step": 1}\n',
+            b'{"kind": "train", "step": 2}\n',
+        ]
+        events.write_bytes(b"".join(lines))
+        phase_one.keep(first, tmp_path, events)
     gate = "gate={type: top_k, k: 1, width: 8}"
     whole, second = trainer_of(tiny_spec, gate), trainer_of(tiny_spec, gate)
     list(chain(whole.warm_start(), whole.train_jointly()))
     with phase_one.shared(second, tmp_path) as taken:
         assert taken
         assert second.step == 2
+        phase_one.take_events(second, tmp_path, tmp_path / "second/events.jsonl")
+        assert (tmp_path / "second/events.jsonl").read_bytes() == lines[0] + lines[2]
     list(second.train_jointly())
     for one, other in ((whole.model, second.model), (whole.averaged, second.averaged)):
         assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())

@@ -57,6 +57,7 @@ class Slices(_Entry):
     names: list[str]
     train: list[int]
     test: list[int]
+    cautions: list[str] = []
 
 
 class Diagnostics(_Entry):
@@ -175,13 +176,15 @@ def _pictures(folder: Path, diagnostics: Diagnostics) -> Iterator[Section]:
 
 
 def _contact_sheets(folder: Path, diagnostics: Diagnostics) -> Iterator[Section]:
-    names = diagnostics.slices.names if diagnostics.slices else []
+    slices = diagnostics.slices or Slices(names=[], train=[], test=[])
     figures = []
-    for k, name in enumerate(names):
+    for k, (name, train, test) in enumerate(zip(slices.names, slices.train, slices.test, strict=True)):
         path = folder / f"slice-{k}.png"
         if path.exists():
             png = base64.b64encode(path.read_bytes()).decode()
-            figures.append(Figure(name, f"Slice {k}: training images drawn at random.", png=png))
+            caption = f"Slice {k}: {train:,} training and {test:,} test images; shown are training images at random."
+            caution = slices.cautions[k] if k < len(slices.cautions) else ""
+            figures.append(Figure(name, f"{caption} Caution: {caution}." if caution else caption, png=png))
     yield Section("What the slices hold", figures, "pictures")
 
 

@@ -330,6 +330,27 @@ def test_semantic_slices_are_numbered_from_the_largest():
     assert sizes.tolist() == sorted(sizes.tolist(), reverse=True)
 
 
+@pytest.mark.parametrize(("n", "k"), [(200, 3), (90, 4), (61, 7)])
+def test_balanced_semantic_slices_are_of_equal_size_and_survive_json(n, k):
+    train, test = pictured(scenes(n, seed=0)[0]), pictured(scenes(100, seed=1)[0])
+    natural, balanced = fitted(Semantic, k, train), fitted(Semantic, k, train, balance="quantile")
+    sizes = balanced.assign(train).bincount(minlength=k)
+    before = natural.assign(train).bincount(minlength=k)
+    assert int(sizes.max() - sizes.min()) <= 2 < int(before.max() - before.min())
+    state = balanced.state()
+    assert state["centroids"] == natural.state()["centroids"]
+    again = Semantic(Semantic.Config(balance="quantile"), n_slices=k, streams=Streams(0))
+    again.restore(json.loads(json.dumps(state)))
+    assert torch.equal(again.assign(test), balanced.assign(test))
+
+
+def test_labels_and_balance_at_once_are_refused(tmp_path):
+    config = Semantic.Config(labels=tmp_path / "groups.csv", balance="quantile")
+    [(key, message)] = config.conflicts(SpecFacts(n_experts=2))
+    assert key == "balance"
+    assert message == "labels already say the slice of each image; leave out either labels or balance"
+
+
 def test_colour_quantiles_do_not_see_where_a_colour_stands_and_thumbnails_do():
     image = random_images(1)
     moved = image.flatten(2)[:, :, torch.randperm(64, generator=torch.Generator().manual_seed(0))].view_as(image)

@@ -2,6 +2,8 @@
 
 import math
 import multiprocessing
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -83,7 +85,33 @@ def test_exif_orientation_is_obeyed(tmp_path):
 def test_other_modes_become_rgb(tmp_path, mode, color, expected):
     for split in ("train", "test"):
         write_image(tmp_path / split / "a.png", mode=mode, color=color)
-    assert image_folder(tmp_path).split("train").images(torch.tensor([0]))[0, :, 0, 0].tolist() == expected
+    dataset = image_folder(tmp_path, other_modes="convert")
+    assert dataset.split("train").images(torch.tensor([0]))[0, :, 0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(("mode", "color"), [("RGBA", (1, 2, 3, 0)), ("LA", (5, 0)), ("P", 0), ("CMYK", (1, 2, 3, 4))])
+def test_an_image_that_is_neither_grey_nor_rgb_is_refused_with_its_name_unless_asked_for(tmp_path, mode, color):
+    name = "a.jpg" if mode == "CMYK" else "a.png"
+    for split in ("train", "test"):
+        write_image(tmp_path / split / name, mode=mode, color=color)
+        write_image(tmp_path / split / "b.png")
+    with pytest.raises(DataError) as error:
+        image_folder(tmp_path).split("train").images(torch.tensor([0, 1]))
+    words = f"image {tmp_path}/train/{name} is neither grey nor RGB (mode {mode}); convert it, or set "
+    assert str(error.value).startswith(f"{words}dataset.other_modes: convert")
+    skipping = image_folder(tmp_path, on_corrupt="skip")
+    assert len(skipping.split("train")) == 1
+    assert skipping.card()["left_out"]["images that cannot be decoded"][0].startswith(words)
+
+
+def test_nested_folders_are_classes_of_their_own_where_asked_for(tmp_path):
+    for split in ("train", "test"):
+        for name in ("cat/tabby/1.png", "cat/black/1.png", "dog/1.png"):
+            write_image(tmp_path / split / name)
+    assert image_folder(tmp_path).split("train").label_names == ("cat", "dog")
+    nested = image_folder(tmp_path, labels="nested").split("test")
+    assert nested.label_names == ("cat/black", "cat/tabby", "dog")
+    assert nested.labels.tolist() == [0, 1, 2]
 
 
 def test_a_palette_with_transparency_becomes_rgb(tmp_path):
@@ -92,7 +120,8 @@ def test_a_palette_with_transparency_becomes_rgb(tmp_path):
     for split in ("train", "test"):
         (tmp_path / split).mkdir()
         palette.save(tmp_path / split / "a.png", transparency=b"\x80\xff")
-    assert image_folder(tmp_path).split("train").images(torch.tensor([0]))[0, :, 0, 0].tolist() == [4, 5, 6]
+    dataset = image_folder(tmp_path, other_modes="convert")
+    assert dataset.split("train").images(torch.tensor([0]))[0, :, 0, 0].tolist() == [4, 5, 6]
 
 
 def test_one_channel_is_grey(folder):
@@ -392,3 +421,29 @@ def test_threads_decode_the_same_images_in_the_same_order(folder):
         assert torch.equal(all_images(train), alone)
     finally:
         torch.set_num_threads(1)
+
+
+READING = """
+import sys
+from pathlib import Path
+from moeframe.interfaces.dataset import in_batches
+from moeframe_builtin.datasets.image_folder import ImageFolder
+def own():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
+train = ImageFolder(ImageFolder.Config(root=Path(sys.argv[1]), size=128)).split("train")
+peaks = [0.0, 0.0]
+for indices, _ in in_batches(train, 32):
+    half = int(int(indices[0]) >= len(train) // 2)
+    peaks[half] = max(peaks[half], own())
+print(peaks[1] - peaks[0])
+"""
+
+
+@pytest.mark.slow
+def test_reading_a_folder_keeps_no_image(tmp_path):
+    for n in range(2000):
+        write_image(tmp_path / f"train/{n:04d}.png", color=(n % 256, 0, 0))
+    write_image(tmp_path / "test/0.png")
+    printed = subprocess.run([sys.executable, "-c", READING, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert float(printed.stdout) < 10  # MiB; the second half of the images holds 47

@@ -190,4 +190,4 @@ def test_the_engine_names_an_empty_combination(registry, tiny_text):
     data = {**yaml.safe_load(tiny_text), "slicer": same, "experts": experts}
     with pytest.raises(DataError) as error:
         assemble(bind(data, registry), registry, seed=0)
-    assert str(error.value).startswith("slicer 'product' leaves slice 1, 2 of 4 without training images (sizes [32, 0")
+    assert str(error.value).startswith("slicer: 'product' leaves slice 1, 2 of 4 without training images (sizes [32, 0")

@@ -12,7 +12,7 @@ from moeframe.interfaces.component import SpecFacts
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.slicer import Slicer
 from moeframe.randomness import Streams
-from moeframe_builtin.slicers.class_group import ClassGroup, balanced_groups
+from moeframe_builtin.slicers.class_group import ClassGroup, balanced_groups, natural_groups
 from moeframe_builtin.slicers.color_variance import ColorVariance, color_variance
 
 
@@ -63,6 +63,30 @@ def test_classes_are_balanced_largest_first():
     slicer.fit(train)
     assert slicer.state() == {"slice_of_class": [1, 0, 1, 0], "label_names": ["0", "1", "2", "3"]}
     assert slicer.assign(train).bincount().tolist() == [10, 10]
+
+
+def test_natural_groups_are_runs_of_classes_whatever_they_hold():
+    slicer = class_group(2, balance="natural")
+    slicer.fit(labelled([0] * 50 + [1, 3, 4], 6))  # class 2 and 5 are in the test split alone
+    assert slicer.state()["slice_of_class"] == [0, 0, 1, 1, 1, 1]
+    with pytest.raises(DataError, match="class_group: 5 slices need as many classes, but the training data has 4;"):
+        class_group(5, balance="natural").fit(labelled([0, 1, 3, 4], 6))
+
+
+@given(n=st.integers(1, 40), k=st.integers(1, 8))
+def test_natural_groups_partition_the_classes_and_differ_by_one_class_at_most(n, k):
+    groups = natural_groups(list(range(n)), k)
+    assert [number for group in groups for number in group] == list(range(n))
+    assert max(map(len, groups)) - min(map(len, groups)) <= 1
+
+
+def test_groups_and_balance_at_once_are_refused():
+    config = ClassGroup.Config(groups=[[0], [1]], balance="natural")
+    [(key, message)] = config.conflicts(SpecFacts(n_experts=2))
+    assert (key, message) == (
+        "balance",
+        "groups already say which classes go together; leave out either groups or balance",
+    )
 
 
 @given(counts=st.lists(st.integers(0, 100), min_size=1, max_size=20), k=st.integers(1, 8))

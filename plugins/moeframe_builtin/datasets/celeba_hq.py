@@ -105,7 +105,7 @@ class CelebAHq(EncodedDataset):
     @property
     def decoder(self) -> ImageDecoder:
         """RGB, shrunk from the one size that all faces have. Raises DataError when no first face can be looked at."""
-        return ImageDecoder(self.config.size, 3, (self._source_size, self._source_size))
+        return ImageDecoder(self.config.size, 3, (self._source_size, self._source_size), self.config.other_modes)
 
     def provenance(self) -> dict[str, Any]:
         """Where the faces come from, on which terms, and how they are split."""

@@ -1,14 +1,20 @@
 """From the bytes of an image file to integer levels, with one stated way of cropping and resizing."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from moeframe.errors import DataError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 ORIENTATION = 0x0112
 """EXIF tag."""
+PLAIN_MODES = ("1", "L", "RGB")
+"""Of Pillow: bilevel, grey, colour. Whoever is shown another one may have meant something else."""
+OtherModes = Literal["error", "convert"]
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -20,35 +26,20 @@ class ImageDecoder:
     channels: Literal[1, 3] = 3
     source_size: tuple[int, int] | None = None
     """(width, height) that every image must have; any if None."""
+    other_modes: OtherModes = "error"
+    """What to do about an image with a palette or transparency, or in CMYK and the like."""
 
     def __call__(self, content: bytes, place: str) -> torch.Tensor:
         """Levels, (channels, size, size), uint8.
 
-        Raises DataError naming the place of an image that is empty, damaged, deeper than 8 bits or of another size.
+        Raises DataError naming the place of an image that is empty, damaged, deeper than 8 bits, of another size, or of
+        another mode where those are not to be converted.
         """
-        import io
-
         import numpy as np
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image
 
-        if not content:
-            raise DataError(f"image {place} is empty (0 bytes); replace or delete it")
-        try:
-            with Image.open(io.BytesIO(content)) as file:
-                file.load()
-                turned = file.getexif().get(ORIENTATION, 1) != 1
-                image = ImageOps.exif_transpose(file) if turned else file
-        except UnidentifiedImageError:
-            raise DataError(f"image {place} is in no image format that Pillow knows; replace or delete it") from None
-        except Exception as cause:  # decoders raise nearly anything on corrupt bytes
-            raise DataError(
-                f"image {place} cannot be decoded ({type(cause).__name__}: {cause}); replace or delete it"
-            ) from cause
-        if image.mode == "F" or image.mode.startswith("I"):
-            raise DataError(f"image {place} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
-        if self.source_size is not None and image.size != self.source_size:
-            found, wanted = (f"{width}x{height}" for width, height in (image.size, self.source_size))
-            raise DataError(f"image {place} has {found} pixels, not {wanted} like the first one; replace it")
+        image = _opened(content, place)
+        self._expect_kind(image, place)
         if image.mode in ("P", "PA"):
             image = image.convert("RGBA")  # a palette goes to colours first: its transparency has no other conversion
         mode, size = "L" if self.channels == 1 else "RGB", (self.size, self.size)
@@ -63,12 +54,27 @@ class ImageDecoder:
             image = image.resize(size, Image.Resampling.LANCZOS)
         return torch.from_numpy(np.array(image)).reshape(self.size, self.size, self.channels).permute(2, 0, 1)
 
+    def _expect_kind(self, image: "Image.Image", place: str) -> None:
+        if image.mode == "F" or image.mode.startswith("I"):
+            raise DataError(f"image {place} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
+        if self.other_modes == "error" and image.mode not in PLAIN_MODES:
+            raise DataError(
+                f"image {place} is neither grey nor RGB (mode {image.mode}); convert it, or set "
+                "dataset.other_modes: convert to drop transparency and convert colours as Pillow does"
+            )
+        if self.source_size is not None and image.size != self.source_size:
+            found, wanted = (f"{width}x{height}" for width, height in (image.size, self.source_size))
+            raise DataError(f"image {place} has {found} pixels, not {wanted} like the first one; replace it")
+
     def transformations(self) -> list[str]:
         """What is done to an image, in order, for a card."""
         untouched = self.source_size == (self.size, self.size)
         shrunk = "" if self.source_size else "; smaller images are enlarged"
         return [
-            "of an animation the first frame; turned as the EXIF orientation says; transparency dropped",
+            "of an animation the first frame; turned as the EXIF orientation says",
+            "images that are neither grey nor RGB are an error"
+            if self.other_modes == "error"
+            else "transparency dropped, palettes and other colour spaces converted by Pillow",
             f"converted to 8-bit {'grey (PIL L, ITU-R 601)' if self.channels == 1 else 'RGB'}",
             *(
                 ["neither cropped nor resized"]
@@ -79,3 +85,24 @@ class ImageDecoder:
                 ]
             ),
         ]
+
+
+def _opened(content: bytes, place: str) -> "Image.Image":
+    """The first frame, turned as its EXIF orientation says. Raises DataError naming the place."""
+    import io
+
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    if not content:
+        raise DataError(f"image {place} is empty (0 bytes); replace or delete it")
+    try:
+        with Image.open(io.BytesIO(content)) as file:
+            file.load()
+            turned = file.getexif().get(ORIENTATION, 1) != 1
+            return ImageOps.exif_transpose(file) if turned else file
+    except UnidentifiedImageError:
+        raise DataError(f"image {place} is in no image format that Pillow knows; replace or delete it") from None
+    except Exception as cause:  # decoders raise nearly anything on corrupt bytes
+        raise DataError(
+            f"image {place} cannot be decoded ({type(cause).__name__}: {cause}); replace or delete it"
+        ) from cause

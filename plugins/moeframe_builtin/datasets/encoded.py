@@ -17,7 +17,7 @@ from moeframe.errors import DataError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import SPLITS, Dataset, Split
 from moeframe.shapes import ItemIds, Levels, PerItem
-from moeframe_builtin.datasets.decoding import ImageDecoder
+from moeframe_builtin.datasets.decoding import ImageDecoder, OtherModes
 from moeframe_builtin.datasets.readers import Reader
 
 Item = TypeVar("Item")
@@ -116,6 +116,11 @@ class EncodedDataset(Dataset):
             default="error",
             description="what to do about an image that cannot be decoded; skip decodes all of them first, "
             "and lists what it leaves out in the card",
+        )
+        other_modes: OtherModes = Field(
+            default="error",
+            description="what to do about an image that is neither grey nor RGB: with a palette or transparency, or in "
+            "CMYK; on_corrupt: skip leaves out those that are an error",
         )
         near_duplicates: Literal["keep", "drop"] = Field(
             default="keep",

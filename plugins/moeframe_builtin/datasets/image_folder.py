@@ -23,19 +23,23 @@ def is_held_out(name: str, test_fraction: float) -> bool:
     return derive_key(SPLIT_SEED, "image_folder split", name) < test_fraction * 2**63
 
 
-def label_of(name: str) -> str:
-    """The outermost class folder of a name below the split's folder; empty for a file that lies in none.
+Labels = Literal["outermost", "nested"]
 
-    >>> label_of("cat/tabby/1.png"), label_of("1.png")
-    ('cat', '')
+
+def label_of(name: str, labels: Labels) -> str:
+    """The class of a name below the split's folder: its outermost folder, or all of them; empty for a file in none.
+
+    >>> label_of("cat/tabby/1.png", "outermost"), label_of("cat/tabby/1.png", "nested"), label_of("1.png", "nested")
+    ('cat', 'cat/tabby', '')
     """
-    return name.split("/")[0] if "/" in name else ""
+    folder = name.rpartition("/")[0]
+    return folder if labels == "nested" else folder.split("/")[0]
 
 
 class ImageFolder(EncodedDataset):
     """Your own images: a folder (or .zip) with train/ and test/, or one tree that is split by file name.
 
-    Folders below the split's folder are classes: the outermost one names the label.
+    Folders below the split's folder are classes: the outermost one names the label, or with `labels: nested` all do.
     """
 
     class Config(EncodedDataset.Config):
@@ -49,6 +53,9 @@ class ImageFolder(EncodedDataset):
             le=0.9,
             description="share of the files held out when there are no train/ and test/ folders",
         )
+        labels: Labels = Field(
+            default="outermost", description="of cat/tabby/1.png the class is cat, or with nested cat/tabby"
+        )
         attributes: Path | None = Field(
             default=None,
             description="CSV file of numbers per image: first column the file's name relative to root, header line",
@@ -59,7 +66,7 @@ class ImageFolder(EncodedDataset):
     @property
     def decoder(self) -> ImageDecoder:
         """Central square, resized."""
-        return ImageDecoder(self.config.size, self.config.channels)
+        return ImageDecoder(self.config.size, self.config.channels, other_modes=self.config.other_modes)
 
     def provenance(self) -> dict[str, Any]:
         """Where the folder lies and how it is split."""
@@ -70,7 +77,7 @@ class ImageFolder(EncodedDataset):
             "split_rule": "folders train/ and test/"
             if self._has_split_folders
             else f"a file is test when the hash of its name falls below {c.test_fraction:g}",
-            "labels": "outermost class folder",
+            "labels": f"{c.labels} class folder",
             "attributes": "none" if c.attributes is None else f"{c.attributes}: {', '.join(self._attributes.columns)}",
         }
 
@@ -104,7 +111,9 @@ class ImageFolder(EncodedDataset):
 
     def _examples(self, names: dict[Split, list[str]]) -> dict[Split, EncodedExamples]:
         cut = 1 if self._has_split_folders else 0
-        classes = {name: label_of(name.split("/", cut)[cut]) for part in names.values() for name in part}
+        classes = {
+            name: label_of(name.split("/", cut)[cut], self.config.labels) for part in names.values() for name in part
+        }
         label_names = tuple(sorted(set(classes.values())))  # one numbering for both splits
         if self.config.attributes is not None:
             self._attributes.expect_exactly(list(classes))

@@ -41,7 +41,7 @@ class LsunChurch(EncodedDataset):
     @property
     def decoder(self) -> ImageDecoder:
         """Central square, resized, RGB."""
-        return ImageDecoder(self.config.size, 3)
+        return ImageDecoder(self.config.size, 3, other_modes=self.config.other_modes)
 
     def listed(self) -> dict[Split, EncodedExamples]:
         """The official train images and, as test, the official val ones, in order of their keys."""

@@ -1,6 +1,7 @@
 """Slices made of whole classes, given or balanced by size."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from moeframe.interfaces.component import SpecFacts
 from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.slicer import Slicer, State
 from moeframe.shapes import SliceIds
+from moeframe_builtin.slicers.by_feature import Balance
 
 Groups = Sequence[Sequence[int]]
 
@@ -47,13 +49,25 @@ def balanced_groups(counts: Sequence[int], n_groups: int) -> list[list[int]]:
     return groups
 
 
+def natural_groups(present: Sequence[int], n_groups: int) -> list[list[int]]:
+    """The classes in their order, cut into runs of about equal length, however many images they hold.
+
+    >>> natural_groups([0, 1, 2, 3, 4], 2)
+    [[0, 1], [2, 3, 4]]
+    """
+    borders = [len(present) * group // n_groups for group in range(n_groups + 1)]
+    return [list(present[start:end]) for start, end in pairwise(borders)]
+
+
 class ClassGroup(Slicer):
-    """Whole classes per expert: the groups you name, or groups of about equal size."""
+    """Whole classes per expert: the groups you name, or groups of about equal size or number."""
 
     class Config(Slicer.Config):
         type: Literal["class_group"] = "class_group"
         groups: tuple[tuple[int, ...], ...] | None = None
-        """Class numbers of each slice; left out, the classes are grouped to balance the training split."""
+        """Class numbers of each slice; left out, the classes are grouped as `balance` says."""
+        balance: Balance = "quantile"
+        """Without groups. quantile: slices of about equal size; natural: about as many classes each, in their order."""
 
         def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
             """One group per expert."""
@@ -62,6 +76,8 @@ class ClassGroup(Slicer):
                     "groups",
                     f"{len(self.groups)} groups for {facts.n_experts} experts; give one group of classes per expert",
                 )
+            if self.groups is not None and self.balance == "natural":
+                yield "balance", "groups already say which classes go together; leave out either groups or balance"
 
     config: Config
     _slice_of_class: list[int] | None = None
@@ -70,7 +86,7 @@ class ClassGroup(Slicer):
     def fit(self, train: Examples) -> None:
         """Check the given groups against the classes, or balance groups on the training split."""
         counts = train.labels.bincount(minlength=len(train.label_names)).tolist()
-        groups = self._balanced(counts) if self.config.groups is None else self.config.groups
+        groups = self._grouped(counts) if self.config.groups is None else self.config.groups
         assert len(groups) == self.n_slices, "Config.conflicts reports this"
         if found := problems_of(groups, len(counts)):
             raise DataError(f"class_group: {'; '.join(found)}; each class belongs to exactly one group")
@@ -78,14 +94,18 @@ class ClassGroup(Slicer):
         self._slice_of_class = [slice_of_class[number] for number in range(len(counts))]
         self._label_names = train.label_names
 
-    def _balanced(self, counts: list[int]) -> list[list[int]]:
-        n_present = sum(count > 0 for count in counts)
-        if n_present < self.n_slices:
+    def _grouped(self, counts: list[int]) -> list[list[int]]:
+        present = [number for number, count in enumerate(counts) if count > 0]
+        if len(present) < self.n_slices:
             raise DataError(
-                f"class_group: {self.n_slices} slices need as many classes, but the training data has {n_present}; "
-                f"use at most {n_present} experts or another slicer"
+                f"class_group: {self.n_slices} slices need as many classes, but the training data has {len(present)}; "
+                f"use at most {len(present)} experts or another slicer"
             )
-        return balanced_groups(counts, self.n_slices)
+        if self.config.balance == "quantile":
+            return balanced_groups(counts, self.n_slices)
+        groups = natural_groups(present, self.n_slices)
+        groups[-1] += [number for number, count in enumerate(counts) if count == 0]  # test images may be of these
+        return groups
 
     def assign(self, examples: Examples) -> SliceIds:
         """The group of each example's class."""

@@ -16,6 +16,7 @@ from moeframe.interfaces.slicer import Slicer, State
 from moeframe.randomness import Streams, derive_key
 from moeframe.shapes import Levels, SliceIds
 from moeframe_builtin.features.efficientnet import PACKAGES, efficientnet_lite0, why_missing
+from moeframe_builtin.slicers.by_feature import Balance
 from moeframe_builtin.slicers.clusters import Blocks, Clusters
 from moeframe_builtin.slicers.label_file import LabelFile
 from moeframe_builtin.slicers.luma import luma
@@ -106,6 +107,9 @@ class Semantic(Slicer):
         )
         """What k-means goes by; thumbnail if not given and there are no labels."""
 
+        balance: Balance = "natural"
+        """natural: the nearest centroid, clusters differ in size; quantile: borders moved until the sizes are equal."""
+
         @field_validator("features")
         @classmethod
         def _thumbnail_unless_labels(cls, features: str | None, info: Any) -> str | None:
@@ -116,6 +120,8 @@ class Semantic(Slicer):
             """Labels say all, so features beside them would do nothing."""
             if self.labels is not None and self.features is not None:
                 yield "features", "labels already say the slice of each image; leave out either labels or features"
+            if self.labels is not None and self.balance == "quantile":
+                yield "balance", "labels already say the slice of each image; leave out either labels or balance"
 
     config: Config
 
@@ -128,7 +134,9 @@ class Semantic(Slicer):
         else:
             assert config.features is not None
             seed = derive_key(streams.seed, "semantic slicer")
-            self._grouping = Clusters(config.features, FEATURES[config.features], n_slices=n_slices, seed=seed)
+            self._grouping = Clusters(
+                config.features, FEATURES[config.features], n_slices=n_slices, seed=seed, balance=config.balance
+            )
 
     def fit(self, train: Examples) -> None:
         """Learn clusters, or read the label file. Raises DataError when the images or the file do not give K slices."""
