@@ -12,6 +12,7 @@ from moeframe.errors import MoeframeError
 
 if TYPE_CHECKING:
     from moeframe.registry import Registry
+    from moeframe.report.study_tables import Table as StudyTable
 
 KINDS = (
     "datasets",
@@ -249,8 +250,7 @@ def study(study_file: Path, out: Path | None, plan_only: bool, jobs: int | None)
     from rich.console import Console
 
     from moeframe.progress import watching
-    from moeframe.report.study_tables import sentences, table_of
-    from moeframe.report.tables import plan_table, study_table
+    from moeframe.report.tables import plan_table
     from moeframe.study import plan, run_study, study_folder_of
     from moeframe.study_file import load_study
 
@@ -260,17 +260,24 @@ def study(study_file: Path, out: Path | None, plan_only: bool, jobs: int | None)
         Console().print(plan_table(plan(loaded, folder)))
         return
     with watching() as watcher:
-        record = run_study(loaded, folder, watcher)
-    table = table_of(json.loads(record.read_bytes()))
-    Console().print(study_table(table))
-    for sentence in sentences(table):
-        click.echo(sentence)
-    for row in table.rows:
-        for failure in row.failures:
-            click.echo(f"warning: {row.name}, {failure}", err=True)
-    click.echo(f"tables: {folder / 'tables'}")
+        table = run_study(loaded, folder, watcher)
+    _print_study(table, folder)
     if any(row.failures for row in table.rows):
         sys.exit(1)
+
+
+@main.command()
+@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
+def report(folder: Path) -> None:
+    """Write the report of FOLDER, a run or a study, anew from what is in it; the same content gives the same bytes."""
+    from moeframe.report.page import write_report
+    from moeframe.report.study_page import write_study
+    from moeframe.study_folder import is_study
+
+    if is_study(folder):
+        _print_study(write_study(folder), folder)
+    else:
+        click.echo(f"report: {write_report(folder)}")
 
 
 @main.command()
@@ -327,6 +334,22 @@ def _print_results(results: Any, folder: Path) -> None:
     for warning in licence_warnings(folder):
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"report: {folder / 'report.html'}")
+
+
+def _print_study(table: "StudyTable", folder: Path) -> None:
+    from rich.console import Console
+
+    from moeframe.report.study_tables import sentences
+    from moeframe.report.tables import study_table
+
+    Console().print(study_table(table))
+    for sentence in sentences(table):
+        click.echo(sentence)
+    for row in table.rows:
+        for failure in row.failures:
+            click.echo(f"warning: {row.name}, {failure}", err=True)
+    click.echo(f"tables: {folder / 'tables'}")
+    click.echo(f"report: {folder / 'study.html'}")
 
 
 if __name__ == "__main__":

@@ -47,10 +47,12 @@ def write_diagnostics(folder: Path, assembly: Assembly, evaluation: ModelEvaluat
         "reconstruction_log_snr": RECONSTRUCTION_LOG_SNR,
         "bound_by_log_snr": _bound_by_log_snr(assembly, evaluation),
     }
+    image_bits = _bounds(assembly, evaluation, evaluation.model)
+    facts["image_bits"] = image_bits.tolist()  # the same images and noise in every run of a seed, whatever its slices
     if assembly.model.gate is not None:
         facts |= _routing(assembly, evaluation)
     if assembly.slices.slicer is not None:
-        facts |= _slices(assembly, evaluation)
+        facts |= _slices(assembly, evaluation, image_bits)
     write_file(folder / "diagnostics.json", json.dumps(facts, indent=1, allow_nan=False).encode())
 
 
@@ -98,15 +100,13 @@ def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _slices(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
+def _slices(assembly: Assembly, evaluation: ModelEvaluation, merged: PerItem) -> dict[str, Any]:
     """Held-out bits/dim of each expert alone, and of the merge, on each slice; the same noise for all."""
     slices = assembly.slices
-    n = min(assembly.spec.evaluation.diagnostic_images, len(assembly.test))
-    own = slices.test[:n]
+    own = slices.test[: len(merged)]
     present = [s for s in range(slices.n_slices) if bool((own == s).any())]
 
-    def by_slice(model: MergedDenoiser) -> list[float | None]:
-        bits = _bounds(assembly, evaluation, model, n)
+    def by_slice(bits: PerItem) -> list[float | None]:
         return [float(bits[own == s].mean()) if s in present else None for s in range(slices.n_slices)]
 
     return {
@@ -117,15 +117,20 @@ def _slices(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
             "cautions": slices.cautions,
         },
         "expert_slice_bits": {
-            "matrix": [by_slice(evaluation.model.alone(k)) for k in range(len(evaluation.experts))],
-            "merged": by_slice(evaluation.model),
+            "matrix": [
+                by_slice(_bounds(assembly, evaluation, evaluation.model.alone(k)))
+                for k in range(len(evaluation.experts))
+            ],
+            "merged": by_slice(merged),
             "n": [int((own == s).sum()) for s in range(slices.n_slices)],
         },
+        "image_slices": own.tolist(),
     }
 
 
-def _bounds(assembly: Assembly, evaluation: ModelEvaluation, model: MergedDenoiser, n: int) -> PerItem:
-    """Bound of each of the first n test images, averaged over a few draws."""
+def _bounds(assembly: Assembly, evaluation: ModelEvaluation, model: MergedDenoiser) -> PerItem:
+    """Bound of each of the first test images, bits/dim, averaged over a few draws."""
+    n = min(assembly.spec.evaluation.diagnostic_images, len(assembly.test))
     repeats = []
     for repeat in range(BOUND_REPEATS):
         times = assembly.streams.low_discrepancy(n, "diagnostics/times", repeat).to(assembly.device)

@@ -20,7 +20,6 @@ SPEC = "spec.yaml"
 MEASURING = ("metrics", "evaluation", "sampler")
 """Sections that say how a model is measured, not how it came about."""
 SWEEP = ("sweep.json", "sweep.svg")
-EVENTS = "events.jsonl"
 _LOCK = ".lock"
 _SEED_FOLDER = re.compile(r"seed-(0|[1-9][0-9]*)")
 _OWN_FILES = (SPEC, "environment.json", CARD, LEAKS, "results.json", "report.html", *SWEEP)

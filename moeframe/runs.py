@@ -23,7 +23,8 @@ from moeframe.provenance import write_provenance
 from moeframe.registry import Registry
 from moeframe.report.page import write_report
 from moeframe.report.results import Results, combine_seeds, read_json, read_metrics, write_results
-from moeframe.run_folder import EVENTS, MEASURING, EventLog, RunFolder, spec_changes
+from moeframe.report.seed_folder import EVENTS
+from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
 from moeframe.slicing import write_slices
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec

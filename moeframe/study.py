@@ -1,78 +1,31 @@
 """A study: every variant with every seed, each an independent run that resumes, and what came of all of them.
 
-    studies/NAME/study.json               the variants, their runs and how each ended
-    studies/NAME/specs/VARIANT.yaml       the resolved spec of each
-    studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log and, where it failed, SEED.failure.json
-    studies/NAME/phase_one/               warm starts that variants share
-
 Nothing that is finished is done again, so a study can be killed at any point and grows by editing its file.
 """
 
-import fcntl
 import json
+import statistics
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from moeframe import checkpoint
-from moeframe.errors import RunFolderError
-from moeframe.interfaces.launcher import Task
+from moeframe.errors import RunFolderError, SpecError
+from moeframe.interfaces.launcher import Launcher, Task
 from moeframe.interfaces.loss import Loss
 from moeframe.progress import Silent, Watcher
-from moeframe.report.results import read_json
-from moeframe.report.study_tables import PlannedRun, write_tables
+from moeframe.registry import Registry
+from moeframe.report.study_page import write_study
+from moeframe.report.study_tables import PlannedRun, Table
 from moeframe.run_folder import RunFolder, spec_changes
-from moeframe.storage import explaining, write_file
+from moeframe.spec_file import load_spec
+from moeframe.storage import write_file
 from moeframe.study_file import Study, Variant
-
-Status = Literal["finished", "failed", "to do"]
-FAILURE = "failure.json"
-RECORD = "study.json"
-
-
-class StudyFolder:
-    """Paths of one study."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.phase_one = path / "phase_one"
-
-    def run(self, variant: str, seed: int) -> Path:
-        """Folder of one run."""
-        return self.path / "runs" / variant / str(seed)
-
-    def spec(self, variant: str) -> Path:
-        """Its spec, of all seeds."""
-        return self.path / "specs" / f"{variant}.yaml"
-
-    def status(self, variant: str, seed: int) -> tuple[Status, str]:
-        """How a run stands, and why it failed."""
-        folder = self.run(variant, seed)
-        if (folder / "results.json").exists():
-            return "finished", ""
-        failure = folder.parent / f"{seed}.{FAILURE}"
-        if failure.exists():
-            return "failed", str(read_json(failure).get("cause", "unknown"))
-        return "to do", ""
-
-    @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Hold the folder for one process."""
-        with explaining(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunFolderError(
-                    f"{self.path}: another moeframe process works on this study; wait for it or choose --out"
-                ) from None
-            yield
+from moeframe.study_folder import LOCK, StudyFolder, read_mapping
+from moeframe.study_task import StudyTask, asked_alone, settings_alone
 
 
 def study_folder_of(name: str, out: Path | None) -> Path:
@@ -80,34 +33,61 @@ def study_folder_of(name: str, out: Path | None) -> Path:
     return Path("studies") / name if out is None else out
 
 
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
 def plan(study: Study, folder: Path) -> list[PlannedRun]:
-    """Every run with its state and predicted cost; variants with equal specs are one."""
+    """Every run with its state and predicted cost; variants with equal specs are one.
+
+    Seconds are those of the variant's finished runs, or, where there are none, of all finished runs by their calls.
+    """
     place = StudyFolder(folder)
+    taken = {
+        variant.name: [
+            read_mapping(path)["seconds"] for seed in study.seeds if (path := _finished(place, variant, seed))
+        ]
+        for variant in study.variants
+    }
+    rates = [
+        statistics.mean(seconds) / _training_calls(study.variant(name))
+        for name, seconds in taken.items()
+        if seconds and _training_calls(study.variant(name))
+    ]
     found = []
-    for variant in study.variants:
-        if variant.same_as is not None:
-            continue
+    for variant in _distinct(study):
+        seconds = statistics.mean(taken[variant.name]) if taken[variant.name] else None
+        if seconds is None and rates:
+            seconds = statistics.mean(rates) * _training_calls(variant) or None
         for seed in study.seeds:
             status, cause = place.status(variant.name, seed)
-            training = 0 if variant.weights_of is not None else _training_calls(variant)
-            calls = _calls_per_step(variant) * variant.spec.sampler.evaluations
             found.append(
                 PlannedRun(
                     variant=variant.name,
                     seed=seed,
                     status=status,
                     cause=cause,
-                    training_calls=training,
-                    sampling_calls=calls,
+                    training_calls=_training_calls(variant),
+                    sampling_calls=_calls_per_step(variant) * variant.spec.sampler.evaluations,
+                    seconds=seconds,
                 )
             )
     return found
 
 
+def _finished(place: StudyFolder, variant: Variant, seed: int) -> Path | None:
+    path = place.seconds(variant.name, seed)
+    return path if path.exists() and place.status(variant.name, seed)[0] == "finished" else None
+
+
+def _distinct(study: Study) -> Iterator[Variant]:
+    """The variants that have runs of their own."""
+    return (variant for variant in study.variants if variant.same_as is None)
+
+
 def _training_calls(variant: Variant) -> int:
     """Phase 1 asks every expert; phase 2 those that the gate asks, none where no term looks at their predictions."""
     spec = variant.spec
-    if spec.training.trainable == "none":
+    if variant.weights_of is not None or spec.training.trainable == "none":
         return 0
     looks = any(_needs_prediction(term) for term in spec.objective)
     joint = (spec.training.steps - spec.warm_start_steps) * (_calls_per_step(variant) if looks else 0)
@@ -125,8 +105,11 @@ def _needs_prediction(term: Loss.Config) -> bool:
     return component.NEEDS_PREDICTION
 
 
-def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Path:
-    """Do what is not done yet, each run in a process of its own, then write the tables; returns study.json.
+# --- carrying it out --------------------------------------------------------------------------------------------------
+
+
+def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Table:
+    """Do what is not done yet, each run in a process of its own, then write tables and page; returns the table.
 
     A run that fails is recorded with its cause and stops no other. Raises RunFolderError for the folder of another
     study, or for a variant whose settings are no longer those of its finished runs.
@@ -134,44 +117,105 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Pat
     watcher, place = watcher or Silent(), StudyFolder(folder)
     with place.claimed():
         _admit(study, place)
-        for wave in (False, True):  # first those that train, then those that measure the weights of others
-            tasks = [
-                _task(place, study, variant, seed)
+        for wave in range(1 + max(study.depth(variant) for variant in study.variants)):
+            runs = [
+                (variant, seed)
                 for seed in study.seeds  # seed by seed: a study that is stopped has whole pairs
-                for variant in study.variants
-                if variant.same_as is None and (variant.weights_of is not None) is wave
-                if place.status(variant.name, seed)[0] != "finished"
+                for variant in _distinct(study)
+                if study.depth(variant) == wave and place.status(variant.name, seed)[0] != "finished"
             ]
-            watcher.begin("training" if not wave else "measuring weights of others", len(tasks))
-            for ended in study.launcher.run(tasks):
-                watcher.advance(f"{ended.task.name}{'' if ended.exit_status == 0 else ' failed'}")
-                failure = ended.task.log.with_suffix(f".{FAILURE}")
-                if ended.exit_status != 0 and not failure.exists():  # it was killed before it could say why
-                    cause = f"ended with status {ended.exit_status} and said no more; see {ended.task.log}"
-                    write_file(failure, _json({"cause": cause}))
+            _launch(study.launcher, "runs" if wave == 0 else "runs that build on others", runs, study, place, watcher)
+        alone = [
+            (variant, seed)
+            for variant in _distinct(study)
+            for seed in study.seeds
+            if place.status(variant.name, seed)[0] == "finished" and _lacks_alone(place, variant, seed)
+        ]
+        launcher = study.launcher.one_at_a_time()
+        _launch(launcher, "times and memory, one by one", alone, study, place, watcher, alone=True)
         return gather(study, folder)
 
 
+def _launch(
+    launcher: Launcher,
+    title: str,
+    runs: list[tuple[Variant, int]],
+    study: Study,
+    place: StudyFolder,
+    watcher: Watcher,
+    *,
+    alone: bool = False,
+) -> None:
+    if not runs:
+        return
+    watcher.begin(title, len(runs))
+    failures = {}
+    tasks = []
+    for variant, seed in runs:
+        task = _task(place, study, variant, seed, alone=alone)
+        failures[task.name] = place.failure(variant.name, seed)
+        tasks.append(task)
+    for ended in launcher.run(tasks):
+        watcher.advance(f"{ended.task.name}{'' if ended.exit_status == 0 else ' failed'}")
+        failure = failures[ended.task.name]
+        if ended.exit_status != 0 and not failure.exists():  # it was killed before it could say why
+            cause = f"ended with status {ended.exit_status} and said no more; see {ended.task.log}"
+            write_file(failure, _json({"cause": cause}))
+
+
+def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, *, alone: bool = False) -> Task:
+    source = None if variant.weights_of is None else study.source_of(variant.weights_of)
+    task = StudyTask(
+        study=place.path,
+        variant=variant.name,
+        seed=seed,
+        overrides=[f"{path}={folder}" for path, folder in _runs_of(place, study, variant, seed).items()],
+        weights_of=source,
+        alone=settings_alone(variant.spec) if alone else [],
+    )
+    name = f"{variant.name}, seed {seed}"
+    command = (sys.executable, "-m", "moeframe.study_task", task.model_dump_json())
+    return Task(name, command, place.log(variant.name, seed))
+
+
+def _runs_of(place: StudyFolder, study: Study, variant: Variant, seed: int) -> dict[str, str]:
+    """The run folders of this seed that stand in the variant's spec, by their place in it."""
+    return {path: str(place.run(study.source_of(other), seed)) for path, other in variant.runs_of.items()}
+
+
+def _lacks_alone(place: StudyFolder, variant: Variant, seed: int) -> bool:
+    asked = settings_alone(variant.spec)
+    path = place.alone(variant.name, seed)
+    return bool(asked) and not (path.exists() and read_mapping(path).get("settings") == asked)
+
+
+# --- what may be in the folder ----------------------------------------------------------------------------------------
+
+
 def _admit(study: Study, place: StudyFolder) -> None:
-    if (place.path / RECORD).exists():
-        name = read_json(place.path / RECORD).get("name")
+    if place.record.exists():
+        name = read_mapping(place.record).get("name")
         if name != study.name:
             raise RunFolderError(f"{place.path}: is the folder of the study '{name}', not of '{study.name}'; use --out")
-    elif strangers := sorted(path.name for path in place.path.iterdir() if path.name != ".lock"):
+    elif strangers := sorted(path.name for path in place.path.iterdir() if path.name != LOCK):
         raise RunFolderError(f"{place.path}: holds {', '.join(strangers[:5])} but no study; choose an empty folder")
     for variant in study.variants:
         _admit_variant(variant, study, place)
     # the launcher, titles and the like may change; what was run may not
-    write_file(place.path / RECORD, _json({"name": study.name, "variants": [v.name for v in study.variants]}))
+    write_file(place.record, _json(_facts(study)))
 
 
 def _admit_variant(variant: Variant, study: Study, place: StudyFolder) -> None:
+    spec = variant.spec.model_copy(update={"metrics": [m for m in variant.spec.metrics if not asked_alone(m)]})
     for seed in study.seeds:
         folder = place.run(variant.name, seed)
-        if not (folder / "results.json").exists():
+        if not place.results(variant.name, seed).exists():
             continue
-        changes = spec_changes(RunFolder(folder).read_spec(), variant.spec.model_copy(update={"seeds": [seed]}).dump())
-        if changes:
+        then, now = _spec_then(RunFolder(folder)), spec.model_copy(update={"seeds": [seed]}).dump()
+        for path, run in _runs_of(place, study, variant, seed).items():
+            for each in (then, now):  # the study's folder may be named in another way than before
+                _put(each, path.split("."), run)
+        if changes := spec_changes(then, now):
             raise RunFolderError(
                 f"{folder}: was run with other settings ({'; '.join(changes[:4])}); give the variant another name, or "
                 f"delete {folder.parent} to run it again"
@@ -184,7 +228,25 @@ def _admit_variant(variant: Variant, study: Study, place: StudyFolder) -> None:
                     f"{folder}: was measured with weights that are no longer those of '{variant.weights_of}'; delete "
                     f"{folder} to measure the present ones"
                 )
-    write_file(place.spec(variant.name), yaml.safe_dump(variant.spec.dump(), sort_keys=False).encode())
+    write_file(place.spec(variant.name), yaml.safe_dump(spec.dump(), sort_keys=False).encode())
+
+
+def _spec_then(folder: RunFolder) -> dict[str, Any]:
+    """What was run; a setting that is younger than the run has its default there too."""
+    written = folder.read_spec()
+    try:
+        return load_spec(folder.spec, Registry.installed()).dump()
+    except SpecError:
+        return written
+
+
+def _put(data: object, path: list[str], value: str) -> None:
+    """Set a value of nested mappings and lists."""
+    *above, last = path
+    for key in above:
+        data = data[int(key)] if isinstance(data, list) else data[key]  # type: ignore[index]
+    assert isinstance(data, dict)
+    data[last] = value
 
 
 def _last_state(folder: Path, seed: int) -> bytes:
@@ -193,48 +255,40 @@ def _last_state(folder: Path, seed: int) -> bytes:
     return b"" if newest is None else (newest / checkpoint.STATE).read_bytes()
 
 
-def _task(place: StudyFolder, study: Study, variant: Variant, seed: int) -> Task:
-    folder = place.run(variant.name, seed)
-    command = [sys.executable, "-m", "moeframe.study_task", str(place.spec(variant.name)), str(seed), str(folder)]
-    command.append(str(place.phase_one))
-    if variant.weights_of is not None:
-        command.append(str(place.run(study.source_of(variant.weights_of), seed)))
-    return Task(f"{variant.name}, seed {seed}", tuple(command), folder.parent / f"{seed}.log")
+# --- what came of it --------------------------------------------------------------------------------------------------
 
 
-def gather(study: Study, folder: Path) -> Path:
-    """Write study.json and the tables from the results that are there; the same results give the same bytes."""
-    place, rows = StudyFolder(folder), []
-    for variant in study.variants:
-        source = variant.same_as or variant.name
-        runs = []
-        for seed in study.seeds:
-            status, cause = place.status(source, seed)
-            results = read_json(place.run(source, seed) / "results.json") if status == "finished" else {}
-            runs.append({"seed": seed, "status": status, "cause": cause, "metrics": results.get("metrics", {})})
-        rows.append(
+def gather(study: Study, folder: Path) -> Table:
+    """Write study.json, tables and page from the results that are there; the same results give the same bytes."""
+    write_file(StudyFolder(folder).record, _json(_facts(study)))
+    return write_study(folder)
+
+
+def _facts(study: Study) -> dict[str, object]:
+    """What study.json says before it is filled from the runs."""
+    return {
+        "schema_version": 2,
+        "name": study.name,
+        "seeds": list(study.seeds),
+        "baseline": study.baseline,
+        "dataset": study.variants[0].spec.dataset.type,
+        "variants": [
             {
                 "name": variant.name,
                 "title": variant.title,
                 "same_as": variant.same_as,
                 "weights_of": variant.weights_of,
+                "runs_of": list(dict.fromkeys(variant.runs_of.values())),
                 "spec_hash": variant.spec.hash(),
-                "training_calls": 0 if variant.weights_of else _training_calls(variant),
-                "runs": runs,
+                "training_calls": _training_calls(variant),
+                "calls_per_step": _calls_per_step(variant),
+                "warm_start_steps": variant.spec.warm_start_steps,
+                "n_experts": variant.spec.n_experts,
+                "batch_size": variant.spec.training.batch_size,
             }
-        )
-    record: dict[str, Any] = {
-        "schema_version": 1,
-        "name": study.name,
-        "seeds": list(study.seeds),
-        "baseline": study.baseline,
-        "dataset": study.variants[0].spec.dataset.type,
-        "variants": rows,
+            for variant in study.variants
+        ],
     }
-    path = folder / RECORD
-    write_file(path, _json(record))
-    write_tables(folder, record)
-    return path
 
 
 def _json(value: object) -> bytes:

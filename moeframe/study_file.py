@@ -1,5 +1,6 @@
 """Study files: variants of one spec, each a few overrides, the seeds of all, and what they are compared with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +27,11 @@ class VariantConfig(_Section):
 
     title: str = Field(default="", description="what a reader sees; the variant's name if empty")
     set: dict[str, Any] = Field(default={}, description="dotted path of the spec to value, as --set path=value")
+    runs_of: dict[str, str] = Field(
+        default={},
+        description="dotted path of the spec, such as experts.0.path, to another variant: its run of the same seed "
+        "stands there",
+    )
     weights_of: str | None = Field(
         default=None, description="another variant, whose trained weights are measured under these settings"
     )
@@ -51,6 +57,9 @@ class StudyConfig(_Section):
             known = ", ".join(self.variants)
             raise ValueError(f"baseline '{self.baseline}' is no variant; {hint + ' ' if hint else ''}variants: {known}")
         for name, variant in self.variants.items():
+            for other in variant.runs_of.values():
+                if other not in self.variants or self.variants[other].runs_of:
+                    raise ValueError(f"variant '{name}' takes a run of '{other}', which is no variant that trains")
             source = variant.weights_of
             if source is not None and (source not in self.variants or self.variants[source].weights_of is not None):
                 raise ValueError(
@@ -66,6 +75,8 @@ class Variant:
     name: str
     title: str
     spec: RunSpec
+    runs_of: Mapping[str, str]
+    """Where in the spec the run of another variant stands, whose name is there until the seed is known."""
     weights_of: str | None
     same_as: str | None
     """An earlier variant whose runs are these too, because their specs are equal."""
@@ -84,6 +95,11 @@ class Study:
     def variant(self, name: str) -> Variant:
         """The variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
+
+    def depth(self, variant: Variant) -> int:
+        """How many runs must be finished one after another before this variant's."""
+        needed = [*variant.runs_of.values(), *filter(None, [variant.weights_of])]
+        return max((1 + self.depth(self.variant(name)) for name in needed), default=0)
 
     def source_of(self, name: str) -> str:
         """The variant whose runs are those of this one: itself, or the earlier one that it equals."""
@@ -118,6 +134,7 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
         overrides = [
             *_overrides(config.set, document, ("set",)),
             *_overrides(variant.set, document, ("variants", name, "set")),
+            *_overrides(variant.runs_of, document, ("variants", name, "runs_of")),
             Override("name", f"{config.name}-{name}", str(path)),
             Override("seeds", config.seeds, str(path)),
         ]
@@ -138,6 +155,7 @@ def _variant(name: str, config: VariantConfig, spec: RunSpec, earlier: list[Vari
         name=name,
         title=config.title or name,
         spec=spec,
+        runs_of=config.runs_of,
         weights_of=config.weights_of,
         same_as=known.get((_content(spec), config.weights_of)),
     )
@@ -148,7 +166,7 @@ def _content(spec: RunSpec) -> str:
     return spec.model_copy(update={"name": "any"}).hash()
 
 
-def _overrides(changes: dict[str, Any], document: Document, at: SpecPath) -> list[Override]:
+def _overrides(changes: Mapping[str, Any], document: Document, at: SpecPath) -> list[Override]:
     return [Override(path, value, document.place((*at, path), about_key=True)) for path, value in changes.items()]
 
 

@@ -1,26 +1,62 @@
-"""One run of a study, in a process of its own: python -m moeframe.study_task SPEC SEED OUT PHASE_ONE [WEIGHTS_OF]."""
+"""One run of a study, in a process of its own: python -m moeframe.study_task TASK, where TASK is JSON."""
 
 import json
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from moeframe.errors import MoeframeError
+from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.finished import load
+from moeframe.interfaces.metric import Metric
+from moeframe.registry import Registry
+from moeframe.report.results import combine_seeds
 from moeframe.runs import Borrowed, run
+from moeframe.spec import RunSpec
 from moeframe.storage import write_file
-from moeframe.study import FAILURE
+from moeframe.study_folder import StudyFolder, read_mapping
+
+
+class StudyTask(BaseModel):
+    """What one process does: a run of a variant with a seed, or times and memory of that run once it is finished."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: Path
+    variant: str
+    seed: int
+    overrides: list[str] = []
+    """Of the variant's spec, beside the seed: the run folders of other variants."""
+    weights_of: str | None = None
+    alone: list[dict[str, Any]] = []
+    """Metrics to measure of the finished run; if there are none, the run itself is to be done."""
+
+
+def asked_alone(config: Metric.Config) -> bool:
+    """Whether a metric looks at the machine, so that other runs beside it would disturb it."""
+    component = config.component
+    assert issubclass(component, Metric)
+    return not component.DETERMINISTIC
+
+
+def settings_alone(spec: RunSpec) -> list[dict[str, Any]]:
+    """The settings of those metrics, as the spec asks for them."""
+    return [config.model_dump(mode="json") for config in spec.metrics if asked_alone(config)]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run it; a failure is left beside the run's folder with its cause. Returns the exit status."""
-    spec, seed, out, phase_one, *weights_of = arguments
-    folder = Path(out)
-    failure = folder.parent / f"{seed}.{FAILURE}"
+    """Do it; a failure is left beside the run's folder with its cause. Returns the exit status."""
+    task = StudyTask.model_validate_json(arguments[0])
+    place = StudyFolder(task.study)
+    failure = place.failure(task.variant, task.seed)
     failure.unlink(missing_ok=True)
-    borrowed = Borrowed(Path(phase_one), Path(weights_of[0]) if weights_of else None)
     try:
-        run(spec, overrides=[f"seeds=[{seed}]"], out=folder, borrowed=borrowed)
+        (_measure_alone if task.alone else _run)(task, place)
     except MoeframeError as error:
         cause = str(error)
     except Exception as error:  # whatever it was, the table must say so
@@ -29,8 +65,41 @@ def main(arguments: Sequence[str]) -> int:
     else:
         return 0
     print(cause, file=sys.stderr)  # noqa: T201  # into the run's log
-    write_file(failure, (json.dumps({"cause": cause}, indent=1) + "\n").encode())
+    write_file(failure, _json({"cause": cause}))
     return 1
+
+
+def _run(task: StudyTask, place: StudyFolder) -> None:
+    weights_of = None if task.weights_of is None else place.run(task.weights_of, task.seed)
+    start = time.perf_counter()
+    run(
+        place.spec(task.variant),
+        overrides=[f"seeds=[{task.seed}]", *task.overrides],
+        out=place.run(task.variant, task.seed),
+        borrowed=Borrowed(place.phase_one, weights_of),
+    )
+    path = place.seconds(task.variant, task.seed)
+    before = read_mapping(path)["seconds"] if path.exists() else 0.0
+    write_file(path, _json({"seconds": round(before + time.perf_counter() - start, 1)}))
+
+
+def _measure_alone(task: StudyTask, place: StudyFolder) -> None:
+    folder = place.run(task.variant, task.seed)
+    loaded = load(folder, task.seed)
+    evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser, folder / f"seed-{task.seed}")
+    registry = Registry.installed()
+    classes = [registry.get(Metric, settings["type"]) for settings in task.alone]
+    metrics = [
+        metric(metric.Config.model_validate(settings)) for metric, settings in zip(classes, task.alone, strict=True)
+    ]
+    entries = {metric.config.key: measure(metric, evaluation) for metric in metrics}
+    results = combine_seeds(task.variant, loaded.spec.hash(), {}, {task.seed: entries})
+    content = {"settings": task.alone, "metrics": results.model_dump(mode="json")["metrics"]}
+    write_file(place.alone(task.variant, task.seed), _json(content))
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 if __name__ == "__main__":

@@ -42,6 +42,10 @@ class Launcher(Component):
     def __init__(self, config: Config):
         self.config = config
 
+    def one_at_a_time(self) -> "Launcher":
+        """The same for tasks that measure the machine."""
+        return type(self)(self.config.model_copy(update={"jobs": 1}))
+
     @abstractmethod
     def run(self, tasks: Sequence[Task]) -> Iterator[Ended]:
         """Each task as it ends, in any order; a task that fails stops no other."""

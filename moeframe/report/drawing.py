@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,15 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-def draw(name: str, title: str, paint: Callable[["Axes"], object], height: float = 2.8) -> str:
-    """One plot as an SVG element whose ids start with `name`, so that several share a page."""
+Hints = Mapping[str, str]
+"""What a reader sees when pointing at a part of a plot, by the gid of that part."""
+
+
+def draw(name: str, title: str, paint: Callable[["Axes"], Hints | None], height: float = 2.8) -> str:
+    """One plot as an SVG element whose ids start with `name`, so that several share a page.
+
+    What `paint` returns becomes the titles of the parts that it gave a gid.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -55,12 +62,14 @@ def draw(name: str, title: str, paint: Callable[["Axes"], object], height: float
         mpl.rcdefaults()  # a user's matplotlibrc must not change the report
         mpl.rcParams.update(STYLE)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
-        paint(figure.add_subplot())
+        hints = paint(figure.add_subplot()) or {}
         figure.savefig(
             buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
+    for gid, text in hints.items():
+        svg = svg.replace(f'<g id="{gid}">', f'<g id="{gid}" class="hint"><title>{escape(text)}</title>', 1)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).strip()
 

@@ -1,77 +1,35 @@
 """report.html: one self-contained page of a run, made from the run folder alone."""
 
 import base64
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from moeframe.errors import RunFolderError
 from moeframe.report import plots
 from moeframe.report.figures import format_figure, format_interval
 from moeframe.report.results import MetricResult, Results, read_json, read_results
+from moeframe.report.seed_folder import (
+    EVENTS,
+    Diagnostics,
+    Event,
+    Slices,
+    checked,
+    read_diagnostics,
+    read_events,
+    read_text,
+)
 from moeframe.report.trade_off import TradeOff, sweep_sentences, trade_off
 from moeframe.storage import write_file
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 LEVEL = "log_snr "
 """How the parts of a figure at several noise levels begin."""
 PHASES = {"warm_start": "warm start", "joint": "joint training"}
-
-
-class _Entry(BaseModel):
-    """Keys that the page does not show are allowed."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-Entry = TypeVar("Entry", bound=BaseModel)
-
-
-class TermEvent(_Entry):
-    """One term of the objective at one step."""
-
-    value: float
-    unit: str
-    weight: float
-
-
-class Event(_Entry):
-    """One line of events.jsonl: a training batch or a held-out evaluation; other kinds carry neither figure."""
-
-    kind: str
-    step: int = 0
-    phase: str = ""
-    objective: float | None = None
-    terms: dict[str, TermEvent] = {}
-    experts: list[float | None] = []
-    bits_per_dim: float | None = None
-
-
-class Slices(_Entry):
-    """The slices by name, with their sizes in both splits."""
-
-    names: list[str]
-    train: list[int]
-    test: list[int]
-    cautions: list[str] = []
-
-
-class Diagnostics(_Entry):
-    """diagnostics.json; every part may be absent."""
-
-    gate_weights: plots.GateWeightsByNoise | None = None
-    expert_usage: list[float] | None = None
-    switches: list[float] = []
-    slices: Slices | None = None
-    expert_slice_bits: plots.SliceBits | None = None
-    router_accuracy: plots.RouterAccuracy | None = None
-    bound_by_log_snr: plots.BoundByNoise | None = None
-    reconstruction_log_snr: float | None = None
-    trajectory_log_snr: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -93,29 +51,10 @@ class Section:
     kind: Literal["plots", "pictures"] = "plots"
 
 
-def write_report(folder: Path) -> Path:
-    """Write `folder/report.html`; the same folder gives the same bytes.
-
-    Raises RunFolderError when the folder holds no finished run, StorageError when it cannot write.
-    """
+def page_environment() -> "Environment":
+    """The templates of pages, with figures and intervals as filters."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    results = read_results(folder / "results.json")
-    spec_text = _read_text(folder / "spec.yaml")
-    spec = yaml.safe_load(spec_text)
-    seed_folder = folder / f"seed-{results.seeds[0]}"
-    diagnostics = _read_diagnostics(seed_folder / "diagnostics.json")
-    sections = [
-        *_pictures(seed_folder, diagnostics),
-        *_contact_sheets(seed_folder, diagnostics),
-        *_learning(_read_events(seed_folder / "events.jsonl")),
-        *_routing(diagnostics),
-        *_reconstruction_curves(results),
-        *_sweep(folder),
-        *_leaks(folder),
-    ]
-    card = read_json(folder / "card.json") if (folder / "card.json").exists() else {}
-    experts = card.pop("experts", [])
     environment = Environment(
         loader=PackageLoader("moeframe.report"),
         autoescape=True,
@@ -126,17 +65,47 @@ def write_report(folder: Path) -> Path:
     )
     environment.filters["figure"] = format_figure
     environment.filters["interval"] = format_interval
-    page = environment.get_template("report.html.j2").render(
-        results=results,
-        summary=_summary(spec, results),
-        headline=[(name, metric) for name, metric in results.metrics.items() if isinstance(metric, MetricResult)][:3],
-        sections=[section for section in sections if section.figures],
-        slices=diagnostics.slices,
-        card=card,
-        experts=experts if any(len(expert) > 2 for expert in experts) else [],  # more than number and type
-        licence_warnings=[expert.pop("warning") for expert in experts if "warning" in expert],
-        environment=read_json(folder / "environment.json"),
-        spec_text=spec_text,
+    return environment
+
+
+def write_report(folder: Path) -> Path:
+    """Write `folder/report.html`; the same folder gives the same bytes.
+
+    Raises RunFolderError when the folder holds no finished run, StorageError when it cannot write.
+    """
+    results = read_results(folder / "results.json")
+    spec_text = read_text(folder / "spec.yaml")
+    spec = yaml.safe_load(spec_text)
+    seed_folder = folder / f"seed-{results.seeds[0]}"
+    diagnostics = read_diagnostics(seed_folder / "diagnostics.json")
+    sections = [
+        *_pictures(seed_folder, diagnostics),
+        *_contact_sheets(seed_folder, diagnostics),
+        *_learning(read_events(seed_folder / EVENTS)),
+        *_routing(diagnostics),
+        *_reconstruction_curves(results),
+        *_sweep(folder),
+        *_leaks(folder),
+    ]
+    card = read_json(folder / "card.json") if (folder / "card.json").exists() else {}
+    experts = card.pop("experts", [])
+    page = (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            results=results,
+            summary=_summary(spec, results),
+            headline=[(name, metric) for name, metric in results.metrics.items() if isinstance(metric, MetricResult)][
+                :3
+            ],
+            sections=[section for section in sections if section.figures],
+            slices=diagnostics.slices,
+            card=card,
+            experts=experts if any(len(expert) > 2 for expert in experts) else [],  # more than number and type
+            licence_warnings=[expert.pop("warning") for expert in experts if "warning" in expert],
+            environment=read_json(folder / "environment.json"),
+            spec_text=spec_text,
+        )
     )
     path = folder / "report.html"
     write_file(path, page.encode())
@@ -293,7 +262,7 @@ def _sweep(folder: Path) -> Iterator[Section]:
     """sweep.json as a plot, where the merge was swept."""
     path = folder / "sweep.json"
     if path.exists():
-        sweep = _check(TradeOff, read_json(path), str(path))
+        sweep = checked(TradeOff, read_json(path), str(path))
         lowest = min(sweep.points, key=lambda point: point.bits_per_dim)
         compared = "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in sweep_sentences(sweep))
         where = f"η = {lowest.eta:.3f}" if lowest.eta is not None else lowest.name
@@ -315,38 +284,3 @@ def _reconstruction_curves(results: Results) -> Iterator[Section]:
             caption = "Of held-out images brought back from noise, by the log-SNR that they were noised to."
             figures.append(Figure(name, caption, plots.figure_over_noise(f"curve-{name}", metric.unit, points)))
     yield Section("Reconstructions over noise level", figures)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunFolderError(f"cannot read {path}: {error.strerror}; finish the run with `moeframe run`") from error
-
-
-def _read_diagnostics(path: Path) -> Diagnostics:
-    return _check(Diagnostics, read_json(path), str(path)) if path.exists() else Diagnostics()
-
-
-def _read_events(path: Path) -> list[Event]:
-    """The events by step; a step that a resumed run repeated counts once, with its last figures."""
-    if not path.exists():
-        return []
-    events: dict[tuple[str, str, int], Event] = {}
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
-        try:
-            data = json.loads(line)
-        except ValueError as error:
-            raise RunFolderError(f"{path}:{number}: not JSON ({error}); delete the line and report again") from error
-        event = _check(Event, data, f"{path}:{number}")
-        events[event.kind, event.phase, event.step] = event
-    return sorted(events.values(), key=lambda event: event.step)
-
-
-def _check(model: type[Entry], data: object, place: str) -> Entry:
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        path = ".".join(str(part) for part in problem["loc"])
-        raise RunFolderError(f"{place}: {path}: {problem['msg']}; run again with --fresh") from error

@@ -6,7 +6,8 @@ Written as CSV, Markdown, LaTeX and JSON; the same record gives the same bytes.
 import csv
 import io
 import json
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from moeframe.statistics import summarise
 from moeframe.storage import write_file
 
 FOLDER = "tables"
+ACTIVE = "active_per_sample"
+"""A part of `parameters` that a comparison at equal cost needs beside the whole."""
+EXACT = 1e-9
 
 
 class PlannedRun(BaseModel):
@@ -34,6 +38,8 @@ class PlannedRun(BaseModel):
     """Predicted network evaluations of training, forward and backward, one image each."""
     sampling_calls: int
     """Predicted network evaluations to sample one image, at most."""
+    seconds: float | None = None
+    """Predicted time, from the finished runs of the study; None where nothing tells."""
 
 
 Better = Literal["lower", "higher"]
@@ -62,6 +68,8 @@ class Cell(_Record):
     n_seeds: int = 0
     per_seed: tuple[float | None, ...] = ()
     against: Against | None = None
+    ratio: float | None = None
+    """To the baseline, of a figure that is the same with every seed, such as a count of parameters."""
     best: bool = False
     """Better than every other row, by an interval that says so."""
     why_not: str = ""
@@ -90,6 +98,8 @@ class Column(_Record):
     name: str
     unit: str
     better: Better
+    exact: bool = False
+    """The same with every seed: nothing to test."""
 
 
 class Table(_Record):
@@ -107,6 +117,7 @@ def table_of(record: Mapping[str, Any]) -> Table:
 
     Holm's correction is over the rows of a metric. A row that lacks seeds says so; its mean is over those it has.
     """
+    record = {**record, "variants": [_with_parts(row) for row in record["variants"]]}
     columns = _columns(record)
     values = {
         column.name: {row["name"]: _per_seed(row, column.name) for row in record["variants"]} for column in columns
@@ -129,14 +140,37 @@ def table_of(record: Mapping[str, Any]) -> Table:
     )
 
 
+def _with_parts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row, its metrics' parts that are columns of their own among the metrics."""
+    return {**row, "runs": [{**run, "metrics": dict(_measured(run["metrics"]))} for run in row["runs"]]}
+
+
+def _measured(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, metric in metrics.items():
+        yield name, metric
+        if ACTIVE in metric.get("parts", {}):
+            yield f"{name}, active", {**metric, "mean": metric["parts"][ACTIVE]["mean"], "parts": {}}
+
+
 def _columns(record: Mapping[str, Any]) -> list[Column]:
-    found: dict[str, Column] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for row in record["variants"]:
         for run in row["runs"]:
             for name, metric in run["metrics"].items():
                 if name not in found and "mean" in metric:
-                    found[name] = Column(name=name, unit=metric["unit"], better=metric["better"])
-    return list(found.values())
+                    found[name] = metric
+    return [
+        Column(name=name, unit=metric["unit"], better=metric["better"], exact=_is_exact(name, record))
+        for name, metric in found.items()
+    ]
+
+
+def _is_exact(metric: str, record: Mapping[str, Any]) -> bool:
+    """Whether no row differs between its seeds, of which some row has several."""
+    rows = [[value for value in _per_seed(row, metric) if value is not None] for row in record["variants"]]
+    return any(len(row) > 1 for row in rows) and all(
+        max(row) - min(row) <= EXACT * abs(max(row)) for row in rows if row
+    )
 
 
 def _per_seed(row: Mapping[str, Any], metric: str) -> list[float | None]:
@@ -151,8 +185,10 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
         for name, seeds in measured.items()
         if any(a is not None and b is not None for a, b in zip(seeds, values[baseline], strict=True))
     }
-    compared = compare_all(comparable, baseline, column.better) if baseline in comparable else {}
-    best = _best(comparable, column.better)
+    tested = baseline in comparable and not column.exact
+    compared = compare_all(comparable, baseline, column.better) if tested else {}
+    best = None if column.exact else _best(comparable, column.better)
+    means = {name: statistics.mean(v for v in seeds if v is not None) for name, seeds in measured.items()}
     cells = {}
     for row in record["variants"]:
         name = row["name"]
@@ -167,6 +203,7 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
             interval=summary.interval,
             n_seeds=len(known),
             per_seed=tuple(values[name]),
+            ratio=means[name] / means[baseline] if column.exact and means.get(baseline) else None,
             best=name == best,
             against=None
             if one is None or gain is None
@@ -249,7 +286,7 @@ def write_tables(folder: Path, record: Mapping[str, Any]) -> Table:
 CSV_COLUMNS = (
     *("variant", "title", "metric", "unit", "better", "mean", "low", "high", "seeds"),
     *("difference", "difference_low", "difference_high", "p_adjusted", "verdict", "relative_gain"),
-    *("training_calls", "why_not"),
+    *("ratio", "training_calls", "why_not"),
 )
 
 
@@ -269,25 +306,51 @@ def as_csv(table: Table) -> str:
             )
             values = [row.name, row.title, column.name, column.unit, column.better, cell.mean, low, high, cell.n_seeds]
             writer.writerow(
-                ["" if value is None else value for value in [*values, *against, row.training_calls, cell.why_not]]
+                [
+                    "" if value is None else value
+                    for value in [*values, *against, cell.ratio, row.training_calls, cell.why_not]
+                ]
             )
     return buffer.getvalue()
 
 
 def as_markdown(table: Table) -> str:
-    """A compact table: mean ± half interval; bold where best, † where underpowered, ↑↓ where the seeds support it."""
+    """A compact table, mean ± half interval, and one of the differences from the baseline, paired by seed."""
     head = ["variant", *(f"{column.name} ({'↓' if column.better == 'lower' else '↑'})" for column in table.columns)]
     lines = [f"| {' | '.join([*head, 'training calls', 'seeds'])} |", f"|{'---|' * (len(head) + 2)}"]
     for row in table.rows:
         cells = [shown_cell(row.cells[column.name], "**") for column in table.columns]
         seeds = str(row.finished) if row.complete else f"incomplete: {row.finished} of {row.seeds}"
         lines.append(f"| {' | '.join([row.title, *cells, f'{row.training_calls:,}', seeds])} |")
+    tested = [column for column in table.columns if not column.exact]
+    lines += ["", f"| minus {_title(table, table.baseline)} | {' | '.join(column.name for column in tested)} |"]
+    lines.append(f"|{'---|' * (len(tested) + 1)}")
+    for row in table.rows:
+        if row.name != table.baseline:
+            cells = [shown_difference(row.cells[column.name]) for column in tested]
+            lines.append(f"| {' | '.join([row.title, *cells])} |")
     return "\n".join([*lines, "", _legend(table)]) + "\n"
 
 
+def _title(table: Table, name: str) -> str:
+    return next(row.title for row in table.rows if row.name == name)
+
+
+def shown_difference(cell: Cell) -> str:
+    """Paired difference with its interval, the relative gain, and the adjusted p or that there are too few seeds."""
+    one = cell.against
+    if one is None:
+        return "–"
+    interval = "" if one.interval is None else f" ({format_interval(one.interval)})"
+    gain = "" if one.relative_gain is None else f", gain {one.relative_gain:+.1%}"
+    p = ", underpowered" if one.p_adjusted is None else f", p = {one.p_adjusted:.2g}"
+    return f"{'+' if one.difference > 0 else ''}{format_figure(one.difference, one.interval)}{interval}{gain}{p}"
+
+
 def as_latex(table: Table) -> str:
-    """The same as a tabular environment."""
+    """The same as two tabular environments."""
     arrows = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
+    tested = [column for column in table.columns if not column.exact]
     head = ["variant", *(f"{_escaped(column.name)} {arrows[column.better]}" for column in table.columns)]
     lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) + 1)}}}", r"\hline"]
     lines += [" & ".join([*head, "training calls", "seeds"]) + r" \\", r"\hline"]
@@ -295,6 +358,13 @@ def as_latex(table: Table) -> str:
         cells = [_escaped(shown_cell(row.cells[column.name], "")).replace("±", r"$\pm$") for column in table.columns]
         seeds = str(row.finished) if row.complete else f"{row.finished} of {row.seeds}"
         lines.append(" & ".join([_escaped(row.title), *cells, f"{row.training_calls:,}", seeds]) + r" \\")
+    lines += [r"\hline", r"\end{tabular}", "", rf"\begin{{tabular}}{{l{'r' * len(tested)}}}", r"\hline"]
+    against = f"minus {_escaped(_title(table, table.baseline))}"
+    lines += [" & ".join([against, *(_escaped(column.name) for column in tested)]) + r" \\", r"\hline"]
+    for row in table.rows:
+        if row.name != table.baseline:
+            cells = [_escaped(shown_difference(row.cells[column.name])) for column in tested]
+            lines.append(" & ".join([_escaped(row.title), *cells]) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}", f"% {_legend(table)}"]) + "\n"
 
 
@@ -307,17 +377,20 @@ def shown_cell(cell: Cell, bold: str) -> str:
         return "–"
     figure = format_figure(cell.mean, cell.interval)
     half = (
-        "" if cell.interval is None else f" ± {format_figure((cell.interval[1] - cell.interval[0]) / 2, cell.interval)}"
+        ""
+        if cell.interval is None or cell.interval[0] == cell.interval[1]
+        else f" ± {format_figure((cell.interval[1] - cell.interval[0]) / 2, cell.interval)}"
     )
     mark = MARKS[cell.against.verdict] if cell.against else ""
+    mark += "" if cell.ratio is None or cell.ratio == 1 else f" ({cell.ratio:.3g}x)"
     return f"{bold}{figure}{bold}{half}{mark}" if cell.best else f"{figure}{half}{mark}"
 
 
 def _legend(table: Table) -> str:
     return (
         f"{table.dataset}; mean ± half of the 95 % t-interval over seeds; (better), (worse): than {table.baseline}, "
-        "paired by seed, Holm-corrected over the rows; † underpowered, under six seeds; bold: better than every other "
-        "row."
+        "paired by seed, Holm-corrected over the rows; (2x): twice its count; † underpowered, under six seeds; bold: "
+        "better than every other row."
     )
 
 

@@ -74,9 +74,11 @@ def study_table(study: StudyTable) -> Table:
 def plan_table(runs: Sequence[PlannedRun]) -> Table:
     """One row per run of a study."""
     table = Table(title=f"{len(runs)} runs, {sum(run.status == 'finished' for run in runs)} finished")
-    for column in ("variant", "seed", "state", "training calls", "sampling calls/image"):
+    for column in ("variant", "seed", "state", "training calls", "sampling calls/image", "minutes"):
         table.add_column(column, justify="left" if column in ("variant", "state") else "right")
     for run in runs:
         state = f"{run.status}: {run.cause}" if run.cause else run.status
-        table.add_row(run.variant, str(run.seed), state, f"{run.training_calls:,}", f"at most {run.sampling_calls:,}")
+        minutes = "" if run.seconds is None else f"about {run.seconds / 60:.1f}"
+        calls = (f"{run.training_calls:,}", f"at most {run.sampling_calls:,}")
+        table.add_row(run.variant, str(run.seed), state, *calls, minutes)
     return table

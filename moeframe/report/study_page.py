@@ -1,0 +1,232 @@
+"""study.html: one self-contained page of a study, made from its folder alone, beside the tables."""
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moeframe.report import plots
+from moeframe.report.page import Figure, Section, page_environment
+from moeframe.report.study_plots import Axis, Line, Mark, Point, lines, noise_axis, scatter
+from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_of, refreshed
+from moeframe.report.study_tables import Cell, Column, Row, Table, sentences, shown_cell, shown_difference, write_tables
+from moeframe.storage import write_file
+from moeframe.study_folder import StudyFolder
+
+QUALITY = ("fid", "frechet", "kid", "inception_score")
+"""Metrics of samples, the first that was measured first in the plots."""
+COMPUTE = ("network_calls", "flops", "latency")
+
+
+def write_study(folder: Path) -> Table:
+    """study.json anew from the runs, tables/ and study.html; the same runs give the same bytes.
+
+    Raises RunFolderError where the folder holds no study or a damaged one.
+    """
+    place = StudyFolder(folder)
+    record = refreshed(folder)
+    table = write_tables(folder, record)
+    evidence = evidence_of(folder, record)
+    noise, slices = by_noise(record, evidence), by_slice(record, evidence)
+    sections = [
+        *_trade_off(table),
+        *_learning(table, evidence),
+        *_noise(record, evidence),
+        *_samples(evidence),
+    ]
+    per_variant = [(one.title, list(_of_variant(k, one))) for k, one in enumerate(evidence)]
+    page = (
+        page_environment()
+        .get_template("study.html.j2")
+        .render(
+            table=table,
+            seeds=record["seeds"],
+            titles={row.name: row.title for row in table.rows},
+            tables=[
+                (title, words, each)
+                for title, words, each in (
+                    (
+                        "Where over the noise levels",
+                        "Diffusion part of the bound, bits/dim, by range of log-SNR.",
+                        noise,
+                    ),
+                    ("On which slices", "Bound of the same held-out images, bits/dim, by slice.", slices),
+                )
+                if each.columns
+            ],
+            sentences=sentences(table),
+            where=[*_supported(noise), *_supported(slices)],
+            sections=[section for section in sections if section.figures],
+            per_variant=[(title, figures) for title, figures in per_variant if figures],
+            shown_cell=lambda cell: shown_cell(cell, ""),
+            shown_difference=shown_difference,
+            hint=_hint,
+            script=files("moeframe.report").joinpath("templates/study.js").read_text(encoding="utf-8"),
+        )
+    )
+    write_file(place.page, page.encode())
+    return table
+
+
+def _supported(table: Table) -> list[str]:
+    """Sentences on parts of the bound where the seeds support a difference."""
+    calls = ("a difference that the seeds support",)
+    return [sentence for sentence in sentences(table) if any(call in sentence for call in calls)]
+
+
+def _hint(cell: Cell, column: Column, row: Row, seeds: Sequence[int]) -> str:
+    """All that a cell knows, for who points at it."""
+    if cell.mean is None:
+        return f"{row.title}, {column.name}: {cell.why_not}"
+    lines = [f"{row.title}, {column.name} in {column.unit}", f"mean over {cell.n_seeds} seeds: {cell.mean:.6g}"]
+    lines += [] if cell.interval is None else [f"95 % t-interval: {cell.interval[0]:.6g} to {cell.interval[1]:.6g}"]
+    values = zip(seeds, cell.per_seed, strict=True)
+    lines += [f"seed {seed}: {'–' if value is None else f'{value:.6g}'}" for seed, value in values]
+    if cell.against is not None:
+        lines += [f"minus the baseline: {shown_difference(cell)}", cell.against.verdict]
+    return "\n".join(lines)
+
+
+# --- plots over all variants ------------------------------------------------------------------------------------------
+
+
+def _trade_off(table: Table) -> Iterator[Section]:
+    names = {column.name: column for column in table.columns}
+    qualities = [names[name] for name in QUALITY if name in names]
+    figures = []
+    if "bits_per_dim" in names and qualities:
+        bits = names["bits_per_dim"]
+        for quality in qualities:
+            svg = _scatter(f"bits-{quality.name}", table, bits, quality)
+            figures.append(Figure(f"bits/dim against {quality.name}", _caption(quality), svg))
+    for cost in (names[name] for name in COMPUTE if name in names):
+        for quality in qualities[:1]:
+            svg = _scatter(f"{cost.name}-{quality.name}", table, cost, quality, log=True)
+            caption = f"{_caption(quality)} Across: what sampling one image takes."
+            figures.append(Figure(f"{quality.name} against {cost.name}", caption, svg))
+    yield Section("Likelihood, quality and compute", figures)
+
+
+def _caption(quality: Column) -> str:
+    return (
+        f"Means over seeds with 95 % t-intervals; {quality.name}: {quality.better} is better. The intervals show how "
+        "seeds differ; pairs of variants are compared in the table, seed by seed. Black: the baseline."
+    )
+
+
+def _scatter(name: str, table: Table, x: Column, y: Column, *, log: bool = False) -> str:
+    points = [
+        Point(name=row.name, title=row.title, x=across, y=up)
+        for row in table.rows
+        if (across := _mark(row.cells[x.name])) and (up := _mark(row.cells[y.name]))
+    ]
+    title = f"{y.name} against {x.name}"
+    return scatter(name, title, points, _axis(x, log=log), _axis(y), table.baseline)
+
+
+def _mark(cell: Cell) -> Mark | None:
+    return None if cell.mean is None else Mark(mean=cell.mean, interval=cell.interval)
+
+
+def _axis(column: Column, *, log: bool = False) -> Axis:
+    unit = column.unit if len(column.unit) < 30 else ""
+    return Axis(label=column.name if unit in ("", column.name) else f"{column.name}, {unit}", log=log)
+
+
+def _learning(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
+    curves = [
+        Line(name=one.name, title=one.title, points=[(float(calls), bits) for calls, bits in points])
+        for one in evidence
+        if len(points := one.learning()) > 1
+    ]
+    if curves:
+        x = Axis(label="network evaluations of training", log=True)
+        svg = lines("learning", "Held-out bits/dim against training compute", curves, x, _BITS, table.baseline)
+        caption = (
+            "The bound on the first held-out images while training, mean over seeds. Across: evaluations of an expert, "
+            "forward and backward, one image each; where a line lies below another at the same place, it bought more."
+        )
+        yield Section("Learning", [Figure("bits/dim against training compute", caption, svg)])
+
+
+_BITS = Axis(label="held-out bits/dim")
+
+
+def _noise(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Iterator[Section]:
+    baseline = str(record["baseline"])
+    figures = []
+    base = next((one for one in evidence if one.name == baseline), None)
+    if base is not None and (below := _mean_bound(base)) is not None:
+        curves = [
+            Line(name=one.name, title=one.title, points=list(zip(below[0], (own[1] - below[1]).tolist(), strict=True)))
+            for one in evidence
+            if one.name != baseline and (own := _mean_bound(one)) is not None and own[0] == below[0]
+        ]
+        if curves:
+            y = Axis(label=f"minus {base.name}, bits/dim per unit log-SNR")
+            title = "The bound by noise level, against the baseline"
+            svg = lines("noise", title, curves, noise_axis(), y, baseline, level=0.0)
+            caption = "Below zero: fewer bits than the baseline at that noise level; mean over seeds, the same noise."
+            figures.append(Figure("Where over the noise levels", caption, svg))
+    routed = [one for one in evidence if one.seeds and one.seeds[0].diagnostics.router_accuracy]
+    curves = [line for one in routed if (line := _router(one)) is not None]
+    if curves:
+        svg = lines("router", "Router accuracy", curves, noise_axis(), Axis(label="routing accuracy"), baseline)
+        caption = (
+            "How often the largest gate weight is on the expert of the image's own slice; mean over seeds. "
+            "Chance is one over the number of experts."
+        )
+        figures.append(Figure("Router accuracy over noise level", caption, svg))
+    yield Section("Over noise levels", figures)
+
+
+def _mean_bound(one: Evidence) -> tuple[list[float], np.ndarray[Any, np.dtype[np.float64]]] | None:
+    bounds = [seed.diagnostics.bound_by_log_snr for seed in one.seeds]
+    if not bounds or any(bound is None for bound in bounds):
+        return None
+    values = np.array([bound.merged for bound in bounds if bound is not None])
+    return next(bound.log_snr for bound in bounds if bound is not None), values.mean(axis=0)
+
+
+def _router(one: Evidence) -> Line | None:
+    found = [seed.diagnostics.router_accuracy for seed in one.seeds]
+    known = [router for router in found if router is not None and None not in router.accuracy]
+    if not known:
+        return None
+    mean = np.array([router.accuracy for router in known], dtype=float).mean(axis=0)
+    return Line(name=one.name, title=one.title, points=list(zip(known[0].log_snr, mean.tolist(), strict=True)))
+
+
+def _samples(evidence: Sequence[Evidence]) -> Iterator[Section]:
+    figures = []
+    for one in evidence:
+        path = one.seeds[0].folder / "samples.png" if one.seeds else None
+        if path is not None and path.exists():
+            png = base64.b64encode(path.read_bytes()).decode()
+            figures.append(Figure(one.title, f"{one.title}, seed {one.seeds[0].seed}", png=png))
+    yield Section("Samples from the same noise", figures, "pictures")
+
+
+# --- one variant ------------------------------------------------------------------------------------------------------
+
+
+def _of_variant(k: int, one: Evidence) -> Iterator[Figure]:
+    """Gate and experts of the first finished seed."""
+    if not one.seeds:
+        return
+    d, seed = one.seeds[0].diagnostics, one.seeds[0].seed
+    names = d.slices.names if d.slices else []
+    if d.gate_weights and len(d.gate_weights.mean[0]) > 1:
+        yield Figure("Gate weights over noise level", f"Seed {seed}.", plots.gate_weights(f"gate-{k}", d.gate_weights))
+    if d.expert_usage and len(d.expert_usage) > 1:
+        yield Figure("Expert usage", f"Seed {seed}.", plots.expert_usage(f"usage-{k}", d.expert_usage))
+    if d.expert_slice_bits:
+        columns = names or [f"slice {s}" for s in range(len(d.expert_slice_bits.merged))]
+        svg = plots.slice_matrix(f"matrix-{k}", d.expert_slice_bits, columns)
+        yield Figure("Expert × slice", f"Bound in bits/dim, seed {seed}; bold: the slice's best expert.", svg)
+    if d.router_accuracy:
+        svg = plots.router_accuracy(f"router-{k}", d.router_accuracy, names)
+        yield Figure("Router accuracy by slice", f"Seed {seed}.", svg)

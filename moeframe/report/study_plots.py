@@ -1,0 +1,141 @@
+"""The plots of a study over all its variants; a reader who points at a mark sees its values."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from moeframe.report.drawing import INK, NOISE_AXIS, QUIET, Hints, Record, colour_of, draw, legend
+from moeframe.report.figures import format_figure, format_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.markers import MarkerStyle
+
+MARKERS = "osD^vPX*"
+
+
+class Mark(Record):
+    """A mean over seeds with its t-interval; without one where there are too few seeds."""
+
+    mean: float
+    interval: tuple[float, float] | None = None
+
+    @property
+    def shown(self) -> str:
+        """As a reader wants it."""
+        interval = f" ({format_interval(self.interval)})" if self.interval else ""
+        return f"{format_figure(self.mean, self.interval)}{interval}"
+
+
+class Point(Record):
+    """A variant in the plane of two figures."""
+
+    name: str
+    title: str
+    x: Mark
+    y: Mark
+
+
+class Line(Record):
+    """A variant along an axis."""
+
+    name: str
+    title: str
+    points: list[tuple[float, float]]
+
+
+class Axis(Record):
+    """What an axis shows."""
+
+    label: str
+    log: bool = False
+
+
+def scatter(name: str, title: str, points: Sequence[Point], x: Axis, y: Axis, baseline: str) -> str:
+    """Every variant as a mark with its intervals; the baseline is black."""
+
+    def paint(axes: "Axes") -> Hints:
+        hints = {}
+        for k, point in enumerate(points):
+            style = _style(k, len(points), point.name == baseline)
+            mark = axes.errorbar(
+                point.x.mean,
+                point.y.mean,
+                xerr=_reach(point.x),
+                yerr=_reach(point.y),
+                marker=style["marker"],
+                color=style["color"],
+                markersize=5,
+                linestyle="none",
+                elinewidth=0.9,
+                label=point.name,
+            )
+            gid = f"mark-{k}"
+            mark.lines[0].set_gid(gid)
+            hints[gid] = f"{point.title}\n{x.label}: {point.x.shown}\n{y.label}: {point.y.shown}"
+        _label(axes, x, y)
+        legend(axes)
+        return hints
+
+    return draw(name, title, paint, 3.2)
+
+
+def lines(
+    name: str, title: str, curves: Sequence[Line], x: Axis, y: Axis, baseline: str, level: float | None = None
+) -> str:
+    """Every variant as a line; the baseline is black, a level that means something is dashed."""
+
+    def paint(axes: "Axes") -> Hints:
+        hints = {}
+        for k, curve in enumerate(curves):
+            style = _style(k, len(curves), curve.name == baseline)
+            [line] = axes.plot(
+                *zip(*curve.points, strict=True),
+                color=style["color"],
+                marker=style["marker"],
+                markersize=3,
+                linewidth=2.0 if curve.name == baseline else 1.1,
+                label=curve.name,
+                zorder=4 if curve.name == baseline else 2,
+            )
+            line.set_gid(f"line-{k}")
+            last = curve.points[-1]
+            hints[f"line-{k}"] = f"{curve.title}\nends at {format_figure(last[0])}: {format_figure(last[1])}"
+        if level is not None:
+            axes.axhline(level, color=QUIET, linestyle="--", linewidth=1.0)
+        _label(axes, x, y)
+        legend(axes)
+        return hints
+
+    return draw(name, title, paint, 3.4)
+
+
+def _style(k: int, n: int, is_baseline: bool) -> Mapping[str, Any]:
+    return {
+        "color": INK if is_baseline else colour_of(k % 8, 8) if n <= 24 else colour_of(k, n),
+        "marker": _marker(k // 8),
+    }
+
+
+def _marker(k: int) -> "MarkerStyle | str":
+    return MARKERS[k % len(MARKERS)]
+
+
+def _reach(mark: Mark) -> Any:
+    # Any: numpy's array type says no more to a reader
+    return None if mark.interval is None else np.array([[mark.mean - mark.interval[0]], [mark.interval[1] - mark.mean]])
+
+
+def _label(axes: "Axes", x: Axis, y: Axis) -> None:
+    axes.set_xlabel(x.label)
+    axes.set_ylabel(y.label)
+    if x.log:
+        axes.set_xscale("log")
+    if y.log:
+        axes.set_yscale("log")
+
+
+def noise_axis() -> Axis:
+    """That of every plot over noise levels."""
+    return Axis(label=NOISE_AXIS)

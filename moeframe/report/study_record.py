@@ -1,0 +1,155 @@
+"""study.json, filled anew from the runs, and what the runs tell about noise levels, slices and learning."""
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moeframe.report.plots import BoundByNoise
+from moeframe.report.seed_folder import EVENTS, Diagnostics, read_diagnostics, read_events
+from moeframe.report.study_tables import Table, table_of
+from moeframe.storage import write_file
+from moeframe.study_folder import StudyFolder, read_mapping
+
+BANDS = 4
+"""Ranges of log-SNR, of equal width, for which the bound is compared."""
+
+
+@dataclass(frozen=True)
+class SeedEvidence:
+    """What one finished run left beside its metrics."""
+
+    seed: int
+    folder: Path
+    diagnostics: Diagnostics
+    held_out: list[tuple[int, float]]
+    """(step, bits/dim) on held-out images while it trained."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A variant's facts in study.json, and what its finished runs left."""
+
+    facts: Mapping[str, Any]
+    seeds: list[SeedEvidence]
+
+    @property
+    def name(self) -> str:
+        """Of the variant."""
+        return str(self.facts["name"])
+
+    @property
+    def title(self) -> str:
+        """What a reader sees."""
+        return str(self.facts["title"])
+
+    def learning(self) -> list[tuple[int, float]]:
+        """(network evaluations of training, held-out bits/dim), the mean over the seeds that measured at that step."""
+        at: dict[int, list[float]] = {}
+        for seed in self.seeds:
+            for step, bits in seed.held_out:
+                at.setdefault(step, []).append(bits)
+        whole = [(step, bits) for step, bits in sorted(at.items()) if len(bits) == len(self.seeds)]
+        return [(self._calls(step), statistics.mean(bits)) for step, bits in whole]
+
+    def _calls(self, step: int) -> int:
+        warm = min(step, self.facts["warm_start_steps"])
+        per_step = self.facts["n_experts"] * warm + self.facts["calls_per_step"] * (step - warm)
+        return int(per_step * self.facts["batch_size"])
+
+
+def refreshed(folder: Path) -> dict[str, Any]:
+    """study.json with each run's state and metrics as they are now, written back; the same runs give the same bytes."""
+    place = StudyFolder(folder)
+    record = read_mapping(place.record)
+    for row in record["variants"]:
+        source = row["same_as"] or row["name"]
+        row["runs"] = []
+        for seed in record["seeds"]:
+            status, cause = place.status(source, seed)
+            metrics: dict[str, Any] = {}
+            if status == "finished":
+                metrics = dict(read_mapping(place.results(source, seed))["metrics"])
+                if place.alone(source, seed).exists():
+                    metrics |= read_mapping(place.alone(source, seed))["metrics"]
+            row["runs"].append({"seed": seed, "status": status, "cause": cause, "metrics": metrics})
+    write_file(place.record, (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    return record
+
+
+def evidence_of(folder: Path, record: Mapping[str, Any]) -> list[Evidence]:
+    """What the finished runs of each variant left; a repeated variant shows those of the one that it repeats."""
+    place = StudyFolder(folder)
+    return [
+        Evidence(row, list(_seeds(place, row["same_as"] or row["name"], row["runs"]))) for row in record["variants"]
+    ]
+
+
+def _seeds(place: StudyFolder, variant: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[SeedEvidence]:
+    for run in runs:
+        if run["status"] == "finished":
+            folder = place.run(variant, run["seed"]) / f"seed-{run['seed']}"
+            events = [event for event in read_events(folder / EVENTS) if event.bits_per_dim is not None]
+            held_out = [(event.step, float(event.bits_per_dim or 0)) for event in events]
+            yield SeedEvidence(run["seed"], folder, read_diagnostics(folder / "diagnostics.json"), held_out)
+
+
+# --- where the bits went ----------------------------------------------------------------------------------------------
+
+
+def by_noise(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
+    """The diffusion part of the bound by range of log-SNR, bits/dim, compared as every other figure."""
+    return _table(record, evidence, lambda seed: _bands(seed.diagnostics.bound_by_log_snr))
+
+
+def _bands(bound: BoundByNoise | None) -> dict[str, float]:
+    """The integral of the density over each range, by the trapezoid rule on a grid that has the borders in it."""
+    if bound is None:
+        return {}
+    order = np.argsort(bound.log_snr)
+    x, y = np.array(bound.log_snr)[order], np.array(bound.merged)[order]
+    found = {}
+    for low, high in pairwise(np.linspace(x[0], x[-1], BANDS + 1)):
+        grid = np.unique(np.concatenate([[low, high], x[(x > low) & (x < high)]]))
+        found[f"log-SNR {low:.3g} to {high:.3g}"] = float(np.trapezoid(np.interp(grid, x, y), grid))
+    return found
+
+
+def by_slice(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
+    """Held-out bits/dim on each slice of the first variant that has slices, for all variants the same images."""
+    sliced = next((one for one in evidence if one.seeds and one.seeds[0].diagnostics.image_slices), None)
+    named = {} if sliced is None else {seed.seed: seed.diagnostics for seed in sliced.seeds}
+
+    def bits(seed: SeedEvidence) -> dict[str, float]:
+        reference, own = named.get(seed.seed), seed.diagnostics.image_bits
+        if reference is None or reference.slices is None or not reference.image_slices or not own:
+            return {}
+        by: dict[str, list[float]] = {name: [] for name in reference.slices.names}
+        for k, value in zip(reference.image_slices, own, strict=True):
+            by[reference.slices.names[k]].append(value)
+        return {name: statistics.mean(values) for name, values in by.items() if values}
+
+    return _table(record, evidence, bits)
+
+
+def _table(record: Mapping[str, Any], evidence: Sequence[Evidence], figures: Any) -> Table:
+    rows = []
+    for one in evidence:
+        found = {seed.seed: figures(seed) for seed in one.seeds}
+        runs = [
+            {
+                **run,
+                "metrics": {
+                    name: {"unit": "bits/dim", "better": "lower", "mean": value}
+                    for name, value in found.get(run["seed"], {}).items()
+                },
+            }
+            for run in one.facts["runs"]
+        ]
+        rows.append({**one.facts, "runs": runs})
+    return table_of({**record, "variants": rows})

@@ -1,0 +1,101 @@
+"""The folder of a study: where its runs lie, how each stands, and who may write into it.
+
+studies/NAME/study.json               the variants, their runs and how each ended
+studies/NAME/study.html, tables/      the report
+studies/NAME/specs/VARIANT.yaml       the resolved spec of each
+studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, where it failed SEED.failure.json, and
+                                      SEED.alone.json with what was measured while nothing else ran
+studies/NAME/phase_one/               warm starts that variants share
+"""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from moeframe.errors import RunFolderError
+from moeframe.storage import explaining
+
+Status = Literal["finished", "failed", "to do"]
+RECORD = "study.json"
+LOCK = ".lock"
+
+
+class StudyFolder:
+    """Paths of one study."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.record = path / RECORD
+        self.phase_one = path / "phase_one"
+        self.tables = path / "tables"
+        self.page = path / "study.html"
+
+    def run(self, variant: str, seed: int) -> Path:
+        """Folder of one run."""
+        return self.path / "runs" / variant / str(seed)
+
+    def results(self, variant: str, seed: int) -> Path:
+        """What it measured; there once it is finished."""
+        return self.run(variant, seed) / "results.json"
+
+    def log(self, variant: str, seed: int) -> Path:
+        """What it printed."""
+        return self.path / "runs" / variant / f"{seed}.log"
+
+    def failure(self, variant: str, seed: int) -> Path:
+        """Why it failed."""
+        return self.path / "runs" / variant / f"{seed}.failure.json"
+
+    def alone(self, variant: str, seed: int) -> Path:
+        """Times and memory, measured while no other run of the study was under way."""
+        return self.path / "runs" / variant / f"{seed}.alone.json"
+
+    def seconds(self, variant: str, seed: int) -> Path:
+        """How long the run took, for the plan of the others."""
+        return self.path / "runs" / variant / f"{seed}.seconds.json"
+
+    def spec(self, variant: str) -> Path:
+        """Its spec, of all seeds."""
+        return self.path / "specs" / f"{variant}.yaml"
+
+    def status(self, variant: str, seed: int) -> tuple[Status, str]:
+        """How a run stands, and why it failed."""
+        if self.results(variant, seed).exists():
+            return "finished", ""
+        if self.failure(variant, seed).exists():
+            return "failed", str(read_mapping(self.failure(variant, seed)).get("cause", "unknown"))
+        return "to do", ""
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder for one process."""
+        with explaining(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / LOCK).open("w")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunFolderError(
+                    f"{self.path}: another moeframe process works on this study; wait for it or choose --out"
+                ) from None
+            yield
+
+
+def is_study(folder: Path) -> bool:
+    """Whether the folder holds a study."""
+    return (folder / RECORD).exists()
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON object of the study. Raises RunFolderError where it is damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
+    if not isinstance(value, dict):
+        raise RunFolderError(f"{path}: is no JSON object; delete it and run the study again")
+    return value

@@ -1,0 +1,260 @@
+"""study.html: what it says of known figures, and what a reader does with it in a real browser."""
+
+import io
+import json
+import re
+import shutil
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from small_study import TITLES, write_study_folder
+
+from moeframe import cli
+from moeframe.errors import RunFolderError
+from moeframe.report.study_page import write_study
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_study_folder(tmp_path_factory.mktemp("study") / "little")
+
+
+@pytest.fixture(scope="module")
+def table(folder):
+    return write_study(folder)
+
+
+@pytest.fixture(scope="module")
+def page(folder, table):
+    return (folder / "study.html").read_text(encoding="utf-8")
+
+
+def row(table, name):
+    return next(row for row in table.rows if row.name == name)
+
+
+# --- what it says -----------------------------------------------------------------------------------------------------
+
+
+def test_report_writes_the_same_bytes_again(folder, table):
+    files = [folder / "study.json", folder / "study.html", *sorted((folder / "tables").iterdir())]
+    assert len(files) == 6
+    before = {file: file.read_bytes() for file in files}
+    for file in files[1:]:
+        file.unlink()
+    result = CliRunner().invoke(cli.main, ["report", str(folder)])
+    assert result.exit_code == 0, result.output
+    assert {file: file.read_bytes() for file in files} == before
+
+
+def test_figures_are_compared_and_counts_are_not(table):
+    b = row(table, "B")
+    assert b.cells["bits_per_dim"].against.verdict == "better"
+    assert b.cells["frechet"].against.verdict == "no difference shown"
+    assert b.cells["parameters"].against is None
+    assert b.cells["parameters"].ratio == 4
+    assert b.cells["parameters, active"].mean == 2000
+    assert not any(each.cells["bits_per_dim"].best for each in table.rows), "B and D are alike"
+    assert not any(each.cells["parameters"].best for each in table.rows)
+
+
+def test_the_best_is_marked_where_the_seeds_suffice_against_every_other_row(table, tmp_path):
+    assert not row(table, "A").cells["latency"].best, "C has five seeds, too few to be called slower"
+    whole = write_study(write_study_folder(tmp_path / "whole", failed=None))
+    assert [each.name for each in whole.rows if each.cells["latency"].best] == ["A"]
+
+
+def test_a_run_that_died_is_shown_with_its_cause_and_its_row_is_incomplete(table, page):
+    assert row(table, "C").finished == 5
+    assert "seed 5: step 7: loss is NaN" in page
+    assert "incomplete: 5 of 6" in page
+    c = row(table, "C").cells["bits_per_dim"]
+    assert (c.n_seeds, c.against.n) == (5, 5)
+
+
+def test_it_says_at_which_noise_levels_and_on_which_slices_a_variant_helped_and_nowhere_else(page):
+    [where] = re.findall(r'<ul class="where">(.*?)</ul>', page, re.S)
+    lines = re.findall(r"<li>(.*)</li>", where)
+    helped = {re.match(r"(.): .* against .*?, (.*?): ", line).groups() for line in lines}
+    assert helped == {("B", "log-SNR 0 to 4"), ("B", "log-SNR 4 to 8"), ("B", "light")}
+    assert all("better on average" in line for line in lines)
+
+
+def test_no_sentence_claims_what_its_interval_does_not_carry(table, page):
+    for sentence in re.findall(r"<li>(.*?)</li>", page):
+        if match := re.search(r"95 % interval (\S+) to (\S+),", sentence):
+            low, high = (float(end.replace(",", "")) for end in match.groups())
+            if "that the seeds support" in sentence:
+                assert low > 0 or high < 0, sentence
+
+
+def test_names_are_escaped(page):
+    assert "<cut>" not in page
+    assert "top-2 &amp; more &lt;cut&gt;" in page
+
+
+def test_everything_is_in_the_one_file(page):
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
+    assert "http://www.w3.org" in page, "names of SVG's vocabulary, which nobody fetches"
+    assert not re.findall(r"@import|url\((?!#)", page)
+
+
+def test_every_table_is_there_as_csv_markdown_latex_and_json(folder, table):
+    files = {path.suffix: path.read_text(encoding="utf-8") for path in (folder / "tables").iterdir()}
+    assert files.keys() == {".csv", ".md", ".tex", ".json"}
+    for text in files.values():
+        assert "frechet" in text
+        assert "slices" in text
+    assert "minus A: single expert" in files[".md"]
+    assert "gain +" in files[".md"]
+
+
+def test_a_folder_that_holds_neither_run_nor_study_is_refused(tmp_path):
+    result = CliRunner().invoke(cli.main, ["report", str(tmp_path)])
+    assert result.exit_code == 2
+    assert f"error: cannot read {tmp_path}/results.json" in result.output
+
+
+def test_a_damaged_study_is_named(tmp_path):
+    (tmp_path / "study.json").write_text("{")
+    with pytest.raises(RunFolderError, match=r"study\.json: cannot be read \(.*\); delete it and run the study again"):
+        write_study(tmp_path)
+
+
+# --- in a browser -----------------------------------------------------------------------------------------------------
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+in_a_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"
+)
+
+
+@contextmanager
+def opened(path, width, height):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    looks = ("headless=new", "disable-gpu", "hide-scrollbars", "window-size=1300,1200")
+    for argument in (*looks, "no-sandbox", "disable-dev-shm-usage"):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    try:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        driver.get(path.as_uri())
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def browser(folder, table):
+    with opened(folder / "study.html", 1200, 900) as driver:
+        yield driver
+
+
+def names(driver, table="comparison"):
+    rows = "document.querySelectorAll(`#${arguments[0]} tbody tr:not([hidden]) .quiet`)"
+    return "".join(driver.execute_script(f"return [...{rows}].map(each => each.textContent[0])", table))
+
+
+def click_heading(driver, text):
+    [button] = [b for b in driver.find_elements("css selector", "#comparison thead button") if b.text.startswith(text)]
+    button.click()
+
+
+@in_a_browser
+@pytest.mark.slow
+def test_the_page_opens_without_an_error_and_asks_nobody_for_anything(browser):
+    assert browser.title == "little – moeframe study"
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert asked, "the page itself"
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+
+
+@in_a_browser
+@pytest.mark.slow
+def test_a_heading_sorts_up_then_down_then_as_it_was(browser):
+    shown = names(browser)
+    assert shown == "ABCD"
+    click_heading(browser, "latency")
+    up = names(browser)
+    assert up == "ACBD"
+    click_heading(browser, "latency")
+    assert names(browser) == up[::-1]
+    click_heading(browser, "latency")
+    assert names(browser) == shown
+
+
+@in_a_browser
+@pytest.mark.slow
+def test_a_filter_leaves_the_rows_that_match_and_counts_them(browser):
+    field = browser.find_element("css selector", "input[data-filter=comparison]")
+    field.send_keys("K = 4")
+    assert names(browser) == "B"
+    assert browser.find_element("css selector", "output[data-count=comparison]").text == "1 of 4 rows"
+    field.clear()
+    field.send_keys(" ")
+    assert names(browser) == "ABCD"
+
+
+@in_a_browser
+@pytest.mark.slow
+def test_pointing_at_a_cell_or_a_mark_shows_its_values(browser):
+    from selenium.webdriver import ActionChains
+
+    browser.execute_script("document.querySelector('.wide').scrollLeft = 0")  # or the names would lie over the cell
+    tip = browser.find_element("id", "tip")
+    assert not tip.is_displayed()
+    cell = browser.find_element("css selector", "#comparison tbody tr:nth-child(2) td")
+    ActionChains(browser).move_to_element(cell).perform()
+    assert tip.is_displayed()
+    assert tip.text.startswith(f"{TITLES['B']}, bits_per_dim in bits/dim\nmean over 6 seeds: ")
+    assert "seed 5: " in tip.text
+    mark = browser.find_elements("css selector", "svg .hint")[1]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
+    ActionChains(browser).move_to_element(mark).perform()
+    assert tip.text.startswith(f"{TITLES['B']}\nbits_per_dim, bits/dim: ")
+
+
+@in_a_browser
+@pytest.mark.slow
+def test_every_plot_and_picture_is_seen(browser):
+    browser.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
+    figures = "document.querySelectorAll('figure svg, figure img')"
+    box = "(each => { const box = each.getBoundingClientRect(); return [box.width, box.height]; })"
+    boxes = browser.execute_script(f"return [...{figures}].map{box}")
+    # two of likelihood, quality and compute, learning, two over noise, samples; gate, usage, matrix, router of three
+    assert len(boxes) == 2 + 1 + 2 + 4 + 4 * 3
+    assert all(width > 100 and height > 100 for width, height in boxes)
+    titles = {heading.text for heading in browser.find_elements("css selector", "figure h3")}
+    assert {"bits/dim against frechet", "frechet against latency", "bits/dim against training compute"} <= titles
+    assert {"Where over the noise levels", "Router accuracy over noise level", "Expert × slice"} <= titles
+
+
+@in_a_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1200])
+def test_the_page_fits_its_window_and_is_not_blank(folder, table, width):
+    with opened(folder / "study.html", width, 900) as driver:
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        driver.execute_script("document.getElementById('comparison').scrollIntoView()")
+        pixels = np.asarray(Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("L"))
+        assert pixels.shape == (900, width)
+        assert 0.005 < (pixels < 128).mean() < 0.5
+        box = driver.find_element("css selector", "#comparison tbody tr").rect
+        assert box["height"] > 20
+        assert (
+            float(
+                driver.execute_script("return getComputedStyle(document.querySelector('#comparison td')).fontSize")[:-2]
+            )
+            >= 12
+        )
