@@ -131,9 +131,18 @@ def _label(axes: "Axes", x: Axis, y: Axis) -> None:
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
     if x.log:
-        axes.set_xscale("log")
-    if y.log:
-        axes.set_yscale("log")
+        _spread(axes)
+
+
+def _spread(axes: "Axes") -> None:
+    """A logarithmic axis across, with plain numbers at ones, twos and fives."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def noise_axis() -> Axis:

@@ -237,6 +237,7 @@ def test_every_plot_and_picture_is_seen(browser):
     assert all(width > 100 and height > 100 for width, height in boxes)
     titles = {heading.text for heading in browser.find_elements("css selector", "figure h3")}
     assert {"bits/dim against frechet", "frechet against latency", "bits/dim against training compute"} <= titles
+    assert not any("$" in text.text for text in browser.find_elements("css selector", "svg text")), "unset mathematics"
     assert {"Where over the noise levels", "Router accuracy over noise level", "Expert × slice"} <= titles
 
 
