@@ -223,7 +223,7 @@ def sample(run_folder: Path, count: int, seed: int, run_seed: int | None, device
 
     require_image_path(out)
     loaded = load(run_folder, run_seed, device=device)
-    write_images(out, loaded.sample(count, seed), loaded.assembly.image.levels)
+    write_images(out, loaded.sample_batches(count, seed), loaded.assembly.image.levels)
     click.echo(f"{count} images in {out}")
 
 

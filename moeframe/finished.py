@@ -1,5 +1,6 @@
 """Finished runs: the trained model of a folder, with its schedule and sampler, ready for a notebook."""
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
 from moeframe.run_folder import RunFolder
-from moeframe.shapes import Images, Levels
+from moeframe.shapes import Levels
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec
 
@@ -64,15 +65,16 @@ class LoadedRun:
         noise = items.normal(self.assembly.image.tensor_shape, "sampling/noise").to(self.assembly.device)
         yield from self.sampler.trajectory(self.denoiser, noise, items)
 
-    def _last(self, start: int, stop: int, seed: int) -> Images:
-        *_, last = self._trajectory(start, stop, seed)
-        return last.z.cpu()
+    def sample_batches(self, n: int, seed: int = 0) -> Iterator[Levels]:
+        """n images, integers 0 .. levels-1, (batch, channels, height, width), `evaluation.batch_size` at a time."""
+        size = self.spec.evaluation.batch_size
+        for start in range(0, n, size):
+            [last] = deque(self._trajectory(start, min(start + size, n), seed), maxlen=1)  # the states are not kept
+            yield to_levels(last.z.cpu(), self.assembly.image.levels)
 
     def sample(self, n: int, seed: int = 0) -> Levels:
-        """n images, integers 0 .. levels-1, (n, channels, height, width)."""
-        size = self.spec.evaluation.batch_size
-        parts = [self._last(start, min(start + size, n), seed) for start in range(0, n, size)]
-        return to_levels(torch.cat(parts), self.assembly.image.levels)
+        """All of them at once, (n, channels, height, width)."""
+        return torch.cat(list(self.sample_batches(n, seed)))
 
 
 def load(folder: str | Path, seed: int | None = None, *, device: str | None = None) -> LoadedRun:

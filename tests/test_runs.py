@@ -10,6 +10,7 @@ import torch
 
 import moeframe
 from moeframe.errors import RunFolderError, SpecError
+from moeframe.report import grids
 from moeframe.report.results import UnavailableResult
 from moeframe.run_folder import EventLog
 
@@ -107,6 +108,27 @@ def test_slices_and_events_are_stored(finished):
     assert {event["phase"] for event in events} == {"warm_start", "joint"}
 
 
+@pytest.mark.slow
+def test_samples_come_a_batch_at_a_time_into_a_folder(finished, tmp_path, monkeypatch):
+    loaded = moeframe.load(finished[0], device="cpu")
+    size = loaded.spec.evaluation.batch_size
+    whole = loaded.sample(2 * size + 1, seed=5)
+    order = []
+    drawn, written = loaded.sample_batches(2 * size + 1, seed=5), grids.write_picture
+    monkeypatch.setattr(grids, "write_picture", lambda *rest: (order.append("written"), written(*rest)))
+
+    def batches():
+        for batch in drawn:
+            order.append("drawn")
+            yield batch
+
+    grids.write_images(tmp_path / "images", batches(), 17)
+    assert order == [*["drawn", *["written"] * size] * 2, "drawn", "written"]
+    grids.write_images(tmp_path / "images.npz", loaded.sample_batches(2 * size + 1, seed=5), 17)
+    assert np.array_equal(np.load(tmp_path / "images.npz")["images"], whole.numpy())
+
+
+@pytest.mark.slow
 def test_a_loaded_run_samples_what_the_run_sampled(finished):
     folder, _ = finished
     loaded = moeframe.load(folder, seed=3)

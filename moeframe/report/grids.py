@@ -1,9 +1,12 @@
 """Image grids as PNG files."""
 
 import io
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Integer
 from torch import Tensor
 
@@ -66,19 +69,21 @@ def require_image_path(path: Path) -> None:
         raise InputError(f"{path}: exists and is no empty folder; name a new folder for the images")
 
 
-def write_images(path: Path, images: Levels, n_levels: int) -> None:
+def write_images(path: Path, batches: Iterable[Levels], n_levels: int) -> None:
     """Write images as a PNG grid, as integer levels (n, channels, height, width) for .npz, or a folder of one PNG each.
 
-    Raises InputError for another ending, StorageError when it cannot write.
+    A folder holds no more than a batch in memory. Raises InputError for another ending, StorageError when it cannot
+    write.
     """
     require_image_path(path)
     if path.suffix == "":
-        for i, image in enumerate(images):
+        for i, image in enumerate(itertools.chain.from_iterable(batches)):
             write_picture(path / f"{i:06d}.png", image, n_levels)
         return
+    images = torch.cat([batch.cpu().to(torch.uint8 if n_levels <= 256 else torch.int32) for batch in batches])
     if path.suffix == ".png":
         write_grid(path, images, n_levels, columns=min(16, len(images)), scale=max(1, 64 // images.shape[-1]))
         return
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, images=images.cpu().numpy(), levels=n_levels)
+    np.savez_compressed(buffer, images=images.numpy().astype(np.int64), levels=n_levels)
     write_file(path, buffer.getvalue())

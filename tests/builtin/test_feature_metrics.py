@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib.util
+import sys
+import types
 import warnings
 from pathlib import Path
 from typing import Any, get_args
@@ -322,6 +324,41 @@ def test_a_file_that_is_no_torchscript_is_refused_with_its_hash(tmp_path):
         in_space(FrechetMetric, path).measure(Compared(4, 4, 4))
 
 
+def in_module(module: str, **settings: Any) -> Metric:
+    return FrechetMetric(FrechetMetric.Config(features="module", module=module, **settings))
+
+
+def test_a_space_of_a_python_module_gives_what_its_torchscript_gives(moments, monkeypatch):
+    places = types.ModuleType("places")
+    places.build, places.flat = Moments, Flat
+    monkeypatch.setitem(sys.modules, "places", places)
+    found = in_module("places:build").measure(Compared())
+    assert found.value == pytest.approx(in_space(FrechetMetric, moments).measure(Compared()).value, rel=1e-6)
+    digest = found.how["weights_sha256"]
+    assert found.unit == f"Fréchet distance, places:build ({digest[:8]}) features"
+    with pytest.raises(UnavailableError, match=r"built by places:flat returns \(\) for 1 images; it is given RGB"):
+        in_module("places:flat").measure(Compared(4, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("places", "module: 'places' is no PACKAGE.MODULE:FUNCTION"),
+        ("no_such_package:build", "module: 'no_such_package' cannot be imported (No module named 'no_such_package')"),
+        ("math:none", "module: 'math' has no function 'none'"),
+    ],
+)
+def test_a_function_that_is_not_there_is_named(module, message):
+    assert in_module(module).unavailable().startswith(message)
+
+
+def test_a_function_that_gives_no_module_is_refused():
+    with pytest.raises(UnavailableError, match="os:getcwd: returns str, not a torch module; it is given RGB"):
+        in_module("os:getcwd").measure(Compared(4, 4, 4))
+    with pytest.raises(UnavailableError, match="math:sqrt: fails with TypeError: "):
+        in_module("math:sqrt").measure(Compared(4, 4, 4))
+
+
 def test_a_torchscript_space_without_a_file_is_not_available(tmp_path):
     assert "need weights: PATH" in FrechetMetric(FrechetMetric.Config(features="torchscript")).unavailable()
     assert "torch.jit.save" in in_space(FrechetMetric, tmp_path / "none.pt").unavailable()
@@ -482,6 +519,8 @@ def test_missing_packages_are_named_with_how_to_get_them(monkeypatch):
         ({"weights": "some.pt"}, "weights", "features 'efficientnet_lite0' take no weights; leave it out"),
         ({"verify": False}, "verify", "features 'efficientnet_lite0' take no verify; leave it out"),
         ({"features": "torchscript"}, "weights", "need weights: PATH"),
+        ({"features": "module"}, "module", "need module: PACKAGE.MODULE:FUNCTION"),
+        ({"module": "a:b"}, "module", "features 'efficientnet_lite0' take no module; leave it out"),
         ({"features": "dinov2", "input_size": 96}, "input_size", "features 'dinov2' take no input_size"),
     ],
 )

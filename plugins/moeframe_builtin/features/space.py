@@ -36,6 +36,7 @@ class SpaceSettings:
     weights: Path | None = None
     verify: bool = True
     input_size: int = 64
+    module: str | None = None
 
 
 @dataclass(frozen=True)

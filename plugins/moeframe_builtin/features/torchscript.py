@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 
-from moeframe.errors import UnavailableError
 from moeframe_builtin.features.space import (
     TO_RGB,
     Extracted,
@@ -17,8 +16,7 @@ from moeframe_builtin.features.space import (
     WeightsFile,
     why_no_weights,
 )
-
-TAKES = "RGB images of their own size, float32 in [0, 1], (n, 3, height, width), and returns (n, features)"
+from moeframe_builtin.features.users_own import rows_of
 
 
 class TorchScript(FileSpace):
@@ -50,19 +48,9 @@ class TorchScript(FileSpace):
         """Anything else is the module's own."""
         return f"{TO_RGB}; divided by 255; the module resizes and normalises by itself if at all"
 
-    @torch.no_grad()
     def extract(self, images: Rgb) -> Extracted:
         """Features only. Raises UnavailableError when the module does not take or return what it should."""
-        network = self._network
-        try:
-            features = network(images.to(self.device).float() / 255)
-        except (RuntimeError, torch.jit.Error) as error:
-            last = str(error).strip().split("\n")[-1][:200]
-            raise UnavailableError(f"{self.what} fails on images: {last}; it is given {TAKES}") from error
-        if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(images):
-            got = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
-            raise UnavailableError(f"{self.what} returns {got} for {len(images)} images; it is given {TAKES}")
-        return Extracted(features.float().cpu())
+        return rows_of(self._network, images, self.what, self.device)
 
     @cached_property
     def _file(self) -> WeightsFile:

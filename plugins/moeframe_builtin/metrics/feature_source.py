@@ -29,6 +29,11 @@ class FeatureConfig(Metric.Config):
     input_size: int = Field(
         default=64, ge=32, le=512, description="efficientnet_lite0: pixels a side that images are resized to"
     )
+    module: str | None = Field(
+        default=None,
+        description="features: module: PACKAGE.MODULE:FUNCTION, which returns a torch module from RGB in [0, 1], "
+        "(n, 3, height, width), to (n, features)",
+    )
     samples: int | None = Field(
         default=None, ge=2, description="samples, and as many reference images; all of the reference if not given"
     )
@@ -38,7 +43,7 @@ class FeatureConfig(Metric.Config):
     @property
     def settings(self) -> SpaceSettings:
         """What the feature space may use."""
-        return SpaceSettings(self.weights, self.verify, self.input_size)
+        return SpaceSettings(self.weights, self.verify, self.input_size, self.module)
 
     def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:  # noqa: ARG002
         """Settings that the chosen space does not take, or lacks."""
