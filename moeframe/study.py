@@ -3,6 +3,7 @@
 Nothing that is finished is done again, so a study can be killed at any point and grows by editing its file.
 """
 
+import dataclasses
 import json
 import statistics
 import sys
@@ -42,6 +43,7 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
     Seconds are those of the variant's finished runs, or, where there are none, of all finished runs by their calls.
     """
     place = StudyFolder(folder)
+    study = _settled(study, place)
     taken = {
         variant.name: [
             read_mapping(path)["seconds"] for seed in study.seeds if (path := _finished(place, variant, seed))
@@ -77,6 +79,20 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
 def _finished(place: StudyFolder, variant: Variant, seed: int) -> Path | None:
     path = place.seconds(variant.name, seed)
     return path if path.exists() and place.status(variant.name, seed)[0] == "finished" else None
+
+
+def _settled(study: Study, place: StudyFolder) -> Study:
+    """The study with equal variants sharing the runs of the one that has any: the order of the file may change."""
+    instead: dict[str, str] = {}
+    for variant in study.variants:
+        first = variant.same_as
+        if first is not None and not place.runs_of(first).exists() and place.runs_of(variant.name).exists():
+            instead.setdefault(first, variant.name)
+    variants = []
+    for variant in study.variants:
+        owner = instead.get(variant.same_as or variant.name, variant.same_as)
+        variants.append(dataclasses.replace(variant, same_as=None if owner == variant.name else owner))
+    return dataclasses.replace(study, variants=tuple(variants))
 
 
 def _distinct(study: Study) -> Iterator[Variant]:
@@ -116,6 +132,7 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Tab
     """
     watcher, place = watcher or Silent(), StudyFolder(folder)
     with place.claimed():
+        study = _settled(study, place)
         _admit(study, place)
         for wave in range(1 + max(study.depth(variant) for variant in study.variants)):
             runs = [
@@ -260,7 +277,8 @@ def _last_state(folder: Path, seed: int) -> bytes:
 
 def gather(study: Study, folder: Path) -> Table:
     """Write study.json, tables and page from the results that are there; the same results give the same bytes."""
-    write_file(StudyFolder(folder).record, _json(_facts(study)))
+    place = StudyFolder(folder)
+    write_file(place.record, _json(_facts(_settled(study, place))))
     return write_study(folder)
 
 

@@ -33,9 +33,13 @@ class StudyFolder:
         self.tables = path / "tables"
         self.page = path / "study.html"
 
+    def runs_of(self, variant: str) -> Path:
+        """Folder of all runs of a variant."""
+        return self.path / "runs" / variant
+
     def run(self, variant: str, seed: int) -> Path:
         """Folder of one run."""
-        return self.path / "runs" / variant / str(seed)
+        return self.runs_of(variant) / str(seed)
 
     def results(self, variant: str, seed: int) -> Path:
         """What it measured; there once it is finished."""
@@ -43,19 +47,19 @@ class StudyFolder:
 
     def log(self, variant: str, seed: int) -> Path:
         """What it printed."""
-        return self.path / "runs" / variant / f"{seed}.log"
+        return self.runs_of(variant) / f"{seed}.log"
 
     def failure(self, variant: str, seed: int) -> Path:
         """Why it failed."""
-        return self.path / "runs" / variant / f"{seed}.failure.json"
+        return self.runs_of(variant) / f"{seed}.failure.json"
 
     def alone(self, variant: str, seed: int) -> Path:
         """Times and memory, measured while no other run of the study was under way."""
-        return self.path / "runs" / variant / f"{seed}.alone.json"
+        return self.runs_of(variant) / f"{seed}.alone.json"
 
     def seconds(self, variant: str, seed: int) -> Path:
         """How long the run took, for the plan of the others."""
-        return self.path / "runs" / variant / f"{seed}.seconds.json"
+        return self.runs_of(variant) / f"{seed}.seconds.json"
 
     def spec(self, variant: str) -> Path:
         """Its spec, of all seeds."""

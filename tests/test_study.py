@@ -282,6 +282,21 @@ def test_the_plan_counts_what_the_gate_asks_and_the_sampler_evaluates(study_file
     assert found == {"soft": (32, 4), "sparse": (16, 2), "random": (16, 2), "heun": (32, 6), "router": (0, 4)}
 
 
+def test_equal_variants_share_the_runs_that_are_there_whatever_their_order(study_file, tmp_path):
+    study = study_of(changed(study_file, variants={"one": {}, "twin": {}, "third": {}}, baseline="one"))
+    assert [variant.same_as for variant in study.variants] == [None, "one", "one"]
+    for seed in study.seeds:
+        folder = tmp_path / f"out/runs/twin/{seed}"
+        folder.mkdir(parents=True)
+        (folder / "results.json").write_text('{"metrics": {}}')
+    found = {(run.variant, run.status) for run in plan(study, tmp_path / "out")}
+    assert found == {("twin", "finished")}
+    gather(study, tmp_path / "out")
+    record = json.loads((tmp_path / "out/study.json").read_text())
+    assert [row["same_as"] for row in record["variants"]] == ["twin", None, "twin"]
+    assert all(run["status"] == "finished" for row in record["variants"] for run in row["runs"])
+
+
 def test_weights_of_a_variant_that_repeats_another_are_those_of_the_other(study_file, tmp_path):
     variants = {
         "soft": {},
