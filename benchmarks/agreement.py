@@ -23,6 +23,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.utils import create_feature_extractor, extract_featuresdict_from_input_id
 
 from moeframe.environment import describe_environment
 from moeframe.interfaces.dataset import InMemoryExamples
@@ -146,9 +148,24 @@ def against_torch_fidelity(given: Photographs, folder: Path) -> dict[str, Any]:
         }
         return {name: metric.measure(given).value for name, metric in metrics.items()}
 
+    theirs["kernel_inception_distance_mean"] = their_kid_in_float64(weights, samples, given)
     one, other = ours(7), ours(64)
     found = {name: compared(value, float(theirs[name]), 1e-5) for name, value in one.items()}
     return found | {f"{name}, batches of 7 and of 64": compared(one[name], other[name], 1e-5) for name in one}
+
+
+def their_kid_in_float64(weights: Path, samples: Path, given: Photographs) -> float:
+    """KID of torch-fidelity's own features by its own function; summed in float32 it is off by 1e-3 of this small KID."""
+    settings = {"cuda": False, "verbose": False, "batch_size": 16, "save_cpu_ram": True, "cache": False}
+    extractor = create_feature_extractor(
+        "inception-v3-compat", ["2048"], feature_extractor_weights_path=str(weights), **settings
+    )
+    features = [
+        extract_featuresdict_from_input_id(number, extractor, **{f"input{number}": images}, **settings)["2048"].double()
+        for number, images in ((1, str(samples)), (2, Pictures(given.pairs[0])))
+    ]
+    found = kid_features_to_metric(*features, kid_subset_size=SUBSET, verbose=False)
+    return float(found["kernel_inception_distance_mean"])
 
 
 def against_scikit_image(given: Photographs) -> dict[str, Any]:
@@ -203,7 +220,8 @@ def main() -> None:
         report["torch-fidelity"] = against_torch_fidelity(given, folder)
         report["scikit-image"] = against_scikit_image(given)
         report["lpips"] = against_lpips(given, folder)
-    checks = [check for part in report.values() if isinstance(part, dict) for check in part.values() if "met" in check]
+    parts = [report[name] for name in ("closed form", "torch-fidelity", "scikit-image", "lpips")]
+    checks = [check for part in parts for check in part.values()]
     report["met"], report["of"] = sum(check["met"] for check in checks), len(checks)
     OUT.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     print(json.dumps(report, indent=1, ensure_ascii=False))

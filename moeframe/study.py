@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from moeframe import checkpoint
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.interfaces.launcher import Launcher, Task
 from moeframe.interfaces.loss import Loss
@@ -21,12 +20,12 @@ from moeframe.progress import Silent, Watcher
 from moeframe.registry import Registry
 from moeframe.report.study_page import write_study
 from moeframe.report.study_tables import PlannedRun, Table
-from moeframe.run_folder import RunFolder, spec_changes
+from moeframe.run_folder import MEASURING, RunFolder, spec_changes
 from moeframe.spec_file import load_spec
 from moeframe.storage import write_file
 from moeframe.study_file import Study, Variant
 from moeframe.study_folder import LOCK, StudyFolder, read_mapping
-from moeframe.study_task import StudyTask, asked_alone, settings_alone
+from moeframe.study_task import StudyTask, asked_alone, settings_alone, weights_key, weights_of_all
 
 
 def study_folder_of(name: str, out: Path | None) -> Path:
@@ -105,9 +104,20 @@ def _training_calls(variant: Variant) -> int:
     spec = variant.spec
     if variant.weights_of is not None or spec.training.trainable == "none":
         return 0
-    looks = any(_needs_prediction(term) for term in spec.objective)
-    joint = (spec.training.steps - spec.warm_start_steps) * (_calls_per_step(variant) if looks else 0)
+    joint = (spec.training.steps - spec.warm_start_steps) * _joint_calls(variant)
     return (spec.warm_start_steps * spec.n_experts + joint) * spec.training.batch_size
+
+
+def _joint_calls(variant: Variant) -> int:
+    """Of one image in one step of phase 2."""
+    return _calls_per_step(variant) if any(_needs_prediction(term) for term in variant.spec.objective) else 0
+
+
+def _all_training_calls(study: Study, variant: Variant) -> int:
+    """With those of the variants that it is made of."""
+    return _training_calls(variant) + sum(
+        _all_training_calls(study, study.variant(source)) for source in _sources(study, variant)
+    )
 
 
 def _calls_per_step(variant: Variant) -> int:
@@ -170,7 +180,7 @@ def _launch(
     tasks = []
     for variant, seed in runs:
         task = _task(place, study, variant, seed, alone=alone)
-        failures[task.name] = place.failure(variant.name, seed)
+        failures[task.name] = (place.alone_failure if alone else place.failure)(variant.name, seed)
         tasks.append(task)
     for ended in launcher.run(tasks):
         watcher.advance(f"{ended.task.name}{'' if ended.exit_status == 0 else ' failed'}")
@@ -188,6 +198,7 @@ def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, *, alon
         seed=seed,
         overrides=[f"{path}={folder}" for path, folder in _runs_of(place, study, variant, seed).items()],
         weights_of=source,
+        sources=_sources(study, variant),
         alone=settings_alone(variant.spec) if alone else [],
     )
     name = f"{variant.name}, seed {seed}"
@@ -200,10 +211,18 @@ def _runs_of(place: StudyFolder, study: Study, variant: Variant, seed: int) -> d
     return {path: str(place.run(study.source_of(other), seed)) for path, other in variant.runs_of.items()}
 
 
+def _sources(study: Study, variant: Variant) -> list[str]:
+    """The variants whose weights this one is made of."""
+    return list(dict.fromkeys(study.source_of(name) for name in variant.made_of))
+
+
 def _lacks_alone(place: StudyFolder, variant: Variant, seed: int) -> bool:
     asked = settings_alone(variant.spec)
     path = place.alone(variant.name, seed)
-    return bool(asked) and not (path.exists() and read_mapping(path).get("settings") == asked)
+    if not asked or not path.exists():
+        return bool(asked)
+    found = read_mapping(path)
+    return found.get("settings") != asked or found.get("weights") != weights_key(place.run(variant.name, seed), seed)
 
 
 # --- what may be in the folder ----------------------------------------------------------------------------------------
@@ -226,26 +245,34 @@ def _admit_variant(variant: Variant, study: Study, place: StudyFolder) -> None:
     spec = variant.spec.model_copy(update={"metrics": [m for m in variant.spec.metrics if not asked_alone(m)]})
     for seed in study.seeds:
         folder = place.run(variant.name, seed)
-        if not place.results(variant.name, seed).exists():
-            continue
+        if not RunFolder(folder).spec.exists() or not RunFolder(folder).seeds():
+            continue  # nothing was begun
         then, now = _spec_then(RunFolder(folder)), spec.model_copy(update={"seeds": [seed]}).dump()
         for path, run in _runs_of(place, study, variant, seed).items():
             for each in (then, now):  # the study's folder may be named in another way than before
                 _put(each, path.split("."), run)
         if changes := spec_changes(then, now):
+            measuring = all(change.startswith(MEASURING) for change in changes)
+            instead = f"measure it anew with `moeframe evaluate {folder} --set ...`, " if measuring else ""
             raise RunFolderError(
-                f"{folder}: was run with other settings ({'; '.join(changes[:4])}); give the variant another name, or "
-                f"delete {folder.parent} to run it again"
+                f"{folder}: was run with other settings ({'; '.join(changes[:4])}); {instead}give the variant another "
+                f"name, or delete {folder.parent} to run it again"
             )
-        if variant.weights_of is not None:
-            source = place.run(study.source_of(variant.weights_of), seed)
-            own, theirs = (_last_state(each, seed) for each in (folder, source))
-            if own != theirs:
-                raise RunFolderError(
-                    f"{folder}: was measured with weights that are no longer those of '{variant.weights_of}'; delete "
-                    f"{folder} to measure the present ones"
-                )
+        _expect_sources(variant, seed, study, place)
     write_file(place.spec(variant.name), yaml.safe_dump(spec.dump(), sort_keys=False).encode())
+
+
+def _expect_sources(variant: Variant, seed: int, study: Study, place: StudyFolder) -> None:
+    path = place.sources(variant.name, seed)
+    if not place.results(variant.name, seed).exists() or not path.exists():
+        return
+    for source, weights in weights_of_all(place, _sources(study, variant), seed).items():
+        if read_mapping(path).get(source) != weights:
+            folder = place.run(variant.name, seed)
+            raise RunFolderError(
+                f"{folder}: was made of weights that are no longer those of '{source}'; delete {folder} to use the "
+                "present ones"
+            )
 
 
 def _spec_then(folder: RunFolder) -> dict[str, Any]:
@@ -264,12 +291,6 @@ def _put(data: object, path: list[str], value: str) -> None:
         data = data[int(key)] if isinstance(data, list) else data[key]  # type: ignore[index]
     assert isinstance(data, dict)
     data[last] = value
-
-
-def _last_state(folder: Path, seed: int) -> bytes:
-    """The record, checksums included, of a run's last checkpoint; empty where there is none."""
-    newest = checkpoint.latest(RunFolder(folder).checkpoints(seed))
-    return b"" if newest is None else (newest / checkpoint.STATE).read_bytes()
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------
@@ -298,8 +319,8 @@ def _facts(study: Study) -> dict[str, object]:
                 "weights_of": variant.weights_of,
                 "runs_of": list(dict.fromkeys(variant.runs_of.values())),
                 "spec_hash": variant.spec.hash(),
-                "training_calls": _training_calls(variant),
-                "calls_per_step": _calls_per_step(variant),
+                "training_calls": _all_training_calls(study, variant),
+                "joint_calls": _joint_calls(variant),
                 "warm_start_steps": variant.spec.warm_start_steps,
                 "n_experts": variant.spec.n_experts,
                 "batch_size": variant.spec.training.batch_size,

@@ -1,6 +1,7 @@
 """Study files: variants of one spec, each a few overrides, the seeds of all, and what they are compared with."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,16 +37,21 @@ class VariantConfig(_Section):
         default=None, description="another variant, whose trained weights are measured under these settings"
     )
 
+    @property
+    def trains(self) -> bool:
+        """Whether its weights are its own."""
+        return self.weights_of is None and not self.runs_of
+
 
 class StudyConfig(_Section):
     """The whole file."""
 
-    name: str = Field(max_length=100, pattern=NAME)
+    name: str = Field(max_length=60, pattern=NAME)
     spec: Path = Field(description="the spec that the variants change, relative to this file")
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
     baseline: str = Field(description="the variant that the others are compared with")
     set: dict[str, Any] = Field(default={}, description="changes that all variants share")
-    variants: dict[Annotated[str, Field(pattern=NAME, max_length=60)], VariantConfig] = Field(min_length=1)
+    variants: dict[Annotated[str, Field(pattern=NAME, max_length=39)], VariantConfig] = Field(min_length=1)
     launcher: dict[str, Any] = Field(default={"type": "local"}, description="where the runs are carried out")
 
     @model_validator(mode="after")
@@ -58,10 +64,10 @@ class StudyConfig(_Section):
             raise ValueError(f"baseline '{self.baseline}' is no variant; {hint + ' ' if hint else ''}variants: {known}")
         for name, variant in self.variants.items():
             for other in variant.runs_of.values():
-                if other not in self.variants or self.variants[other].runs_of:
+                if other not in self.variants or not self.variants[other].trains:
                     raise ValueError(f"variant '{name}' takes a run of '{other}', which is no variant that trains")
             source = variant.weights_of
-            if source is not None and (source not in self.variants or self.variants[source].weights_of is not None):
+            if source is not None and (source not in self.variants or not self.variants[source].trains):
                 raise ValueError(
                     f"variant '{name}' takes the weights of '{source}', which is no variant that trains its own"
                 )
@@ -81,6 +87,11 @@ class Variant:
     same_as: str | None
     """An earlier variant whose runs are these too, because their specs are equal."""
 
+    @property
+    def made_of(self) -> list[str]:
+        """The variants whose weights this one takes."""
+        return list(dict.fromkeys([*self.runs_of.values(), *filter(None, [self.weights_of])]))
+
 
 @dataclass(frozen=True)
 class Study:
@@ -96,10 +107,21 @@ class Study:
         """The variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
 
+    def only(self, names: Sequence[str]) -> "Study":
+        """These variants, the baseline, and those that they are made of. Raises InputError for what is no variant."""
+        known = [variant.name for variant in self.variants]
+        for name in names:
+            if name not in known:
+                hint = " ".join(did_you_mean(name, known))
+                raise InputError(f"'{name}' is no variant; {hint + ' ' if hint else ''}variants: {', '.join(known)}")
+        wanted = {self.source_of(name) for name in (*names, self.baseline)} | set(names) | {self.baseline}
+        while more := {self.source_of(s) for name in wanted for s in self.variant(name).made_of} - wanted:
+            wanted |= more
+        return dataclasses.replace(self, variants=tuple(v for v in self.variants if v.name in wanted))
+
     def depth(self, variant: Variant) -> int:
         """How many runs must be finished one after another before this variant's."""
-        needed = [*variant.runs_of.values(), *filter(None, [variant.weights_of])]
-        return max((1 + self.depth(self.variant(name)) for name in needed), default=0)
+        return max((1 + self.depth(self.variant(self.source_of(name))) for name in variant.made_of), default=0)
 
     def source_of(self, name: str) -> str:
         """The variant whose runs are those of this one: itself, or the earlier one that it equals."""

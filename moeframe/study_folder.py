@@ -5,6 +5,7 @@ studies/NAME/study.html, tables/      the report
 studies/NAME/specs/VARIANT.yaml       the resolved spec of each
 studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, where it failed SEED.failure.json, and
                                       SEED.alone.json with what was measured while nothing else ran
+                                          (or SEED.alone.failure.json)
 studies/NAME/phase_one/               warm starts that variants share
 """
 
@@ -57,6 +58,14 @@ class StudyFolder:
         """Times and memory, measured while no other run of the study was under way."""
         return self.runs_of(variant) / f"{seed}.alone.json"
 
+    def alone_failure(self, variant: str, seed: int) -> Path:
+        """Why that failed."""
+        return self.runs_of(variant) / f"{seed}.alone.failure.json"
+
+    def sources(self, variant: str, seed: int) -> Path:
+        """Which weights of other variants the run was made of."""
+        return self.runs_of(variant) / f"{seed}.sources.json"
+
     def seconds(self, variant: str, seed: int) -> Path:
         """How long the run took, for the plan of the others."""
         return self.runs_of(variant) / f"{seed}.seconds.json"
@@ -66,12 +75,16 @@ class StudyFolder:
         return self.path / "specs" / f"{variant}.yaml"
 
     def status(self, variant: str, seed: int) -> tuple[Status, str]:
-        """How a run stands, and why it failed."""
+        """How a run stands, and why it failed, or why times and memory of a finished one could not be measured."""
         if self.results(variant, seed).exists():
-            return "finished", ""
+            return "finished", self._alone_cause(variant, seed)
         if self.failure(variant, seed).exists():
             return "failed", str(read_mapping(self.failure(variant, seed)).get("cause", "unknown"))
         return "to do", ""
+
+    def _alone_cause(self, variant: str, seed: int) -> str:
+        path = self.alone_failure(variant, seed)
+        return f"times and memory: {read_mapping(path).get('cause', 'unknown')}" if path.exists() else ""
 
     @contextmanager
     def claimed(self) -> Iterator[None]:

@@ -1,25 +1,28 @@
 """One run of a study, in a process of its own: python -m moeframe.study_task TASK, where TASK is JSON."""
 
+import hashlib
 import json
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from moeframe import checkpoint
 from moeframe.errors import MoeframeError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.finished import load
 from moeframe.interfaces.metric import Metric
 from moeframe.registry import Registry
 from moeframe.report.results import combine_seeds
+from moeframe.run_folder import RunFolder
 from moeframe.runs import Borrowed, run
 from moeframe.spec import RunSpec
 from moeframe.storage import write_file
-from moeframe.study_folder import StudyFolder, read_mapping
+from moeframe.study_folder import StudyFolder
 
 
 class StudyTask(BaseModel):
@@ -33,6 +36,8 @@ class StudyTask(BaseModel):
     overrides: list[str] = []
     """Of the variant's spec, beside the seed: the run folders of other variants."""
     weights_of: str | None = None
+    sources: list[str] = []
+    """Variants that it is made of, whose weights are noted."""
     alone: list[dict[str, Any]] = []
     """Metrics to measure of the finished run; if there are none, the run itself is to be done."""
 
@@ -49,11 +54,22 @@ def settings_alone(spec: RunSpec) -> list[dict[str, Any]]:
     return [config.model_dump(mode="json") for config in spec.metrics if asked_alone(config)]
 
 
+def weights_key(folder: Path, seed: int) -> str:
+    """Hash of the record, checksums included, of a run's last checkpoint; empty where there is none."""
+    newest = checkpoint.latest(RunFolder(folder).checkpoints(seed))
+    return "" if newest is None else hashlib.sha256((newest / checkpoint.STATE).read_bytes()).hexdigest()
+
+
+def weights_of_all(place: StudyFolder, variants: Iterable[str], seed: int) -> dict[str, str]:
+    """The weights of other variants' runs of a seed."""
+    return {variant: weights_key(place.run(variant, seed), seed) for variant in variants}
+
+
 def main(arguments: Sequence[str]) -> int:
     """Do it; a failure is left beside the run's folder with its cause. Returns the exit status."""
     task = StudyTask.model_validate_json(arguments[0])
     place = StudyFolder(task.study)
-    failure = place.failure(task.variant, task.seed)
+    failure = (place.alone_failure if task.alone else place.failure)(task.variant, task.seed)
     failure.unlink(missing_ok=True)
     try:
         (_measure_alone if task.alone else _run)(task, place)
@@ -71,16 +87,19 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(task: StudyTask, place: StudyFolder) -> None:
     weights_of = None if task.weights_of is None else place.run(task.weights_of, task.seed)
-    start = time.perf_counter()
+    folder, start = place.run(task.variant, task.seed), time.perf_counter()
+    whole = not folder.exists()
+    sources = weights_of_all(place, task.sources, task.seed)
     run(
         place.spec(task.variant),
         overrides=[f"seeds=[{task.seed}]", *task.overrides],
-        out=place.run(task.variant, task.seed),
+        out=folder,
         borrowed=Borrowed(place.phase_one, weights_of),
     )
-    path = place.seconds(task.variant, task.seed)
-    before = read_mapping(path)["seconds"] if path.exists() else 0.0
-    write_file(path, _json({"seconds": round(before + time.perf_counter() - start, 1)}))
+    write_file(place.sources(task.variant, task.seed), _json(sources))
+    if whole:  # of a run that was interrupted nobody knows the time
+        taken = {"seconds": round(time.perf_counter() - start, 1)}
+        write_file(place.seconds(task.variant, task.seed), _json(taken))
 
 
 def _measure_alone(task: StudyTask, place: StudyFolder) -> None:
@@ -94,7 +113,8 @@ def _measure_alone(task: StudyTask, place: StudyFolder) -> None:
     ]
     entries = {metric.config.key: measure(metric, evaluation) for metric in metrics}
     results = combine_seeds(task.variant, loaded.spec.hash(), {}, {task.seed: entries})
-    content = {"settings": task.alone, "metrics": results.model_dump(mode="json")["metrics"]}
+    weights = weights_key(folder, task.seed)
+    content = {"settings": task.alone, "weights": weights, "metrics": results.model_dump(mode="json")["metrics"]}
     write_file(place.alone(task.variant, task.seed), _json(content))
 
 

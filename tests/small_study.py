@@ -28,7 +28,7 @@ def write_study_folder(root: Path, *, failed: tuple[str, int] | None = ("C", 5))
             "runs_of": [],
             "spec_hash": "0",
             "training_calls": 6400 * (1 if name == "A" else 4),
-            "calls_per_step": 1 if name == "A" else 4,
+            "joint_calls": 1 if name == "A" else 4,
             "warm_start_steps": 0,
             "n_experts": 1 if name == "A" else 4,
             "batch_size": 64,

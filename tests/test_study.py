@@ -3,10 +3,15 @@
 import csv
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from itertools import chain, islice
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -16,7 +21,7 @@ import moeframe
 from moeframe import checkpoint, cli, phase_one
 from moeframe.assembly import assemble
 from moeframe.errors import RunFolderError, SpecError
-from moeframe.interfaces.launcher import Ended, Launcher
+from moeframe.interfaces.launcher import Ended, Launcher, Task
 from moeframe.registry import Registry
 from moeframe.report.seed_folder import read_events
 from moeframe.report.study_tables import as_csv, as_latex, as_markdown, sentences, table_of
@@ -78,6 +83,12 @@ def test_every_shipped_study_validates(path):
     study = study_of(path)
     assert len(study.seeds) >= 3
     assert study.baseline == "A"
+    names = {variant.name for variant in study.variants}
+    assert names >= {*"ABCD", "random_per_sample", "random_per_step", "uniform", "alignment_without_balance"}
+    assert names >= {"without_load", "without_ent", "mutual_info", "cut_to_top2", "K2", "K8", "switch"}
+    assert names >= {"same_parameters", "same_compute"}
+    assert study.variant("C").spec.gate.type == "top_k"
+    assert study.variant("B").spec.gate.type == study.variant("D").spec.gate.type == "softmax"
     assert not [variant.name for variant in study.variants if variant.same_as], "each variant runs once"
 
 
@@ -216,7 +227,9 @@ def test_the_tables_come_again_byte_for_byte_and_a_finished_study_computes_nothi
     (out / "study.html").write_text("")
     assert CliRunner().invoke(cli.main, ["report", str(out)]).exit_code == 0
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != ".lock"} == before
-    assert {p.name for p in (out / "tables").iterdir()} == {"study.csv", "study.json", "study.md", "study.tex"}
+    assert {p.name for p in (out / "tables").iterdir()} == {
+        f"{name}.{ending}" for name in ("study", "noise_levels", "slices") for ending in ("csv", "json", "md", "tex")
+    }
 
 
 @pytest.mark.slow
@@ -247,7 +260,7 @@ def test_weights_that_are_no_longer_those_of_their_variant_are_refused(done, tmp
     path, out, _ = done
     copy = shutil.copytree(out, tmp_path / "copy")
     shutil.rmtree(copy / "runs/soft/0")
-    with pytest.raises(RunFolderError, match=r"cut/0: was measured with weights that are no longer those of 'soft'"):
+    with pytest.raises(RunFolderError, match=r"(cut|switch)/0: was made of weights that are no longer those of 'soft'"):
         run_study(study_of(path), copy)
 
 
@@ -297,6 +310,22 @@ def test_equal_variants_share_the_runs_that_are_there_whatever_their_order(study
     assert all(run["status"] == "finished" for row in record["variants"] for run in row["runs"])
 
 
+def test_only_some_variants_bring_the_baseline_and_what_they_are_made_of(study_file, tmp_path):
+    variants = {
+        "soft": {},
+        "other": {"set": {"gate": {"type": "uniform"}}},
+        "sparse": {"set": {"gate": {"type": "top_k", "k": 1}}},
+        "cut": {"weights_of": "sparse"},
+    }
+    study = study_of(changed(study_file, variants=variants))
+    assert [variant.name for variant in study.only(["cut"]).variants] == ["soft", "sparse", "cut"]
+    arguments = ["study", str(study_file), "--plan", "--only", "other", "--out", str(tmp_path / "out")]
+    assert "sparse" not in CliRunner().invoke(cli.main, arguments).output
+    result = CliRunner().invoke(cli.main, [*arguments, "--only", "spase"])
+    assert result.exit_code == 2
+    assert "error: 'spase' is no variant; did you mean 'sparse'?" in result.output
+
+
 def test_weights_of_a_variant_that_repeats_another_are_those_of_the_other(study_file, tmp_path):
     variants = {
         "soft": {},
@@ -307,6 +336,41 @@ def test_weights_of_a_variant_that_repeats_another_are_those_of_the_other(study_
     assert study.source_of("twin") == study.source_of("soft") == "soft"
     task = _task(StudyFolder(tmp_path), study, study.variant("cut"), 3)
     assert StudyTask.model_validate_json(task.command[-1]).weights_of == "soft"
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_leaves_no_process_behind_and_goes_on(study_file, tmp_path):
+    variants = {"soft": {}, "sparse": {"set": {"gate": {"type": "top_k", "k": 1, "width": 4}}}}
+    changed(study_file, variants=variants, seeds=[0], set={"training.steps": 4000})
+    arguments = ["study", str(study_file), "--out", str(tmp_path / "out"), "--jobs", "2"]
+    command = [sys.executable, "-m", "moeframe.cli", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    children = []
+    while len(children) < 2 or not all((tmp_path / f"out/runs/{name}/0/spec.yaml").exists() for name in variants):
+        assert process.poll() is None, "it ended by itself"
+        children = psutil.Process(process.pid).children()
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+    assert {run.status for run in plan(study_of(study_file), tmp_path / "out")} == {"to do"}
+    for name in variants:  # a little is enough to see that the folders are free again
+        shutil.rmtree(tmp_path / f"out/runs/{name}/0")
+    changed(study_file, set={"training.steps": 2})
+    assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+
+
+def test_no_more_processes_than_cores_are_started(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    launcher = Registry.installed().get(Launcher, "local")
+    tasks = [
+        Task(str(i), (sys.executable, "-c", "import time; time.sleep(1)"), tmp_path / f"{i}.log") for i in range(4)
+    ]
+    running = launcher(launcher.Config(jobs=9)).run(tasks)
+    next(running)
+    assert len(list(tmp_path.iterdir())) <= 3, "two, and one more after the first has ended"
+    assert len(list(running)) == 3
 
 
 # --- phase 1 ----------------------------------------------------------------------------------------------------------

@@ -12,12 +12,24 @@ from moeframe.report import plots
 from moeframe.report.page import Figure, Section, page_environment
 from moeframe.report.study_plots import Axis, Line, Mark, Point, lines, noise_axis, scatter
 from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_of, refreshed
-from moeframe.report.study_tables import Cell, Column, Row, Table, sentences, shown_cell, shown_difference, write_tables
+from moeframe.report.study_tables import (
+    Cell,
+    Column,
+    Row,
+    Table,
+    sentence,
+    sentences,
+    shown_cell,
+    shown_difference,
+    table_of,
+    write_table,
+)
 from moeframe.storage import write_file
 from moeframe.study_folder import StudyFolder
 
 QUALITY = ("fid", "frechet", "kid", "inception_score")
 """Metrics of samples, the first that was measured first in the plots."""
+ALPHA = 0.05
 COMPUTE = ("network_calls", "flops", "latency")
 
 
@@ -28,9 +40,11 @@ def write_study(folder: Path) -> Table:
     """
     place = StudyFolder(folder)
     record = refreshed(folder)
-    table = write_tables(folder, record)
     evidence = evidence_of(folder, record)
-    noise, slices = by_noise(record, evidence), by_slice(record, evidence)
+    table, noise, slices = table_of(record), by_noise(record, evidence), by_slice(record, evidence)
+    for name, each in (("study", table), ("noise_levels", noise), ("slices", slices)):
+        if each.columns or each is table:
+            write_table(folder, name, each)
     sections = [
         *_trade_off(table),
         *_learning(table, evidence),
@@ -58,10 +72,11 @@ def write_study(folder: Path) -> Table:
                 if each.columns
             ],
             sentences=sentences(table),
-            where=[*_supported(noise), *_supported(slices)],
+            where=_supported(noise, slices),
+            n_parts=len(noise.columns) + len(slices.columns),
             sections=[section for section in sections if section.figures],
             per_variant=[(title, figures) for title, figures in per_variant if figures],
-            shown_cell=lambda cell: shown_cell(cell, ""),
+            shown_cell=shown_cell,
             shown_difference=shown_difference,
             hint=_hint,
             script=files("moeframe.report").joinpath("templates/study.js").read_text(encoding="utf-8"),
@@ -71,10 +86,19 @@ def write_study(folder: Path) -> Table:
     return table
 
 
-def _supported(table: Table) -> list[str]:
-    """Sentences on parts of the bound where the seeds support a difference."""
-    calls = ("a difference that the seeds support",)
-    return [sentence for sentence in sentences(table) if any(call in sentence for call in calls)]
+def _supported(*tables: Table) -> list[str]:
+    """Sentences on parts of the bound that differ for sure: Holm over the rows, and Bonferroni over the parts."""
+    n = sum(len(table.columns) for table in tables)
+    return [
+        sentence(row, table, column)
+        for table in tables
+        for row in table.rows
+        for column in table.columns
+        if (one := row.cells[column.name].against) is not None
+        and one.verdict in ("better", "worse")
+        and one.p_adjusted is not None
+        and one.p_adjusted * n < ALPHA
+    ]
 
 
 def _hint(cell: Cell, column: Column, row: Row, seeds: Sequence[int]) -> str:
@@ -119,12 +143,16 @@ def _caption(quality: Column) -> str:
 
 def _scatter(name: str, table: Table, x: Column, y: Column, *, log: bool = False) -> str:
     points = [
-        Point(name=row.name, title=row.title, x=across, y=up)
+        Point(name=row.name, title=_of(row), x=across, y=up)
         for row in table.rows
         if (across := _mark(row.cells[x.name])) and (up := _mark(row.cells[y.name]))
     ]
     title = f"{y.name} against {x.name}"
     return scatter(name, title, points, _axis(x, log=log), _axis(y), table.baseline)
+
+
+def _of(row: Row) -> str:
+    return row.title if row.complete else f"{row.title} ({row.finished} of {row.seeds} seeds)"
 
 
 def _mark(cell: Cell) -> Mark | None:
@@ -138,7 +166,7 @@ def _axis(column: Column, *, log: bool = False) -> Axis:
 
 def _learning(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
     curves = [
-        Line(name=one.name, title=one.title, points=[(float(calls), bits) for calls, bits in points])
+        Line(name=one.name, title=one.titled(len(one.seeds)), points=[(float(calls), bits) for calls, bits in points])
         for one in evidence
         if len(points := one.learning()) > 1
     ]
@@ -159,17 +187,16 @@ def _noise(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Iterator[
     baseline = str(record["baseline"])
     figures = []
     base = next((one for one in evidence if one.name == baseline), None)
-    if base is not None and (below := _mean_bound(base)) is not None:
-        curves = [
-            Line(name=one.name, title=one.title, points=list(zip(below[0], (own[1] - below[1]).tolist(), strict=True)))
-            for one in evidence
-            if one.name != baseline and (own := _mean_bound(one)) is not None and own[0] == below[0]
-        ]
+    if base is not None:
+        curves = [line for one in evidence if one.name != baseline and (line := _minus(one, base)) is not None]
         if curves:
             y = Axis(label=f"minus {base.name}, bits/dim per unit log-SNR")
             title = "The bound by noise level, against the baseline"
             svg = lines("noise", title, curves, noise_axis(), y, baseline, level=0.0)
-            caption = "Below zero: fewer bits than the baseline at that noise level; mean over seeds, the same noise."
+            caption = (
+                "Below zero: fewer bits than the baseline at that noise level; mean over the seeds that both have, the "
+                "same noise."
+            )
             figures.append(Figure("Where over the noise levels", caption, svg))
     routed = [one for one in evidence if one.seeds and one.seeds[0].diagnostics.router_accuracy]
     curves = [line for one in routed if (line := _router(one)) is not None]
@@ -183,12 +210,20 @@ def _noise(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Iterator[
     yield Section("Over noise levels", figures)
 
 
-def _mean_bound(one: Evidence) -> tuple[list[float], np.ndarray[Any, np.dtype[np.float64]]] | None:
-    bounds = [seed.diagnostics.bound_by_log_snr for seed in one.seeds]
-    if not bounds or any(bound is None for bound in bounds):
+def _minus(one: Evidence, base: Evidence) -> Line | None:
+    """The density of the bound minus the baseline's, seed by seed, and the mean of that."""
+    theirs = {seed.seed: seed.diagnostics.bound_by_log_snr for seed in base.seeds}
+    found, grid = [], None
+    for seed in one.seeds:
+        own, other = seed.diagnostics.bound_by_log_snr, theirs.get(seed.seed)
+        if own is not None and other is not None and own.log_snr == other.log_snr:
+            found.append(np.array(own.merged) - np.array(other.merged))
+            grid = own.log_snr
+    if grid is None:
         return None
-    values = np.array([bound.merged for bound in bounds if bound is not None])
-    return next(bound.log_snr for bound in bounds if bound is not None), values.mean(axis=0)
+    return Line(
+        name=one.name, title=one.titled(len(found)), points=list(zip(grid, np.mean(found, axis=0), strict=True))
+    )
 
 
 def _router(one: Evidence) -> Line | None:
@@ -197,16 +232,21 @@ def _router(one: Evidence) -> Line | None:
     if not known:
         return None
     mean = np.array([router.accuracy for router in known], dtype=float).mean(axis=0)
-    return Line(name=one.name, title=one.title, points=list(zip(known[0].log_snr, mean.tolist(), strict=True)))
+    return Line(
+        name=one.name, title=one.titled(len(known)), points=list(zip(known[0].log_snr, mean.tolist(), strict=True))
+    )
 
 
 def _samples(evidence: Sequence[Evidence]) -> Iterator[Section]:
+    """Of the first seed that all variants with samples have, so that the noise is the same."""
+    at = [{seed.seed: seed.folder / "samples.png" for seed in one.seeds} for one in evidence]
+    common = set.intersection(*(set(paths) for paths in at if paths)) if any(at) else set()
     figures = []
-    for one in evidence:
-        path = one.seeds[0].folder / "samples.png" if one.seeds else None
+    for one, paths in zip(evidence, at, strict=True):
+        path = paths.get(min(common)) if common else None
         if path is not None and path.exists():
             png = base64.b64encode(path.read_bytes()).decode()
-            figures.append(Figure(one.title, f"{one.title}, seed {one.seeds[0].seed}", png=png))
+            figures.append(Figure(one.title, f"{one.title}, seed {min(common)}", png=png))
     yield Section("Samples from the same noise", figures, "pictures")
 
 

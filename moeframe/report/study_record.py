@@ -48,6 +48,11 @@ class Evidence:
         """What a reader sees."""
         return str(self.facts["title"])
 
+    def titled(self, n: int) -> str:
+        """The title, and of how many seeds where some are lacking."""
+        planned = len(self.facts["runs"])
+        return self.title if n == planned else f"{self.title} ({n} of {planned} seeds)"
+
     def learning(self) -> list[tuple[int, float]]:
         """(network evaluations of training, held-out bits/dim), the mean over the seeds that measured at that step."""
         at: dict[int, list[float]] = {}
@@ -59,7 +64,7 @@ class Evidence:
 
     def _calls(self, step: int) -> int:
         warm = min(step, self.facts["warm_start_steps"])
-        per_step = self.facts["n_experts"] * warm + self.facts["calls_per_step"] * (step - warm)
+        per_step = self.facts["n_experts"] * warm + self.facts["joint_calls"] * (step - warm)
         return int(per_step * self.facts["batch_size"])
 
 
@@ -121,17 +126,26 @@ def _bands(bound: BoundByNoise | None) -> dict[str, float]:
 
 
 def by_slice(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
-    """Held-out bits/dim on each slice of the first variant that has slices, for all variants the same images."""
-    sliced = next((one for one in evidence if one.seeds and one.seeds[0].diagnostics.image_slices), None)
-    named = {} if sliced is None else {seed.seed: seed.diagnostics for seed in sliced.seeds}
+    """Held-out bits/dim on each slice of the first variant that has slices, for all variants the same images.
+
+    Nothing where the slices depend on the seed, as clusters do: their means would be of other images each.
+    """
+    sliced = (seed.diagnostics for one in evidence for seed in one.seeds if seed.diagnostics.image_slices)
+    reference = next(sliced, None)
+    if reference is None or any(
+        d.slices == reference.slices and d.image_slices != reference.image_slices for d in sliced
+    ):
+        return _table(record, evidence, lambda _: {})
+    assert reference.image_slices is not None
+    names = reference.slices.names if reference.slices else []
 
     def bits(seed: SeedEvidence) -> dict[str, float]:
-        reference, own = named.get(seed.seed), seed.diagnostics.image_bits
-        if reference is None or reference.slices is None or not reference.image_slices or not own:
-            return {}
-        by: dict[str, list[float]] = {name: [] for name in reference.slices.names}
-        for k, value in zip(reference.image_slices, own, strict=True):
-            by[reference.slices.names[k]].append(value)
+        own = seed.diagnostics.image_bits or []
+        if len(own) != len(reference.image_slices or []):
+            return {}  # measured on another number of images
+        by: dict[str, list[float]] = {name: [] for name in names}
+        for k, value in zip(reference.image_slices or [], own, strict=True):
+            by[names[k]].append(value)
         return {name: statistics.mean(values) for name, values in by.items() if values}
 
     return _table(record, evidence, bits)

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,6 +83,7 @@ class Row(_Record):
     finished: int
     seeds: int
     failures: list[str]
+    """Of runs that died, and of what could not be measured of finished ones."""
     training_calls: int
     cells: dict[str, Cell]
 
@@ -119,9 +120,7 @@ def table_of(record: Mapping[str, Any]) -> Table:
     """
     record = {**record, "variants": [_with_parts(row) for row in record["variants"]]}
     columns = _columns(record)
-    values = {
-        column.name: {row["name"]: _per_seed(row, column.name) for row in record["variants"]} for column in columns
-    }
+    values = {column.name: {row["name"]: _per_seed(row, column) for row in record["variants"]} for column in columns}
     cells = {column.name: _cells(column, values[column.name], record) for column in columns}
     rows = [
         Row(
@@ -129,7 +128,7 @@ def table_of(record: Mapping[str, Any]) -> Table:
             title=row["title"],
             finished=sum(run["status"] == "finished" for run in row["runs"]),
             seeds=len(row["runs"]),
-            failures=[f"seed {run['seed']}: {run['cause']}" for run in row["runs"] if run["status"] == "failed"],
+            failures=[f"seed {run['seed']}: {run['cause']}" for run in row["runs"] if run["cause"]],
             training_calls=row["training_calls"],
             cells={column.name: cells[column.name][row["name"]] for column in columns},
         )
@@ -159,22 +158,22 @@ def _columns(record: Mapping[str, Any]) -> list[Column]:
             for name, metric in run["metrics"].items():
                 if name not in found and "mean" in metric:
                     found[name] = metric
-    return [
-        Column(name=name, unit=metric["unit"], better=metric["better"], exact=_is_exact(name, record))
-        for name, metric in found.items()
-    ]
+    columns = [Column(name=name, unit=metric["unit"], better=metric["better"]) for name, metric in found.items()]
+    return [column.model_copy(update={"exact": _is_exact(column, record)}) for column in columns]
 
 
-def _is_exact(metric: str, record: Mapping[str, Any]) -> bool:
+def _is_exact(column: Column, record: Mapping[str, Any]) -> bool:
     """Whether no row differs between its seeds, of which some row has several."""
-    rows = [[value for value in _per_seed(row, metric) if value is not None] for row in record["variants"]]
+    rows = [[value for value in _per_seed(row, column) if value is not None] for row in record["variants"]]
     return any(len(row) > 1 for row in rows) and all(
         max(row) - min(row) <= EXACT * abs(max(row)) for row in rows if row
     )
 
 
-def _per_seed(row: Mapping[str, Any], metric: str) -> list[float | None]:
-    return [run["metrics"].get(metric, {}).get("mean") for run in row["runs"]]
+def _per_seed(row: Mapping[str, Any], column: Column) -> list[float | None]:
+    """The figure of each seed; None where it was not measured, or in another unit, such as another feature space."""
+    found = [run["metrics"].get(column.name, {}) for run in row["runs"]]
+    return [metric.get("mean") if metric.get("unit") == column.unit else None for metric in found]
 
 
 def _cells(column: Column, values: Mapping[str, list[float | None]], record: Mapping[str, Any]) -> dict[str, Cell]:
@@ -193,7 +192,7 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
     for row in record["variants"]:
         name = row["name"]
         if name not in measured:
-            cells[name] = Cell(why_not=_why_not(row, column.name))
+            cells[name] = Cell(why_not=_why_not(row, column))
             continue
         known = [value for value in values[name] if value is not None]
         summary, one = summarise(known), compared.get(name)
@@ -223,15 +222,20 @@ def _best(values: Mapping[str, list[float | None]], better: Better) -> str | Non
     """The row that beats every other by the paired test; None where none does."""
     if len(values) < 2:
         return None
-    for name in values:
-        others = compare_all(values, name, better)
-        if all(one.verdict == "worse" for one in others.values()):
+    for name, own in values.items():
+        paired = [
+            any(a is not None and b is not None for a, b in zip(own, other, strict=True)) for other in values.values()
+        ]
+        if all(paired) and all(one.verdict == "worse" for one in compare_all(values, name, better).values()):
             return name
     return None
 
 
-def _why_not(row: Mapping[str, Any], metric: str) -> str:
-    reasons = [run["metrics"].get(metric, {}).get("unavailable") or run["cause"] for run in row["runs"]]
+def _why_not(row: Mapping[str, Any], column: Column) -> str:
+    found = [run["metrics"].get(column.name, {}) for run in row["runs"]]
+    others = [f"measured in another unit: {metric['unit']}" for metric in found if "mean" in metric]
+    unavailable = [metric.get("unavailable") or run["cause"] for metric, run in zip(found, row["runs"], strict=True)]
+    reasons = [*others, *unavailable]
     found = list(dict.fromkeys(reason for reason in reasons if reason))
     return "; ".join(found) or "not run yet"
 
@@ -241,17 +245,18 @@ def _why_not(row: Mapping[str, Any], metric: str) -> str:
 
 def sentences(table: Table) -> list[str]:
     """For every comparison what changed, by how much, with which certainty; never more than the interval carries."""
-    titles = {row.name: row.title for row in table.rows}
-    found = []
-    for row in table.rows:
-        for column in table.columns:
-            one = row.cells[column.name].against
-            if one is not None:
-                found.append(_sentence(row, titles[table.baseline], column, one))
-    return found
+    return [
+        sentence(row, table, column)
+        for row in table.rows
+        for column in table.columns
+        if row.cells[column.name].against is not None
+    ]
 
 
-def _sentence(row: Row, baseline: str, column: Column, one: Against) -> str:
+def sentence(row: Row, table: Table, column: Column) -> str:
+    """One of them."""
+    one, baseline = row.cells[column.name].against, _title(table, table.baseline)
+    assert one is not None, "only what is compared has a sentence"
     size = f"{abs(one.difference):.3g} {column.unit}"
     better = (one.difference < 0) == (column.better == "lower")
     direction = "no different" if one.difference == 0 else f"{size} {'better' if better else 'worse'} on average"
@@ -263,7 +268,7 @@ def _sentence(row: Row, baseline: str, column: Column, one: Against) -> str:
         "underpowered": "underpowered: too few seeds to call it a difference",
     }[one.verdict]
     p = "" if one.p_adjusted is None else f", Holm-adjusted p = {one.p_adjusted:.2g}"
-    lacking = "" if row.complete else f"; incomplete, {row.finished} of {row.seeds} seeds"
+    lacking = f"; incomplete, {one.n} of {row.seeds} seeds" if one.n < row.seeds else ""
     what = f"{row.title} against {baseline}, {column.name}"
     return f"{what}: {direction} over {one.n} seeds{interval}{p}; {certainty}{lacking}."
 
@@ -271,22 +276,20 @@ def _sentence(row: Row, baseline: str, column: Column, one: Against) -> str:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def write_tables(folder: Path, record: Mapping[str, Any]) -> Table:
-    """tables/study.{json,csv,md,tex} below the folder."""
-    table = table_of(record)
+def write_table(folder: Path, name: str, table: Table) -> None:
+    """tables/NAME.{json,csv,md,tex} below the folder."""
     place = folder / FOLDER
     content = json.dumps(table.model_dump(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    write_file(place / "study.json", content.encode())
-    write_file(place / "study.csv", as_csv(table).encode())
-    write_file(place / "study.md", as_markdown(table).encode())
-    write_file(place / "study.tex", as_latex(table).encode())
-    return table
+    write_file(place / f"{name}.json", content.encode())
+    write_file(place / f"{name}.csv", as_csv(table).encode())
+    write_file(place / f"{name}.md", as_markdown(table).encode())
+    write_file(place / f"{name}.tex", as_latex(table).encode())
 
 
 CSV_COLUMNS = (
     *("variant", "title", "metric", "unit", "better", "mean", "low", "high", "seeds"),
     *("difference", "difference_low", "difference_high", "p_adjusted", "verdict", "relative_gain"),
-    *("ratio", "training_calls", "why_not"),
+    *("pairs", "ratio", "best", "training_calls", "finished", "planned", "why_not"),
 )
 
 
@@ -302,34 +305,61 @@ def as_csv(table: Table) -> str:
             low, high = cell.interval or ("", "")
             d_low, d_high = (one.interval if one else None) or ("", "")
             against = (
-                [one.difference, d_low, d_high, one.p_adjusted, one.verdict, one.relative_gain] if one else [""] * 6
+                [one.difference, d_low, d_high, one.p_adjusted, one.verdict, one.relative_gain, one.n]
+                if one
+                else [""] * 7
             )
             values = [row.name, row.title, column.name, column.unit, column.better, cell.mean, low, high, cell.n_seeds]
-            writer.writerow(
-                [
-                    "" if value is None else value
-                    for value in [*values, *against, cell.ratio, row.training_calls, cell.why_not]
-                ]
-            )
+            writer.writerow(["" if value is None else value for value in [*values, *against, *_rest(cell, row)]])
     return buffer.getvalue()
+
+
+def _rest(cell: Cell, row: Row) -> list[object]:
+    return [cell.ratio, cell.best, row.training_calls, row.finished, row.seeds, cell.why_not]
 
 
 def as_markdown(table: Table) -> str:
     """A compact table, mean ± half interval, and one of the differences from the baseline, paired by seed."""
-    head = ["variant", *(f"{column.name} ({'↓' if column.better == 'lower' else '↑'})" for column in table.columns)]
-    lines = [f"| {' | '.join([*head, 'training calls', 'seeds'])} |", f"|{'---|' * (len(head) + 2)}"]
+    blocks = []
+    for head, rows in _blocks(table, lambda cell, row: shown_cell(cell, row.seeds, "**{}**")):
+        lines = [head, ["---"] * len(head), *rows]
+        blocks.append(
+            "\n".join(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in lines)
+        )
+    return "\n\n".join([*blocks, _legend(table)]) + "\n"
+
+
+def as_latex(table: Table) -> str:
+    """The same as two tabular environments."""
+    blocks = []
+    for head, rows in _blocks(table, lambda cell, row: shown_cell(cell, row.seeds, f"{BOLD}{{}}{BOLD_END}")):
+        lines = [" & ".join(_escaped(text) for text in line) + r" \\" for line in (head, *rows)]
+        body = "\n".join([lines[0], r"\hline", *lines[1:]])
+        blocks.append(f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}")
+    return "\n\n".join([*blocks, f"% {_legend(table)}"]) + "\n"
+
+
+Lines = list[list[str]]
+
+
+def _blocks(table: Table, show: Callable[[Cell, Row], str]) -> Iterator[tuple[list[str], Lines]]:
+    """Heading and lines of the table of figures, and of that of the differences from the baseline."""
+    heads = [f"{column.name} {'↓' if column.better == 'lower' else '↑'}" for column in table.columns]
+    lines = []
     for row in table.rows:
-        cells = [shown_cell(row.cells[column.name], "**") for column in table.columns]
         seeds = str(row.finished) if row.complete else f"incomplete: {row.finished} of {row.seeds}"
-        lines.append(f"| {' | '.join([row.title, *cells, f'{row.training_calls:,}', seeds])} |")
+        cells = [show(row.cells[column.name], row) for column in table.columns]
+        lines.append([row.title, *cells, f"{row.training_calls:,}", seeds])
+    yield ["variant", *heads, "training calls", "seeds"], lines
     tested = [column for column in table.columns if not column.exact]
-    lines += ["", f"| minus {_title(table, table.baseline)} | {' | '.join(column.name for column in tested)} |"]
-    lines.append(f"|{'---|' * (len(tested) + 1)}")
-    for row in table.rows:
-        if row.name != table.baseline:
-            cells = [shown_difference(row.cells[column.name]) for column in tested]
-            lines.append(f"| {' | '.join([row.title, *cells])} |")
-    return "\n".join([*lines, "", _legend(table)]) + "\n"
+    yield (
+        [f"minus {_title(table, table.baseline)}", *(column.name for column in tested)],
+        [
+            [row.title, *(shown_difference(row.cells[column.name]) for column in tested)]
+            for row in table.rows
+            if row.name != table.baseline
+        ],
+    )
 
 
 def _title(table: Table, name: str) -> str:
@@ -347,32 +377,11 @@ def shown_difference(cell: Cell) -> str:
     return f"{'+' if one.difference > 0 else ''}{format_figure(one.difference, one.interval)}{interval}{gain}{p}"
 
 
-def as_latex(table: Table) -> str:
-    """The same as two tabular environments."""
-    arrows = {"lower": r"$\downarrow$", "higher": r"$\uparrow$"}
-    tested = [column for column in table.columns if not column.exact]
-    head = ["variant", *(f"{_escaped(column.name)} {arrows[column.better]}" for column in table.columns)]
-    lines = [rf"\begin{{tabular}}{{l{'r' * (len(head) + 1)}}}", r"\hline"]
-    lines += [" & ".join([*head, "training calls", "seeds"]) + r" \\", r"\hline"]
-    for row in table.rows:
-        cells = [_escaped(shown_cell(row.cells[column.name], "")).replace("±", r"$\pm$") for column in table.columns]
-        seeds = str(row.finished) if row.complete else f"{row.finished} of {row.seeds}"
-        lines.append(" & ".join([_escaped(row.title), *cells, f"{row.training_calls:,}", seeds]) + r" \\")
-    lines += [r"\hline", r"\end{tabular}", "", rf"\begin{{tabular}}{{l{'r' * len(tested)}}}", r"\hline"]
-    against = f"minus {_escaped(_title(table, table.baseline))}"
-    lines += [" & ".join([against, *(_escaped(column.name) for column in tested)]) + r" \\", r"\hline"]
-    for row in table.rows:
-        if row.name != table.baseline:
-            cells = [_escaped(shown_difference(row.cells[column.name])) for column in tested]
-            lines.append(" & ".join([_escaped(row.title), *cells]) + r" \\")
-    return "\n".join([*lines, r"\hline", r"\end{tabular}", f"% {_legend(table)}"]) + "\n"
-
-
 MARKS: Mapping[str, str] = {"better": " (better)", "worse": " (worse)", "no difference shown": "", "underpowered": " †"}
 
 
-def shown_cell(cell: Cell, bold: str) -> str:
-    """Mean, half of its interval, and whether the seeds call it different from the baseline."""
+def shown_cell(cell: Cell, seeds: int, bold: str = "{}") -> str:
+    """Mean, half of its interval, whether it differs from the baseline, and of how many seeds, if not all."""
     if cell.mean is None:
         return "–"
     figure = format_figure(cell.mean, cell.interval)
@@ -383,7 +392,8 @@ def shown_cell(cell: Cell, bold: str) -> str:
     )
     mark = MARKS[cell.against.verdict] if cell.against else ""
     mark += "" if cell.ratio is None or cell.ratio == 1 else f" ({cell.ratio:.3g}x)"
-    return f"{bold}{figure}{bold}{half}{mark}" if cell.best else f"{figure}{half}{mark}"
+    mark += f" [{cell.n_seeds} of {seeds} seeds]" if cell.n_seeds < seeds else ""
+    return f"{bold.format(figure) if cell.best else figure}{half}{mark}"
 
 
 def _legend(table: Table) -> str:
@@ -394,5 +404,20 @@ def _legend(table: Table) -> str:
     )
 
 
+BOLD, BOLD_END = "\x02", "\x03"
+"""Marks that no title has, until LaTeX takes their place."""
+LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
 def _escaped(text: str) -> str:
-    return "".join(f"\\{character}" if character in "&%$#_{}" else character for character in text)
+    plain = "".join(LATEX.get(character, character) for character in text)
+    signs = {"±": r"$\pm$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "†": r"$\dagger$"}
+    signs |= {BOLD: r"\textbf{", BOLD_END: "}"}
+    for sign, latex in signs.items():
+        plain = plain.replace(sign, latex)
+    return plain

@@ -66,7 +66,7 @@ def study_table(study: StudyTable) -> Table:
         table.add_column(column.name, justify="right")
     table.add_column("seeds", justify="right")
     for row in study.rows:
-        cells = [shown_cell(row.cells[column.name], "") for column in study.columns]
+        cells = [shown_cell(row.cells[column.name], row.seeds) for column in study.columns]
         table.add_row(row.title, *cells, f"{row.finished}/{row.seeds}")
     return table
 

@@ -411,6 +411,8 @@ def test_k_means_on_a_sample_still_assigns_every_image_and_depends_on_the_seed_a
     states = [fitted(Semantic, 3, train, seed).state() for seed in (0, 0, 1)]
     assert states[0] == states[1] != states[2]
     assert len(fitted(Semantic, 3, train).assign(train)) == 200
+    turned = pictured(random_images(200).flip(0))
+    assert fitted(Semantic, 3, turned).state() == states[0], "the order of the images says nothing"
 
 
 needs_network = pytest.mark.skipif(why_missing(PACKAGES) is not None, reason="needs moeframe[quality]")

@@ -2,9 +2,11 @@
 
 import math
 import multiprocessing
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +104,34 @@ def test_an_image_that_is_neither_grey_nor_rgb_is_refused_with_its_name_unless_a
     skipping = image_folder(tmp_path, on_corrupt="skip")
     assert len(skipping.split("train")) == 1
     assert skipping.card()["left_out"]["images that cannot be decoded"][0].startswith(words)
+
+
+def test_deep_and_transparent_images_are_refused_whatever_mode_pillow_gives_them(tmp_path):
+    deep = tmp_path / "train/deep.png"
+    write_image(deep)
+    write_image(tmp_path / "test/a.png")
+    pixels = np.full((8, 8, 3), 40000, dtype=">u2")
+    deep.write_bytes(png_of(pixels, bit_depth=16))
+    with pytest.raises(DataError) as error:
+        image_folder(tmp_path).split("train").images(torch.tensor([0]))
+    assert str(error.value) == f"image {deep} has more than 8 bits per channel (mode RGB;16B); convert it to 8 bits"
+    Image.new("RGB", (8, 8)).save(deep, transparency=(0, 0, 0))
+    with pytest.raises(DataError, match=r"neither grey nor RGB \(mode RGB with transparency\); convert it, or set"):
+        image_folder(tmp_path).split("train").images(torch.tensor([0]))
+    assert len(image_folder(tmp_path, other_modes="convert").split("train").images(torch.tensor([0]))) == 1
+
+
+def png_of(pixels: np.ndarray, bit_depth: int) -> bytes:
+    """RGB as a PNG file of any depth, which Pillow does not write."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = pixels.shape
+    head = struct.pack(">IIBBBBB", width, height, bit_depth, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + body
 
 
 def test_nested_folders_are_classes_of_their_own_where_asked_for(tmp_path):

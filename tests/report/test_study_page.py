@@ -41,7 +41,7 @@ def row(table, name):
 
 def test_report_writes_the_same_bytes_again(folder, table):
     files = [folder / "study.json", folder / "study.html", *sorted((folder / "tables").iterdir())]
-    assert len(files) == 6
+    assert len(files) == 2 + 3 * 4
     before = {file: file.read_bytes() for file in files}
     for file in files[1:]:
         file.unlink()
@@ -91,6 +91,84 @@ def test_no_sentence_claims_what_its_interval_does_not_carry(table, page):
                 assert low > 0 or high < 0, sentence
 
 
+def spoiled(tmp_path, path, change):
+    """The study again, a JSON file of it changed."""
+    folder = write_study_folder(tmp_path / "spoiled", failed=None)
+    data = json.loads((folder / path).read_text())
+    change(data)
+    (folder / path).write_text(json.dumps(data))
+    return folder
+
+
+def test_times_that_could_not_be_measured_are_shown_with_their_cause(tmp_path):
+    folder = write_study_folder(tmp_path / "spoiled", failed=None)
+    (folder / "runs/B/2.alone.json").unlink()
+    (folder / "runs/B/2.alone.failure.json").write_text('{"cause": "out of memory"}')
+    b = row(write_study(folder), "B")
+    assert b.failures == ["seed 2: times and memory: out of memory"]
+    assert (b.cells["latency"].n_seeds, b.cells["bits_per_dim"].n_seeds) == (5, 6)
+    text = (folder / "study.html").read_text()
+    assert "seed 2: times and memory: out of memory" in text
+    assert "[5 of 6 seeds]" in text
+    assert "incomplete, 5 of 6 seeds" in "\n".join(line for line in text.splitlines() if "latency" in line)
+
+
+def test_a_finished_run_without_a_figure_is_not_averaged_silently(tmp_path):
+    folder = spoiled(tmp_path, "runs/D/3/results.json", lambda data: data["metrics"].pop("frechet"))
+    cell = row(write_study(folder), "D").cells["frechet"]
+    assert (cell.n_seeds, cell.against.n, cell.against.verdict) == (5, 5, "underpowered")
+    line = next(line for line in (folder / "tables/study.md").read_text().splitlines() if "D: slices" in line)
+    assert "[5 of 6 seeds]" in line
+
+
+def test_figures_in_another_unit_are_not_compared(tmp_path):
+    folder = write_study_folder(tmp_path / "spoiled", failed=None)
+    for path in folder.glob("runs/D/*/results.json"):
+        path.write_text(path.read_text().replace("x features", "y features"))
+    cell = row(write_study(folder), "D").cells["frechet"]
+    assert cell.mean is None
+    assert cell.why_not == "measured in another unit: Fréchet distance, y features"
+
+
+def test_rows_without_a_common_seed_have_no_best(tmp_path):
+    folder = write_study_folder(tmp_path / "spoiled", failed=None)
+    for name, kept in (("B", (0, 1, 2)), ("C", (3, 4, 5))):
+        for seed in set(range(6)) - set(kept):
+            (folder / f"runs/{name}/{seed}/results.json").unlink()
+    table = write_study(folder)
+    assert not any(cell.best for each in table.rows for cell in each.cells.values())
+
+
+def test_a_variant_measured_on_other_images_is_left_out_of_the_slices(tmp_path):
+    folder = write_study_folder(tmp_path / "spoiled", failed=None)
+    for path in folder.glob("runs/D/*/seed-*/diagnostics.json"):
+        data = json.loads(path.read_text())
+        path.write_text(json.dumps(data | {"image_bits": data["image_bits"][:-1]}))
+    write_study(folder)
+    slices = json.loads((folder / "tables/slices.json").read_text())
+    means = {each["name"]: each["cells"]["light"]["mean"] for each in slices["rows"]}
+    assert means["D"] is None
+    assert means["A"] is not None
+
+
+def test_slices_that_depend_on_the_seed_are_not_averaged(tmp_path):
+    folder = spoiled(tmp_path, "runs/B/4/seed-4/diagnostics.json", lambda data: data["image_slices"].reverse())
+    write_study(folder)
+    assert not (folder / "tables/slices.json").exists()
+    assert "On which slices" not in (folder / "study.html").read_text()
+
+
+def test_titles_survive_markdown_and_latex(tmp_path):
+    folder = spoiled(tmp_path, "study.json", lambda data: data["variants"][1].update(title=r"a|b \ ~ ^ 50 %"))
+    write_study(folder)
+    lines = (folder / "tables/study.md").read_text().splitlines()
+    assert len({line.replace(r"\|", "").count("|") for line in lines[:6]}) == 1
+    assert (
+        r"a|b \textbackslash{} \textasciitilde{} \textasciicircum{} 50 \%" in (folder / "tables/study.tex").read_text()
+    )
+    assert r"\textbf{" in (folder / "tables/study.tex").read_text(), "A's latency is the best"
+
+
 def test_names_are_escaped(page):
     assert "<cut>" not in page
     assert "top-2 &amp; more &lt;cut&gt;" in page
@@ -103,8 +181,10 @@ def test_everything_is_in_the_one_file(page):
 
 
 def test_every_table_is_there_as_csv_markdown_latex_and_json(folder, table):
-    files = {path.suffix: path.read_text(encoding="utf-8") for path in (folder / "tables").iterdir()}
-    assert files.keys() == {".csv", ".md", ".tex", ".json"}
+    endings = {".csv", ".md", ".tex", ".json"}
+    names = {path.name for path in (folder / "tables").iterdir()}
+    assert names == {f"{name}{ending}" for name in ("study", "noise_levels", "slices") for ending in endings}
+    files = {ending: (folder / f"tables/study{ending}").read_text(encoding="utf-8") for ending in endings}
     for text in files.values():
         assert "frechet" in text
         assert "slices" in text

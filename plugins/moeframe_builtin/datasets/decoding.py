@@ -56,10 +56,12 @@ class ImageDecoder:
 
     def _expect_kind(self, image: "Image.Image", place: str) -> None:
         if image.mode == "F" or image.mode.startswith("I"):
-            raise DataError(f"image {place} has more than 8 bits per channel (mode {image.mode}); convert it to 8 bits")
-        if self.other_modes == "error" and image.mode not in PLAIN_MODES:
+            raise _too_deep(place, image.mode)
+        transparent = image.mode in PLAIN_MODES and "transparency" in image.info  # a colour that means none
+        if self.other_modes == "error" and (image.mode not in PLAIN_MODES or transparent):
+            mode = f"{image.mode} with transparency" if transparent else image.mode
             raise DataError(
-                f"image {place} is neither grey nor RGB (mode {image.mode}); convert it, or set "
+                f"image {place} is neither grey nor RGB (mode {mode}); convert it, or set "
                 "dataset.other_modes: convert to drop transparency and convert colours as Pillow does"
             )
         if self.source_size is not None and image.size != self.source_size:
@@ -87,6 +89,10 @@ class ImageDecoder:
         ]
 
 
+def _too_deep(place: str, mode: str) -> DataError:
+    return DataError(f"image {place} has more than 8 bits per channel (mode {mode}); convert it to 8 bits")
+
+
 def _opened(content: bytes, place: str) -> "Image.Image":
     """The first frame, turned as its EXIF orientation says. Raises DataError naming the place."""
     import io
@@ -97,9 +103,14 @@ def _opened(content: bytes, place: str) -> "Image.Image":
         raise DataError(f"image {place} is empty (0 bytes); replace or delete it")
     try:
         with Image.open(io.BytesIO(content)) as file:
+            stored = [str(tile[3]) for tile in getattr(file, "tile", [])]  # Pillow shortens RGB of 16 bits silently
+            if deep := next((mode for mode in stored if ";16" in mode), None):
+                raise _too_deep(place, deep)
             file.load()
             turned = file.getexif().get(ORIENTATION, 1) != 1
             return ImageOps.exif_transpose(file) if turned else file
+    except DataError:
+        raise
     except UnidentifiedImageError:
         raise DataError(f"image {place} is in no image format that Pillow knows; replace or delete it") from None
     except Exception as cause:  # decoders raise nearly anything on corrupt bytes

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import ClassVar
 
+import torch
 from torch import nn
 
 from moeframe.errors import UnavailableError
@@ -55,7 +56,9 @@ class PythonModule(FeatureSpace):
         """Over names and values of the module's state, since there is no file."""
         whole = hashlib.sha256()
         for name, tensor in self._network.state_dict().items():
-            whole.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+            content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+            whole.update(name.encode() + content.numpy().tobytes())
         return whole.hexdigest()
 
     def extract(self, images: Rgb) -> Extracted:

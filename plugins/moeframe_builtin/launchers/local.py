@@ -1,7 +1,10 @@
 """Processes on this machine."""
 
+import ctypes
 import os
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -10,6 +13,7 @@ from typing import Literal
 from moeframe.interfaces.launcher import Ended, Launcher, Task
 
 POLL_SECONDS = 0.2
+PR_SET_PDEATHSIG = 1
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -22,14 +26,18 @@ class LocalLauncher(Launcher):
     config: Config
 
     def run(self, tasks: Sequence[Task]) -> Iterator[Ended]:
-        """Starts `jobs` processes, and another whenever one has ended; all are stopped when the caller stops."""
+        """Starts `jobs` processes, no more than there are cores, and another whenever one has ended.
+
+        All are stopped when the caller stops, and on Linux when it is killed.
+        """
         cores = len(os.sched_getaffinity(0))
-        threads = str(max(1, cores // self.config.jobs))
+        jobs = min(self.config.jobs, cores)
+        threads = str(cores // jobs)
         environment = {**os.environ, **dict.fromkeys(THREADS, threads)}
         waiting, running = list(tasks), dict[subprocess.Popen[bytes], Task]()
         try:
             while waiting or running:
-                while waiting and len(running) < self.config.jobs:
+                while waiting and len(running) < jobs:
                     task = waiting.pop(0)
                     running[_started(task, environment)] = task
                 ended = [process for process in running if process.poll() is not None]
@@ -49,5 +57,16 @@ def _started(task: Task, environment: dict[str, str]) -> "subprocess.Popen[bytes
     task.log.parent.mkdir(parents=True, exist_ok=True)
     with task.log.open("ab") as log:
         return subprocess.Popen(  # noqa: S603  # the command is the study's own
-            task.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
+            task.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            preexec_fn=_ending_with_parent,  # one system call, and no lock is taken
         )
+
+
+def _ending_with_parent() -> None:
+    """Ask Linux to end this process when its parent has ended, however that came about."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,5 +1,6 @@
 """Slices of images near each other in a feature space: k-means, and what it learned."""
 
+import hashlib
 from collections.abc import Callable
 
 import numpy as np
@@ -20,7 +21,7 @@ Blocks = Callable[[Levels], list[Tensor]]
 BATCH = 256
 HALVINGS, SWEEPS = 24, 20
 FITTED_IMAGES = 20_000
-"""Scales and centroids come from at most this many training images, drawn by the seed; all are assigned."""
+"""Scales and centroids come from at most this many training images, drawn by seed and content; all are assigned."""
 
 
 def k_means(features: Features, n_clusters: int, seed: int) -> Features:
@@ -86,7 +87,7 @@ class Clusters:
         Raises DataError when fewer than K images differ in their features.
         """
         refuse_no_images(train, "semantic")
-        seen = self._seen(len(train))
+        seen = self._seen(train)
         parts = [self._blocks(train.images(rows).long()) for rows in torch.split(seen, BATCH)]
         blocks = [torch.cat(block).numpy() for block in zip(*parts, strict=True)]
         order = np.lexsort(np.concatenate(blocks, axis=1).T[::-1])
@@ -141,12 +142,18 @@ class Clusters:
         self._offsets = np.array(state["offsets"], dtype=np.float64)
         self._train = None
 
-    def _seen(self, n: int) -> Tensor:
-        """The rows of the training images that are learned from, in order."""
-        if n <= FITTED_IMAGES:
-            return torch.arange(n)
-        chosen = np.random.default_rng(self._seed).choice(n, FITTED_IMAGES, replace=False)
-        return torch.from_numpy(np.sort(chosen))
+    def _seen(self, train: Examples) -> Tensor:
+        """The rows of the training images that are learned from: drawn by content, so that their order says nothing."""
+        if len(train) <= FITTED_IMAGES:
+            return torch.arange(len(train))
+        key = self._seed.to_bytes(16, "big", signed=True)
+        draws = [
+            hashlib.blake2b(image.numpy().tobytes(), key=key, digest_size=8).digest()
+            for _, images in in_batches(train, BATCH)
+            for image in images.contiguous()
+        ]
+        chosen = sorted(range(len(train)), key=draws.__getitem__)[:FITTED_IMAGES]
+        return torch.tensor(sorted(chosen))
 
     def _scaled(self, blocks: list[Features]) -> Features:
         assert self._scales is not None, "fit or restore first"
