@@ -73,6 +73,9 @@ def _needs(spec: RunSpec, registry: Registry) -> Iterator[Finding]:
         yield Finding("device", False, str(error))
     dataset = registry.get(Dataset, spec.dataset.type)(spec.dataset)
     yield _dataset(dataset)
+    if spec.slicer is not None:
+        lacking = spec.slicer.missing()
+        yield Finding(f"slicer {spec.slicer.type}", lacking is None, lacking or "complete")
     for metric in build_metrics(spec, registry):
         yield _metric(metric)
 

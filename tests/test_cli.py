@@ -147,6 +147,17 @@ def test_doctor_with_missing_data_exits_with_2_and_says_what_to_do(call, tiny_sp
     assert f"missing  dataset image_folder: image_folder: root {tmp_path}/none does not exist; put" in result.stdout
 
 
+def test_doctor_names_the_file_that_a_slicer_lacks(call, tiny_spec, tmp_path):
+    change = f"slicer={{type: semantic, labels: {tmp_path}/none.csv}}"
+    result = call("doctor", tiny_spec, "--set", change)
+    assert result.exit_code == 2
+    assert f"missing  slicer semantic: no file {tmp_path}/none.csv; labels is a CSV file" in result.stdout
+    assert (
+        "ok       slicer color_variance: complete"
+        in call("doctor", tiny_spec, "--set", "slicer={type: color_variance}").stdout
+    )
+
+
 @pytest.mark.parametrize(
     ("spec", "write", "extra", "needed"),
     [

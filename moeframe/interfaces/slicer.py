@@ -18,7 +18,9 @@ class Slicer(Component):
     KIND: ClassVar[str] = "slicers"
 
     class Config(Component.Config):
-        pass
+        def missing(self) -> str | None:
+            """A file that the slicer needs and that is not there, and what to do, or None."""
+            return None
 
     def __init__(self, config: Config, *, n_slices: int, streams: Streams):
         self.config = config

@@ -110,6 +110,12 @@ class Semantic(Slicer):
         balance: Balance = "natural"
         """natural: the nearest centroid, clusters differ in size; quantile: borders moved until the sizes are equal."""
 
+        def missing(self) -> str | None:
+            """The file of labels."""
+            if self.labels is None or self.labels.is_file():
+                return None
+            return f"no file {self.labels}; labels is a CSV file of image names and groups"
+
         @field_validator("features")
         @classmethod
         def _thumbnail_unless_labels(cls, features: str | None, info: Any) -> str | None:
