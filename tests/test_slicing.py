@@ -107,4 +107,4 @@ def test_the_place_is_a_line_of_the_file(tmp_path):
     path.write_text(SPEC.read_text().replace("copies: 4", "copies: 11"))
     line = 1 + [text.startswith("slicer:") for text in path.read_text().splitlines()].index(True)
     result = CliRunner().invoke(main, ["slice", str(path), "--out", str(tmp_path / "out")])
-    assert result.output.startswith(f"error: {path}:{line}, slicer: class_group: 11 slices need as many classes")
+    assert result.output.startswith(f"error: {path}:{line}:1, slicer: class_group: 11 slices need as many classes")

@@ -104,7 +104,8 @@ def _opened(content: bytes, place: str) -> "Image.Image":
     try:
         with Image.open(io.BytesIO(content)) as file:
             stored = [str(tile[3]) for tile in getattr(file, "tile", [])]  # Pillow shortens RGB of 16 bits silently
-            if deep := next((mode for mode in stored if ";16" in mode), None):
+            deep = next((mode for mode in stored if ";16" in mode), None)
+            if deep and not file.mode.startswith("I"):
                 raise _too_deep(place, deep)
             file.load()
             turned = file.getexif().get(ORIENTATION, 1) != 1
