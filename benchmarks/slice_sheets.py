@@ -17,14 +17,15 @@ from moeframe.slicing import contact_sheet, slice_data
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/slices"
-JOBS: dict[str, tuple[str, str | None]] = {  # None: the slicer of the spec
-    "color_variance": ("photo_patches", "slicer={type: color_variance}"),
-    "texture": ("photo_patches", "slicer={type: texture}"),
-    "lighting": ("photo_patches", "slicer={type: lighting}"),
-    "lighting_direction": ("photo_patches", "slicer={type: lighting, by: direction}"),
-    "semantic": ("photo_patches", "slicer={type: semantic}"),
-    "semantic_balanced": ("photo_patches", "slicer={type: semantic, balance: quantile}"),
-    "class_group": ("fashion_mnist", None),
+TWO = "experts.0.copies=2"
+JOBS: dict[str, tuple[str, list[str]]] = {  # without overrides: as in the spec; low and high where a threshold cuts
+    "color_variance": ("photo_patches", ["slicer={type: color_variance}", TWO]),
+    "texture": ("photo_patches", ["slicer={type: texture}", TWO]),
+    "lighting": ("photo_patches", ["slicer={type: lighting}", TWO]),
+    "lighting_direction": ("photo_patches", ["slicer={type: lighting, by: direction}", TWO]),
+    "semantic": ("photo_patches", ["slicer={type: semantic, features: colour_quantiles}"]),
+    "semantic_balanced": ("photo_patches", ["slicer={type: semantic, features: colour_quantiles, balance: quantile}"]),
+    "class_group": ("fashion_mnist", []),
 }
 GAP = 10
 
@@ -43,9 +44,8 @@ def stacked(sheets: list[Path]) -> Image.Image:
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     sizes: dict[str, object] = {"command": "python benchmarks/slice_sheets.py"}
-    for name, (spec, slicer) in JOBS.items():
+    for name, (spec, overrides) in JOBS.items():
         with tempfile.TemporaryDirectory() as folder:
-            overrides = [] if slicer is None else [slicer]
             start = time.perf_counter()
             try:
                 slices = slice_data(ROOT / f"specs/{spec}.yaml", Path(folder), overrides)
@@ -56,7 +56,7 @@ def main() -> None:
             stacked([contact_sheet(Path(folder), k) for k in range(slices.n_slices)]).save(OUT / f"{name}.png")
         sizes[name] = {
             "dataset": spec,
-            "slicer": slicer or "as in the spec",
+            "overrides": overrides,
             "slices": slices.names,
             "train": slices.train_sizes,
             "test": slices.test_sizes,
