@@ -15,7 +15,6 @@ import yaml
 
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.interfaces.launcher import Launcher, Task
-from moeframe.interfaces.loss import Loss
 from moeframe.progress import Silent, Watcher
 from moeframe.registry import Registry
 from moeframe.report.study_page import write_study
@@ -23,6 +22,7 @@ from moeframe.report.study_tables import PlannedRun, Table
 from moeframe.run_folder import MEASURING, RunFolder, spec_changes
 from moeframe.spec_file import load_spec
 from moeframe.storage import write_file
+from moeframe.study_cost import all_training_calls, calls_per_step, joint_calls, sources_of, training_calls
 from moeframe.study_file import Study, Variant
 from moeframe.study_folder import LOCK, StudyFolder, read_mapping
 from moeframe.study_task import StudyTask, asked_alone, settings_alone, weights_key, weights_of_all
@@ -50,15 +50,15 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
         for variant in study.variants
     }
     rates = [
-        statistics.mean(seconds) / _training_calls(study.variant(name))
+        statistics.mean(seconds) / training_calls(study.variant(name))
         for name, seconds in taken.items()
-        if seconds and _training_calls(study.variant(name))
+        if seconds and training_calls(study.variant(name))
     ]
     found = []
     for variant in _distinct(study):
         seconds = statistics.mean(taken[variant.name]) if taken[variant.name] else None
         if seconds is None and rates:
-            seconds = statistics.mean(rates) * _training_calls(variant) or None
+            seconds = statistics.mean(rates) * training_calls(variant) or None
         for seed in study.seeds:
             status, cause = place.status(variant.name, seed)
             found.append(
@@ -67,8 +67,8 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
                     seed=seed,
                     status=status,
                     cause=cause,
-                    training_calls=_training_calls(variant),
-                    sampling_calls=_calls_per_step(variant) * variant.spec.sampler.evaluations,
+                    training_calls=training_calls(variant),
+                    sampling_calls=calls_per_step(variant) * variant.spec.sampler.evaluations,
                     seconds=seconds,
                 )
             )
@@ -97,38 +97,6 @@ def _settled(study: Study, place: StudyFolder) -> Study:
 def _distinct(study: Study) -> Iterator[Variant]:
     """The variants that have runs of their own."""
     return (variant for variant in study.variants if variant.same_as is None)
-
-
-def _training_calls(variant: Variant) -> int:
-    """Phase 1 asks every expert; phase 2 those that the gate asks, none where no term looks at their predictions."""
-    spec = variant.spec
-    if variant.weights_of is not None or spec.training.trainable == "none":
-        return 0
-    joint = (spec.training.steps - spec.warm_start_steps) * _joint_calls(variant)
-    return (spec.warm_start_steps * spec.n_experts + joint) * spec.training.batch_size
-
-
-def _joint_calls(variant: Variant) -> int:
-    """Of one image in one step of phase 2."""
-    return _calls_per_step(variant) if any(_needs_prediction(term) for term in variant.spec.objective) else 0
-
-
-def _all_training_calls(study: Study, variant: Variant) -> int:
-    """With those of the variants that it is made of."""
-    return _training_calls(variant) + sum(
-        _all_training_calls(study, study.variant(source)) for source in _sources(study, variant)
-    )
-
-
-def _calls_per_step(variant: Variant) -> int:
-    k = variant.spec.n_experts
-    return k if variant.spec.gate is None else variant.spec.gate.asked(k)
-
-
-def _needs_prediction(term: Loss.Config) -> bool:
-    component = term.component
-    assert issubclass(component, Loss)
-    return component.NEEDS_PREDICTION
 
 
 # --- carrying it out --------------------------------------------------------------------------------------------------
@@ -198,7 +166,7 @@ def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, *, alon
         seed=seed,
         overrides=[f"{path}={folder}" for path, folder in _runs_of(place, study, variant, seed).items()],
         weights_of=source,
-        sources=_sources(study, variant),
+        sources=sources_of(study, variant),
         alone=settings_alone(variant.spec) if alone else [],
     )
     name = f"{variant.name}, seed {seed}"
@@ -209,11 +177,6 @@ def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, *, alon
 def _runs_of(place: StudyFolder, study: Study, variant: Variant, seed: int) -> dict[str, str]:
     """The run folders of this seed that stand in the variant's spec, by their place in it."""
     return {path: str(place.run(study.source_of(other), seed)) for path, other in variant.runs_of.items()}
-
-
-def _sources(study: Study, variant: Variant) -> list[str]:
-    """The variants whose weights this one is made of."""
-    return list(dict.fromkeys(study.source_of(name) for name in variant.made_of))
 
 
 def _lacks_alone(place: StudyFolder, variant: Variant, seed: int) -> bool:
@@ -266,7 +229,7 @@ def _expect_sources(variant: Variant, seed: int, study: Study, place: StudyFolde
     path = place.sources(variant.name, seed)
     if not place.results(variant.name, seed).exists() or not path.exists():
         return
-    for source, weights in weights_of_all(place, _sources(study, variant), seed).items():
+    for source, weights in weights_of_all(place, sources_of(study, variant), seed).items():
         if read_mapping(path).get(source) != weights:
             folder = place.run(variant.name, seed)
             raise RunFolderError(
@@ -319,8 +282,8 @@ def _facts(study: Study) -> dict[str, object]:
                 "weights_of": variant.weights_of,
                 "runs_of": list(dict.fromkeys(variant.runs_of.values())),
                 "spec_hash": variant.spec.hash(),
-                "training_calls": _all_training_calls(study, variant),
-                "joint_calls": _joint_calls(variant),
+                "training_calls": all_training_calls(study, variant),
+                "joint_calls": joint_calls(variant),
                 "warm_start_steps": variant.spec.warm_start_steps,
                 "n_experts": variant.spec.n_experts,
                 "batch_size": variant.spec.training.batch_size,

@@ -10,20 +10,10 @@ import numpy as np
 
 from moeframe.report import plots
 from moeframe.report.page import Figure, Section, page_environment
+from moeframe.report.study_formats import shown_cell, shown_difference, write_table
 from moeframe.report.study_plots import Axis, Line, Mark, Point, lines, noise_axis, scatter
 from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_of, refreshed
-from moeframe.report.study_tables import (
-    Cell,
-    Column,
-    Row,
-    Table,
-    sentence,
-    sentences,
-    shown_cell,
-    shown_difference,
-    table_of,
-    write_table,
-)
+from moeframe.report.study_tables import Cell, Column, Row, Table, sentence, sentences, table_of
 from moeframe.storage import write_file
 from moeframe.study_folder import StudyFolder
 
