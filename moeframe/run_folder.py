@@ -1,11 +1,10 @@
 """The folder of a run: who may write into it, what it holds, and what it must not be mixed with."""
 
-import fcntl
 import json
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import yaml
 from moeframe.errors import RunFolderError
 from moeframe.provenance import CARD, LEAKS
 from moeframe.spec import MACHINE_SETTINGS, RunSpec
-from moeframe.storage import explaining, write_file
+from moeframe.storage import LOCK, explaining, holding, write_file
 
 SPEC = "spec.yaml"
 MEASURING = ("metrics", "evaluation", "sampler")
 """Sections that say how a model is measured, not how it came about."""
 SWEEP = ("sweep.json", "sweep.svg")
-_LOCK = ".lock"
 _SEED_FOLDER = re.compile(r"seed-(0|[1-9][0-9]*)")
 _OWN_FILES = (SPEC, "environment.json", CARD, LEAKS, "results.json", "report.html", *SWEEP)
 
@@ -52,27 +50,16 @@ class RunFolder:
         found = (_SEED_FOLDER.fullmatch(path.name) for path in self.path.iterdir() if path.is_dir())
         return sorted(int(match[1]) for match in found if match)
 
-    @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Hold the folder for one process; the lock goes with the process, however it ends."""
-        with explaining(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / _LOCK).open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunFolderError(
-                    f"{self.path}: another moeframe process works in this folder; wait for it or choose --out"
-                ) from None
-            yield
+    def claimed(self) -> AbstractContextManager[None]:
+        """Hold the folder for one process."""
+        return holding(self.path)
 
     def admit(self, spec: RunSpec, *, fresh: bool) -> None:
         """Take the folder for `spec`: new, or the same run to resume. Raises RunFolderError for anything else."""
         if not self.spec.exists():
-            strangers = sorted(path.name for path in self.path.iterdir() if path.name != _LOCK)
+            strangers = sorted(path.name for path in self.path.iterdir() if path.name != LOCK)
             if strangers:
-                (self.path / _LOCK).unlink()  # a stranger's folder is left as it was
+                (self.path / LOCK).unlink()  # a stranger's folder is left as it was
                 raise RunFolderError(
                     f"{self.path}: holds {', '.join(strangers[:5])} but no run; choose an empty folder with --out"
                 )

@@ -1,11 +1,14 @@
 """Files that are either whole or absent: written beside their place, flushed, then renamed into it."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moeframe.errors import StorageError
+from moeframe.errors import RunFolderError, StorageError
+
+LOCK = ".lock"
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -39,3 +42,19 @@ def explaining(path: Path) -> Iterator[None]:
             f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder "
             "with --out; what was saved before is untouched, the same command resumes from it"
         ) from None
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if need be, for one process; the lock goes with the process, however it ends."""
+    with explaining(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunFolderError(
+                f"{folder}: another moeframe process works in this folder; wait for it or choose --out"
+            ) from None
+        yield

@@ -21,10 +21,10 @@ from moeframe.report.study_page import write_study
 from moeframe.report.study_tables import PlannedRun, Table
 from moeframe.run_folder import MEASURING, RunFolder, spec_changes
 from moeframe.spec_file import load_spec
-from moeframe.storage import write_file
+from moeframe.storage import LOCK, write_file
 from moeframe.study_cost import all_training_calls, calls_per_step, joint_calls, sources_of, training_calls
 from moeframe.study_file import Study, Variant
-from moeframe.study_folder import LOCK, StudyFolder, read_mapping
+from moeframe.study_folder import StudyFolder, read_mapping
 from moeframe.study_task import StudyTask, asked_alone, settings_alone, weights_key, weights_of_all
 
 

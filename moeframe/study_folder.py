@@ -9,19 +9,16 @@ studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, whe
 studies/NAME/phase_one/               warm starts that variants share
 """
 
-import fcntl
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from moeframe.errors import RunFolderError
-from moeframe.storage import explaining
+from moeframe.storage import holding
 
 Status = Literal["finished", "failed", "to do"]
 RECORD = "study.json"
-LOCK = ".lock"
 
 
 class StudyFolder:
@@ -86,20 +83,9 @@ class StudyFolder:
         path = self.alone_failure(variant, seed)
         return f"times and memory: {read_mapping(path).get('cause', 'unknown')}" if path.exists() else ""
 
-    @contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self) -> AbstractContextManager[None]:
         """Hold the folder for one process."""
-        with explaining(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / LOCK).open("w")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunFolderError(
-                    f"{self.path}: another moeframe process works on this study; wait for it or choose --out"
-                ) from None
-            yield
+        return holding(self.path)
 
 
 def is_study(folder: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from moeframe.report import plots
 from moeframe.report.page import Figure, Section, page_environment
 from moeframe.report.study_formats import shown_cell, shown_difference, write_table
-from moeframe.report.study_plots import Axis, Line, Mark, Point, lines, noise_axis, scatter
+from moeframe.report.study_plots import NOISE, Axis, Line, Mark, Point, lines, scatter
 from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_of, refreshed
 from moeframe.report.study_tables import Cell, Column, Row, Table, sentence, sentences, table_of
 from moeframe.storage import write_file
@@ -182,7 +182,7 @@ def _noise(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Iterator[
         if curves:
             y = Axis(label=f"minus {base.name}, bits/dim per unit log-SNR")
             title = "The bound by noise level, against the baseline"
-            svg = lines("noise", title, curves, noise_axis(), y, baseline, level=0.0)
+            svg = lines("noise", title, curves, NOISE, y, baseline, level=0.0)
             caption = (
                 "Below zero: fewer bits than the baseline at that noise level; mean over the seeds that both have, the "
                 "same noise."
@@ -191,7 +191,7 @@ def _noise(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Iterator[
     routed = [one for one in evidence if one.seeds and one.seeds[0].diagnostics.router_accuracy]
     curves = [line for one in routed if (line := _router(one)) is not None]
     if curves:
-        svg = lines("router", "Router accuracy", curves, noise_axis(), Axis(label="routing accuracy"), baseline)
+        svg = lines("router", "Router accuracy", curves, NOISE, Axis(label="routing accuracy"), baseline)
         caption = (
             "How often the largest gate weight is on the expert of the image's own slice; mean over seeds. "
             "Chance is one over the number of experts."

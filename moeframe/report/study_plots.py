@@ -52,6 +52,9 @@ class Axis(Record):
     log: bool = False
 
 
+NOISE = Axis(label=NOISE_AXIS)
+
+
 def scatter(name: str, title: str, points: Sequence[Point], x: Axis, y: Axis, baseline: str) -> str:
     """Every variant as a mark with its intervals; the baseline is black."""
 
@@ -143,8 +146,3 @@ def _spread(axes: "Axes") -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def noise_axis() -> Axis:
-    """That of every plot over noise levels."""
-    return Axis(label=NOISE_AXIS)

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -151,7 +151,9 @@ def by_slice(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
     return _table(record, evidence, bits)
 
 
-def _table(record: Mapping[str, Any], evidence: Sequence[Evidence], figures: Any) -> Table:
+def _table(
+    record: Mapping[str, Any], evidence: Sequence[Evidence], figures: Callable[[SeedEvidence], dict[str, float]]
+) -> Table:
     rows = []
     for one in evidence:
         found = {seed.seed: figures(seed) for seed in one.seeds}
