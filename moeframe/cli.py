@@ -246,7 +246,10 @@ def evaluate(run_folder: Path, overrides: tuple[str, ...]) -> None:
 @click.option("--plan", "plan_only", is_flag=True, help="List the runs, how each stands and what it would cost.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time, instead of the file's.")
 @click.option("--only", multiple=True, metavar="VARIANT", help="This variant, and what it is made of; repeatable.")
-def study(study_file: Path, out: Path | None, plan_only: bool, jobs: int | None, only: tuple[str, ...]) -> None:
+@click.option("--seed", "seeds", multiple=True, type=int, help="This seed of the study's; repeatable.")
+def study(
+    study_file: Path, out: Path | None, plan_only: bool, jobs: int | None, only: tuple[str, ...], seeds: tuple[int, ...]
+) -> None:
     """Carry out every variant of STUDY with every seed, and compare them. The same command resumes."""
     from rich.console import Console
 
@@ -258,6 +261,8 @@ def study(study_file: Path, out: Path | None, plan_only: bool, jobs: int | None,
     loaded = load_study(study_file, _installed(), jobs=jobs)
     if only:
         loaded = loaded.only(only)
+    if seeds:
+        loaded = loaded.only_seeds(seeds)
     folder = study_folder_of(loaded.name, out)
     if plan_only:
         Console().print(plan_table(plan(loaded, folder)))

@@ -119,6 +119,14 @@ class Study:
             wanted |= more
         return dataclasses.replace(self, variants=tuple(v for v in self.variants if v.name in wanted))
 
+    def only_seeds(self, seeds: Sequence[int]) -> "Study":
+        """These seeds, in the order of the file. Raises InputError for one that is not the study's."""
+        for seed in seeds:
+            if seed not in self.seeds:
+                known = ", ".join(map(str, self.seeds))
+                raise InputError(f"seed {seed} is not among the study's: {known}; add it to seeds in the study file")
+        return dataclasses.replace(self, seeds=tuple(seed for seed in self.seeds if seed in seeds))
+
     def depth(self, variant: Variant) -> int:
         """How many runs must be finished one after another before this variant's."""
         return max((1 + self.depth(self.variant(self.source_of(name))) for name in variant.made_of), default=0)

@@ -327,6 +327,17 @@ def test_only_some_variants_bring_the_baseline_and_what_they_are_made_of(study_f
     assert "error: 'spase' is no variant; did you mean 'sparse'?" in result.output
 
 
+def test_only_some_seeds_are_carried_out_and_an_unknown_one_is_refused(study_file, tmp_path):
+    changed(study_file, seeds=[0, 4, 7])
+    arguments = ["study", str(study_file), "--plan", "--out", str(tmp_path / "out")]
+    study = study_of(study_file)
+    assert study.only_seeds([7, 0]).seeds == (0, 7)
+    assert study.only_seeds([4]).variants == study.variants  # a run of one seed is the same run in the whole study
+    result = CliRunner().invoke(cli.main, [*arguments, "--seed", "5"])
+    assert result.exit_code == 2
+    assert "error: seed 5 is not among the study's: 0, 4, 7; add it to seeds in the study file" in result.output
+
+
 def test_weights_of_a_variant_that_repeats_another_are_those_of_the_other(study_file, tmp_path):
     variants = {
         "soft": {},

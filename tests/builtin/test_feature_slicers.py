@@ -251,7 +251,32 @@ def test_hair_colours_are_the_default_groups_with_a_rule_for_several_and_none(ab
     slicer = fitted(Attribute, 5, with_hair(absent), several=several)
     assert slicer.assign(with_hair(absent)).tolist() == [0, 1, 2, 3, 4, *of_two]
     assert slicer.slice_names == ["Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair", "other"]
-    assert slicer.state() == {}
+
+
+@pytest.mark.parametrize(
+    ("n_slices", "of_groups", "names"),
+    [
+        (4, [0, 1, 2, 3, 2], ["Black_Hair", "Blond_Hair", "Brown_Hair or other", "Gray_Hair"]),
+        (2, [0, 1, 0, 1, 0], ["Black_Hair or Brown_Hair or other", "Blond_Hair or Gray_Hair"]),
+    ],
+)
+def test_balancing_puts_whole_groups_together_largest_first(n_slices, of_groups, names):
+    slicer = fitted(Attribute, n_slices, with_hair(), balance="quantile")  # groups of 2, 2, 1, 1, 1
+    assert slicer.assign(with_hair()).tolist() == [*of_groups, of_groups[0], of_groups[1]]
+    assert slicer.slice_names == names
+    again = Attribute(slicer.config, n_slices=n_slices, streams=Streams(1))
+    again.restore(json.loads(json.dumps(slicer.state())))
+    bald = pictured(random_images(3), **{name: [0, 0, 0] for name in HAIR})  # other data moves nothing
+    assert again.assign(bald).tolist() == [of_groups[4]] * 3
+
+
+def test_groups_without_images_cannot_fill_a_slice():
+    with pytest.raises(DataError) as error:
+        fitted(Attribute, 3, with_hair(Hat=[0] * 7), groups=[["Hat"], ["Black_Hair"]], balance="quantile")
+    assert str(error.value) == (
+        "attribute: 3 slices need as many groups with images; the training data has Hat 0, Black_Hair 2, other 5; "
+        "use fewer experts or other groups"
+    )
 
 
 def test_two_attributes_of_one_group_are_not_several_groups():
@@ -293,7 +318,15 @@ def test_an_attribute_that_is_no_yes_or_no_is_refused(value):
 def test_groups_and_other_must_be_as_many_as_experts_and_no_attribute_twice():
     assert list(Attribute.Config().conflicts(SpecFacts(n_experts=5))) == []
     assert list(Attribute.Config().conflicts(SpecFacts(n_experts=4))) == [
-        ("groups", "4 groups and 'other' make 5 slices for 4 experts; use 5 experts or give 3 groups")
+        (
+            "groups",
+            "4 groups and 'other' make 5 slices for 4 experts; use 5 experts or give 3 groups, "
+            "or `balance: quantile`, which puts groups together",
+        )
+    ]
+    assert list(Attribute.Config(balance="quantile").conflicts(SpecFacts(n_experts=2))) == []
+    assert list(Attribute.Config(balance="quantile").conflicts(SpecFacts(n_experts=6))) == [
+        ("groups", "4 groups and 'other' are too few for 6 slices; use at most 5 experts or give 5 groups")
     ]
     assert list(Attribute.Config(groups=[["a", "b"], ["a"]]).conflicts(SpecFacts(n_experts=3))) == [
         ("groups", "'a' is listed 2 times; list each attribute once")

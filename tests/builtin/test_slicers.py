@@ -12,8 +12,9 @@ from moeframe.interfaces.component import SpecFacts
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.slicer import Slicer
 from moeframe.randomness import Streams
-from moeframe_builtin.slicers.class_group import ClassGroup, balanced_groups, natural_groups
+from moeframe_builtin.slicers.class_group import ClassGroup
 from moeframe_builtin.slicers.color_variance import ColorVariance, color_variance
+from moeframe_builtin.slicers.grouping import balanced_groups, natural_groups
 
 
 def labelled(labels: list[int], n_classes: int) -> InMemoryExamples:

@@ -1,7 +1,6 @@
 """Slices made of whole classes, given or balanced by size."""
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -12,6 +11,7 @@ from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.slicer import Slicer, State
 from moeframe.shapes import SliceIds
 from moeframe_builtin.slicers.by_feature import Balance
+from moeframe_builtin.slicers.grouping import balanced_groups, natural_groups
 
 Groups = Sequence[Sequence[int]]
 
@@ -32,31 +32,6 @@ def problems_of(groups: Groups, n_classes: int) -> list[str]:
     if left_out:
         found.append(f"in no group: class {', '.join(map(str, left_out))}")
     return found
-
-
-def balanced_groups(counts: Sequence[int], n_groups: int) -> list[list[int]]:
-    """Each class, largest first, joins the group that is smallest so far; of equals the lowest number goes first.
-
-    >>> balanced_groups([5, 9, 5, 1], 2)
-    [[1, 3], [0, 2]]
-    """
-    groups: list[list[int]] = [[] for _ in range(n_groups)]
-    sizes = [0] * n_groups
-    for number in sorted(range(len(counts)), key=lambda number: (-counts[number], number)):
-        smallest = min(range(n_groups), key=lambda group: (sizes[group], group))
-        groups[smallest].append(number)
-        sizes[smallest] += counts[number]
-    return groups
-
-
-def natural_groups(present: Sequence[int], n_groups: int) -> list[list[int]]:
-    """The classes in their order, cut into runs of about equal length, however many images they hold.
-
-    >>> natural_groups([0, 1, 2, 3, 4], 2)
-    [[0, 1], [2, 3, 4]]
-    """
-    borders = [len(present) * group // n_groups for group in range(n_groups + 1)]
-    return [list(present[start:end]) for start, end in pairwise(borders)]
 
 
 class ClassGroup(Slicer):
