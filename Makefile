@@ -19,9 +19,10 @@ lint: .venv/installed  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed  ## speed and memory, side by side in one run: results/engine/speed.json, results/data/loading.json
+bench: .venv/installed  ## speed and memory, side by side in one run: results/{engine/speed,data/loading,evaluation/sampling_memory}.json
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/sampling_memory.py
 
 figures: .venv/installed  ## exactness, resume, likelihood, coverage of intervals, official formats: results/
 	$(BIN)/python benchmarks/exactness.py

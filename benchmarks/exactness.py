@@ -1,6 +1,6 @@
 """Exactness of the engine against closed forms and reference implementations, each figure with its required range.
 
-    python benchmarks/exactness.py        # under a minute; writes results/engine/exactness.json
+    python benchmarks/exactness.py        # about a minute; writes results/engine/exactness.json
 
 tests/test_exactness.py asserts the same figures, from the same functions.
 """
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from figures import likelihood, merging, objective, sampling
+from figures import closed_forms, likelihood, merging, objective, sampling
 
 from moeframe.environment import describe_environment
 
@@ -44,6 +44,10 @@ FIGURES = (
     Figure(likelihood.reconstruction_against_brute_force, 0, 1e-6),
     Figure(likelihood.monte_carlo_bound_in_standard_errors, -3, 3),
     Figure(likelihood.wide_range_bound_above_entropy, 0, 1e-4),
+    Figure(closed_forms.bounds_against_closed_forms, 0, 1e-6),
+    Figure(closed_forms.ode_against_an_independent_flow, 0, 1e-6),
+    Figure(closed_forms.methods_over_a_wide_range_against_the_density, 0, 1e-3),
+    Figure(closed_forms.bits_in_other_data_ranges, 0, 1e-6),
     Figure(objective.weighting_means_minus_one, -1e-3, 1e-3),
     Figure(objective.vlb_loss_against_bound, 0, 1e-5),
     Figure(sampling.order_of_ddim, 0.85, 1.15),

@@ -69,16 +69,19 @@ def standard_error(repeats: Sequence[Bound]) -> float:
     """Standard error over images of the mean total, from one or more draws of each image at low-discrepancy times.
 
     The times of a draw share out the range evenly, so what the integrand owes to its time is no error of the mean. Each
-    image therefore counts as its distance from a line through its neighbours in log-SNR. The result is too large, not
-    too small, where the integrand bends within five of these. Repeats must share out their times in orders of their
-    own. NaN for a single image.
+    image therefore counts as its distance from a line through its neighbours in log-SNR. What is left is the offset u
+    that the n times share: a sum over even points errs by (f(0) - f(1)) (u - ½) / n, of variance (f(0) - f(1))² / 12 n²
+    over u, which matters for few images. The result is too large, not too small, where the integrand bends within five
+    neighbours. Repeats must share out their times in orders of their own. NaN for a single image.
     """
     found = [_beside_neighbours(bound.total, bound.log_snr, repeat) for repeat, bound in enumerate(repeats)]
     residuals = torch.stack([one.residuals for one in found])
     excess = torch.stack([one.residuals.square() * one.share_of_neighbours for one in found])
     # Neighbours add to the square of a residual, but not to the product of residuals of two repeats.
     variances = residuals.mean(0).square() - excess.mean(0) / len(found)
-    return math.sqrt(max(float(variances.mean()), 0.0) / len(variances))
+    n = len(variances)
+    offsets = sum(one.fall**2 for one in found) / len(found) ** 2 / (12 * n**2)
+    return math.sqrt(max(float(variances.mean()), 0.0) / n + offsets)
 
 
 def scatter_of_terms(bound: Bound) -> PerItem:
@@ -93,6 +96,8 @@ class _Residuals:
 
     residuals: PerItem
     share_of_neighbours: PerItem
+    fall: float
+    """Of the fitted line, from the smallest log-SNR to the largest; 0 where all are one."""
 
 
 def _beside_neighbours(values: PerItem, log_snr: LogSnr, seed: int) -> _Residuals:
@@ -113,4 +118,4 @@ def _beside_neighbours(values: PerItem, log_snr: LogSnr, seed: int) -> _Residual
     leverage = (1 / size + place**2 / spread).clamp(max=_LARGEST_LEVERAGE) if n > 1 else torch.ones(1)
     residuals = (values[order] - fit) / (1 - leverage)
     back = order.argsort()
-    return _Residuals(residuals[back], leverage[back])
+    return _Residuals(residuals[back], leverage[back], float(fit[-1] - fit[0]) if bool(sloped.all()) else 0.0)

@@ -1,5 +1,6 @@
 """The metric bits_per_dim: its methods against one another, its settings, what it states and what it refuses."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -9,9 +10,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+import moeframe
 from moeframe.assembly import assemble
 from moeframe.errors import UnavailableError
 from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.finished import load
 from moeframe.interfaces.gate import Routing
 from moeframe.interfaces.metric import Measurement
 from moeframe.likelihood.bound import standard_error
@@ -25,6 +28,7 @@ from moeframe.testing import GaussianExpert
 from moeframe_builtin.metrics.bits_per_dim import SETTINGS, BitsPerDimMetric
 
 STD = 0.3
+SPECS = Path(__file__).parent.parent.parent / "specs"
 NOWHERE = Path("/nowhere")
 """Likelihood needs no samples, so nothing is kept."""
 
@@ -145,6 +149,32 @@ def test_the_methods_agree_on_the_true_model_in_the_order_of_the_theory(gaussian
     error = 4 * max(one.parts["monte_carlo_error"] for one in bits.values())
     assert bits["coarse"].value > bits["fine"].value > bits["continuous"].value - error
     assert abs(bits["ode"].value - bits["continuous"].value) < error + 0.02
+
+
+@pytest.mark.slow
+def test_the_methods_keep_their_order_on_a_trained_mixture_of_networks(tmp_path):
+    settings = ["seeds=[0]", "experts.0.channels=8", "experts.0.copies=2", "training.steps=120", "metrics=[]"]
+    moeframe.run(SPECS / "digits.yaml", overrides=settings, out=tmp_path / "run")
+    trained = load(tmp_path / "run", device="cpu")
+    evaluation = ModelEvaluation(trained.assembly, trained.denoiser, NOWHERE)
+    bits = [
+        found(evaluation, images=100, **settings)
+        for settings in (
+            {"method": "discrete", "steps": 10, "repeats": 2},
+            {"method": "discrete", "steps": 100, "terms": 10, "repeats": 3},
+            {"method": "discrete", "steps": 1000, "terms": 10, "repeats": 3},
+            {"repeats": 16, "importance": "fitted"},
+        )
+    ]
+    for coarse, fine in itertools.pairwise(bits):
+        error = math.hypot(coarse.parts["monte_carlo_error"], fine.parts["monte_carlo_error"])
+        assert coarse.value - fine.value > -3 * error
+    assert bits[0].value - bits[-1].value > 10 * bits[-1].parts["monte_carlo_error"]
+    ode = found(evaluation, images=32, method="ode", rtol=1e-3, atol=1e-3, repeats=2)
+    same = found(evaluation, images=32, repeats=64)
+    assert abs(ode.value - same.value) < 0.1 + 3 * math.hypot(
+        ode.parts["monte_carlo_error"], same.parts["monte_carlo_error"]
+    )
 
 
 def test_the_discrete_value_is_the_mean_of_direct_calls(gaussian):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from moeframe.errors import UnavailableError
 from moeframe.interfaces.component import SpecFacts
@@ -149,23 +150,48 @@ class FeatureSource:
 
     def _once(self, which: str, n: int, batches: Any) -> Extracted:
         key = ("features", self._config.features, self._config.settings, which, n)
-        return self._evaluation.once(key, lambda: self._extract(which, batches()))
+        return self._evaluation.once(key, lambda: self._extract(which, batches(), n))
 
-    def _extract(self, which: str, batches: Iterable[Levels]) -> Extracted:
-        size = self._config.batch_size
+    def _extract(self, which: str, batches: Iterable[Levels], n: int) -> Extracted:
+        size, rows = self._config.batch_size, _Rows(n)
         # a GPU would else round convolutions to the 10 bits of TF32
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            pieces = [
-                self.space.extract(to_rgb(levels[start : start + size], self._evaluation.image.levels))
-                for levels in batches
-                for start in range(0, len(levels), size)
-            ]
-        features = torch.cat([piece.features for piece in pieces])
-        logits = [piece.logits for piece in pieces if piece.logits is not None]
+            for levels in batches:
+                for start in range(0, len(levels), size):
+                    rows.add(self.space.extract(to_rgb(levels[start : start + size], self._evaluation.image.levels)))
+        features = rows.found.features
         broken = int((~features.isfinite().all(dim=1)).sum())
         if broken:
             raise UnavailableError(
                 f"{self.space.name} features of {broken} of {len(features)} images ({which}) are NaN or infinite; "
                 f"the weights (SHA-256 {self.space.weights_sha256}) are damaged or of another network"
             )
-        return Extracted(features, torch.cat(logits) if logits else None)
+        return rows.found
+
+
+class _Rows:
+    """Features of n images, written into their place as they come.
+
+    Pieces that were kept and joined at the end would be twice as much, and would lie scattered among the memory of the
+    batches, which the system then could not take back.
+    """
+
+    def __init__(self, n: int):
+        self._n = n
+        self._filled = 0
+        self._tensors: dict[str, Tensor] = {}
+
+    def add(self, piece: Extracted) -> None:
+        """The features of the next images."""
+        stop = self._filled + len(piece.features)
+        for name, values in (("features", piece.features), ("logits", piece.logits)):
+            if values is not None:
+                whole = self._tensors.setdefault(name, values.new_empty(self._n, *values.shape[1:]))
+                whole[self._filled : stop] = values
+        self._filled = stop
+
+    @property
+    def found(self) -> Extracted:
+        """All of them."""
+        assert self._filled == self._n, f"features of {self._filled} of {self._n} images"
+        return Extracted(self._tensors["features"], self._tensors.get("logits"))

@@ -30,7 +30,7 @@ class Gaussian:
         """Mean and unbiased covariance of at least two rows."""
         n, dims = rows.shape
         assert n > 1
-        mean = rows.sum(dim=0, dtype=torch.float64) / n
+        mean = torch.stack([block.double().sum(dim=0) for block in rows.split(BLOCK)]).sum(dim=0) / n
         if n <= dims:  # far fewer sums than a covariance has
             _, scales, axes = torch.linalg.svd((rows.double() - mean) / math.sqrt(n - 1), full_matrices=False)
             sound = scales > dims * torch.finfo(scales.dtype).eps * scales[0]

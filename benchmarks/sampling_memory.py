@@ -1,0 +1,103 @@
+"""Memory of drawing and measuring many samples: beyond the features it should not grow with their number.
+
+    python benchmarks/sampling_memory.py     # some minutes; writes results/evaluation/sampling_memory.json
+
+Each N in a process of its own: a small untrained network draws N samples of 16x16 pixels in two steps, and
+`frechet` compares 64 features of them with as many images of the training split. The peak is of the process's own
+(anonymous) memory, the images of the data set included, which are generated in memory for the purpose.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from moeframe.assembly import assemble
+from moeframe.environment import describe_environment
+from moeframe.evaluation import ModelEvaluation
+from moeframe.registry import Registry
+from moeframe.spec import bind
+from moeframe_builtin.metrics.frechet import FrechetMetric
+
+OUT = Path(__file__).resolve().parent.parent / "results/evaluation/sampling_memory.json"
+SIZES = (2_000, 10_000, 50_000)
+FEATURES = 64
+SIDE = 16
+
+
+def colours() -> nn.Module:
+    """64 features of an image, of a random linear map."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, FEATURES))
+
+
+def anonymous_mib() -> float:
+    """Memory of this process that no file backs."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
+
+
+def measure(n: int) -> dict[str, float]:
+    """Of this process, MiB."""
+    registry = Registry.installed()
+    spec = {
+        "name": "memory",
+        "device": "cpu",
+        "dataset": {"type": "gaussian", "size": SIDE, "std": 0.3, "n_train": n, "n_test": 100},
+        "slicer": None,
+        "schedule": {"type": "linear"},
+        "experts": [{"type": "unet", "channels": 4, "channel_multipliers": [1]}],
+        "objective": [{"type": "nll"}],
+        "sampler": {"type": "ddim", "steps": 2},
+        "evaluation": {"batch_size": 256},
+    }
+    assembly = assemble(bind(spec, registry), registry, seed=0)
+    metric = FrechetMetric(
+        FrechetMetric.Config(features="module", module="sampling_memory:colours", samples=n, reference="train")
+    )
+    before, peak, done = anonymous_mib(), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, anonymous_mib())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with tempfile.TemporaryDirectory() as folder:
+        evaluation = ModelEvaluation(assembly, assembly.model, Path(folder))
+        metric.measure(evaluation)
+    done.set()
+    watcher.join()
+    found = {"before_mib": before, "growth_mib": peak - before, "features_mib": 2 * n * FEATURES * 4 / 2**20}
+    return {name: round(value, 1) for name, value in found.items()}
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        torch.set_num_threads(1)
+        print(json.dumps(measure(int(sys.argv[1]))))
+        return
+    found = {}
+    for n in SIZES:
+        printed = subprocess.run([sys.executable, __file__, str(n)], check=True, capture_output=True, text=True).stdout
+        found[f"{n}_samples"] = json.loads(printed.splitlines()[-1])
+        print(n, found[f"{n}_samples"], flush=True)
+    document = {
+        "command": "python benchmarks/sampling_memory.py",
+        "environment": describe_environment("cpu"),
+        "what": "growth_mib: peak of anonymous memory beyond that before sampling; features_mib: what the features of "
+        f"samples and reference take at {FEATURES} float32 each; all N samples of {SIDE}x{SIDE} pixels would "
+        "take N / 4096 MiB in bytes, eight times that as integers of torch",
+        "found": found,
+    }
+    OUT.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
