@@ -30,7 +30,9 @@ class Gaussian:
         """Mean and unbiased covariance of at least two rows."""
         n, dims = rows.shape
         assert n > 1
-        mean = torch.stack([block.double().sum(dim=0) for block in rows.split(BLOCK)]).sum(dim=0) / n
+        mean = torch.zeros(dims, dtype=torch.float64)
+        for block in _centred(rows, mean.clone()):
+            mean += block.sum(dim=0) / n
         if n <= dims:  # far fewer sums than a covariance has
             _, scales, axes = torch.linalg.svd((rows.double() - mean) / math.sqrt(n - 1), full_matrices=False)
             sound = scales > dims * torch.finfo(scales.dtype).eps * scales[0]
