@@ -1,8 +1,10 @@
 """RunSpec + seed -> the built parts of one run: data, slices, model, losses, sampler, metrics."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from jaxtyping import Integer
@@ -23,6 +25,7 @@ from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
 from moeframe.spec import RunSpec
+from moeframe.storage import key_of, waiting, write_file
 
 
 @dataclass(frozen=True)
@@ -115,8 +118,13 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def assemble(spec: RunSpec, registry: Registry, seed: int, dataset: Dataset | None = None) -> Assembly:
-    """Build every part, around `dataset` where it is open already. Raises DataError, DeviceError or PluginError."""
+def assemble(
+    spec: RunSpec, registry: Registry, seed: int, dataset: Dataset | None = None, shared: Path | None = None
+) -> Assembly:
+    """Build every part, around `dataset` where it is open already. Raises DataError, DeviceError or PluginError.
+
+    `shared` is where runs of a study leave their slices for one another.
+    """
     device = resolve_device(spec.device)
     streams = Streams(seed)
     dataset = dataset or build_dataset(spec, registry)
@@ -126,7 +134,7 @@ def assemble(spec: RunSpec, registry: Registry, seed: int, dataset: Dataset | No
             f"dataset '{spec.dataset.type}' has {len(train)} training and {len(test)} test images; "
             "a run needs at least 1 and 2, because an interval needs two"
         )
-    slices = cut_slices(spec, registry, streams, train, test)
+    slices = cut_slices(spec, registry, streams, train, test, shared)
     schedule = registry.get(NoiseSchedule, spec.schedule.type)(spec.schedule)
     model = build_model(spec, registry, dataset.image, streams)
     return Assembly(
@@ -163,21 +171,47 @@ def build_metrics(spec: RunSpec, registry: Registry) -> tuple[Metric, ...]:
     return tuple(registry.get(Metric, config.type)(config) for config in spec.metrics)
 
 
-def cut_slices(spec: RunSpec, registry: Registry, streams: Streams, train: Examples, test: Examples) -> Slices:
-    """Fit the slicer on the training split and assign both. Raises DataError naming an empty slice.
+def cut_slices(
+    spec: RunSpec,
+    registry: Registry,
+    streams: Streams,
+    train: Examples,
+    test: Examples,
+    shared: Path | None = None,
+) -> Slices:
+    """Fit the slicer on the training split and assign both, unless another run left the same slices below `shared`.
 
-    What the slicer finds wrong comes with the place of the spec that asks for it.
+    Raises DataError naming an empty slice. What the slicer finds wrong comes with the place of the spec that asks for
+    it.
     """
     if spec.slicer is None:
         train_ids, test_ids = (torch.zeros(len(split), dtype=torch.long) for split in (train, test))
         return Slices(None, train_ids, test_ids, n_slices=1)
-    k = spec.n_experts
-    slicer = registry.get(Slicer, spec.slicer.type)(spec.slicer, n_slices=k, streams=streams)
+    slicer = registry.get(Slicer, spec.slicer.type)(spec.slicer, n_slices=spec.n_experts, streams=streams)
+    if shared is None:
+        return _cut(slicer, spec, train, test)
+    dump = spec.dump()
+    place = shared / f"slices-{key_of(dump['dataset'], dump['slicer'], spec.n_experts, streams.seed)}"
+    with waiting(place):
+        kept = place / "slices.json"
+        if kept.exists():
+            found = json.loads(kept.read_bytes())
+            slicer.restore(found["state"])
+            return Slices(slicer, torch.tensor(found["train"]), torch.tensor(found["test"]), slicer.n_slices)
+        slices = _cut(slicer, spec, train, test)
+        found = {"state": slicer.state(), "train": slices.train.tolist(), "test": slices.test.tolist()}
+        write_file(kept, json.dumps(found).encode())
+        return slices
+
+
+def _cut(slicer: Slicer, spec: RunSpec, train: Examples, test: Examples) -> Slices:
+    k = slicer.n_slices
     try:
         slicer.fit(train)
         slices = Slices(slicer, slicer.assign(train).long(), slicer.assign(test).long(), k)
     except DataError as problem:
         raise DataError(f"{spec.place_of('slicer')}: {problem}") from problem
+    assert spec.slicer is not None
     for ids in (slices.train, slices.test):
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < k:
             found = f"{int(ids.min())} .. {int(ids.max())}"

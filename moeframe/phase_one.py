@@ -4,16 +4,14 @@ In phase 1 each expert learns from its slice alone and the gate from nothing, an
 step. Variants that differ in gate, regularisers, sampler or metrics therefore have the same phase 1, bit for bit.
 """
 
-import fcntl
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moeframe import checkpoint
+from moeframe import checkpoint, storage
 from moeframe.assembly import Assembly
-from moeframe.storage import explaining, write_file
+from moeframe.storage import waiting, write_file
 from moeframe.training import Trainer
 
 _BESIDES = ("workers", "log_every", "held_out_every", "held_out_images", "checkpoint_every", "calibration_images")
@@ -30,7 +28,7 @@ def key_of(assembly: Assembly) -> str:
         "losses": [loss.config.model_dump(mode="json") for loss in assembly.losses if not loss.NEEDS_GATE],
         "seed": assembly.streams.seed,
     }
-    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
+    return storage.key_of(depends)
 
 
 @contextmanager
@@ -40,11 +38,7 @@ def shared(trainer: Trainer, folder: Path) -> Iterator[bool]:
     One process at a time works on one phase 1; the others wait and take over what it leaves through `keep`.
     """
     place = folder / key_of(trainer.assembly)
-    with explaining(place):
-        place.mkdir(parents=True, exist_ok=True)
-        lock = (place / ".lock").open("w")
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with waiting(place):
         found = checkpoint.latest(place)
         if found is not None:
             trainer.adopt(checkpoint.load(found))

@@ -15,28 +15,43 @@ from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.expert import Expert
 from moeframe.report.grids import write_grid
 from moeframe.report.results import read_json
-from moeframe.storage import write_file
+from moeframe.storage import key_of, waiting, write_file
 
 CARD = "card.json"
 LEAKS = "duplicates.png"
 
 
-def write_provenance(folder: Path, assembly: Assembly) -> None:
+def write_provenance(folder: Path, assembly: Assembly, shared: Path | None = None) -> None:
     """Write card.json and, where test images also stand in train, duplicates.png into the run's folder.
 
-    Every image is read once. Raises DataError for one that cannot be.
+    Every image is read once, or not at all where another run left what it saw below `shared`. Raises DataError for an
+    image that cannot be read.
     """
+    data = look_through(assembly, folder) if shared is None else _looked_through_once(assembly, folder, shared)
+    # Last, because its presence says that the data has been looked through.
+    write_file(folder / CARD, _json({**data, "experts": _experts(assembly)}))
+
+
+def _looked_through_once(assembly: Assembly, folder: Path, shared: Path) -> dict[str, Any]:
+    place = shared / f"data-{key_of(assembly.spec.dump()['dataset'])}"
+    with waiting(place):
+        if not (place / CARD).exists():
+            write_file(place / CARD, _json(look_through(assembly, place)))
+    if (place / LEAKS).exists():
+        write_file(folder / LEAKS, (place / LEAKS).read_bytes())
+    card: dict[str, Any] = read_json(place / CARD)
+    return card
+
+
+def look_through(assembly: Assembly, folder: Path) -> dict[str, Any]:
+    """What the card says of the data; duplicates.png is written into the folder."""
     levels = assembly.image.levels
     found = find_duplicates(fingerprints_of(assembly.train, levels), fingerprints_of(assembly.test, levels))
     if found.shown:
         in_test, in_train = (torch.tensor(rows) for rows in zip(*found.shown, strict=True))
         pairs = torch.cat([assembly.test.images(in_test), assembly.train.images(in_train)])
         write_grid(folder / LEAKS, pairs, levels, len(found.shown), max(1, 64 // assembly.image.width))
-    duplicates = _described(found, assembly.train, assembly.test)
-    card = {**assembly.dataset.card(), "duplicates": duplicates, "experts": _experts(assembly)}
-    text = json.dumps(card, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    # Last, because its presence says that the data has been looked through.
-    write_file(folder / CARD, text.encode())
+    return {**assembly.dataset.card(), "duplicates": _described(found, assembly.train, assembly.test)}
 
 
 def licence_warnings(folder: Path) -> list[str]:
@@ -99,3 +114,7 @@ def _described(found: Duplicates, train: Examples, test: Examples) -> dict[str, 
 
 def _name(examples: Examples, i: int) -> str:
     return examples.names[i] if examples.names else f"number {i}"
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()

@@ -40,6 +40,8 @@ class Borrowed:
     """Folder of shared warm starts."""
     weights_of: Path | None = None
     """A finished run of the same training, whose weights are measured under this run's gate and settings."""
+    data: Path | None = None
+    """Folder of what the data was found to hold, and of slices."""
 
 
 NOTHING = Borrowed()
@@ -103,7 +105,7 @@ def _carry_out(
         unfinished = [seed for seed in resolved.seeds if not folder.metrics(seed).exists()]
         dataset = build_dataset(resolved, registry) if unfinished else None
         for seed in unfinished:
-            _run_seed(folder, assemble(resolved, registry, seed, dataset), watcher, borrowed)
+            _run_seed(folder, assemble(resolved, registry, seed, dataset, borrowed.data), watcher, borrowed)
         return _summarise(folder, resolved)
 
 
@@ -116,7 +118,7 @@ def _run_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher, borrowed:
     seed = assembly.streams.seed
     if not folder.card.exists():
         watcher.begin("looking through the data", 1)
-        write_provenance(folder.path, assembly)
+        write_provenance(folder.path, assembly, borrowed.data)
         watcher.advance("card.json")
     if assembly.slices.slicer is not None:
         for warning in assembly.slices.warnings():

@@ -1,6 +1,8 @@
-"""Files that are either whole or absent: written beside their place, flushed, then renamed into it."""
+"""Files that are either whole or absent, because they are renamed into place; folders that one process holds."""
 
 import fcntl
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +34,11 @@ def write_and_flush(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def key_of(*parts: object) -> str:
+    """A name for what is made of these settings: 16 hexadecimal digits, equal for equal JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 @contextmanager
 def explaining(path: Path) -> Iterator[None]:
     """Turn OSError into StorageError with a way out."""
@@ -42,6 +49,17 @@ def explaining(path: Path) -> Iterator[None]:
             f"{path}: cannot be written: {error.strerror or error}; free some space or choose another folder "
             "with --out; what was saved before is untouched, the same command resumes from it"
         ) from None
+
+
+@contextmanager
+def waiting(folder: Path) -> Iterator[None]:
+    """Have a folder, made if need be, for oneself; another process that has it is waited for."""
+    with explaining(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -6,7 +6,7 @@ studies/NAME/specs/VARIANT.yaml       the resolved spec of each
 studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, where it failed SEED.failure.json, and
                                       SEED.alone.json with what was measured while nothing else ran
                                           (or SEED.alone.failure.json)
-studies/NAME/phase_one/               warm starts that variants share
+studies/NAME/phase_one/, data/        warm starts, slices and what the data was found to hold, which variants share
 """
 
 import json
@@ -28,6 +28,7 @@ class StudyFolder:
         self.path = path
         self.record = path / RECORD
         self.phase_one = path / "phase_one"
+        self.data = path / "data"
         self.tables = path / "tables"
         self.page = path / "study.html"
 

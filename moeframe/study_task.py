@@ -94,7 +94,7 @@ def _run(task: StudyTask, place: StudyFolder) -> None:
         place.spec(task.variant),
         overrides=[f"seeds=[{task.seed}]", *task.overrides],
         out=folder,
-        borrowed=Borrowed(place.phase_one, weights_of),
+        borrowed=Borrowed(place.phase_one, weights_of, place.data),
     )
     write_file(place.sources(task.variant, task.seed), _json(sources))
     if whole:  # of a run that was interrupted nobody knows the time

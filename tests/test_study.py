@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 import moeframe
-from moeframe import checkpoint, cli, phase_one
+from moeframe import checkpoint, cli, phase_one, provenance
 from moeframe.assembly import assemble
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.interfaces.launcher import Ended, Launcher, Task
@@ -27,12 +27,14 @@ from moeframe.report.seed_folder import read_events
 from moeframe.report.study_formats import as_csv, as_latex, as_markdown
 from moeframe.report.study_tables import sentences, table_of
 from moeframe.run_folder import RunFolder
+from moeframe.runs import Borrowed, run
 from moeframe.spec_file import load_spec
 from moeframe.study import _task, gather, plan, run_study
 from moeframe.study_file import load_study
 from moeframe.study_folder import StudyFolder
 from moeframe.study_task import StudyTask
 from moeframe.training import Trainer
+from moeframe_builtin.slicers.by_feature import FeatureSlicer
 
 ROOT = Path(__file__).parent.parent
 
@@ -166,6 +168,32 @@ def test_the_plan_of_a_study_under_way_says_how_long_the_rest_takes(done):
 def test_tasks_that_measure_the_machine_are_launched_one_at_a_time():
     launcher = Registry.installed().get(Launcher, "local")
     assert launcher(launcher.Config(jobs=7)).one_at_a_time().config.jobs == 1
+
+
+@pytest.mark.slow
+def test_variants_share_what_was_found_in_the_data_and_the_slices_of_a_seed(done, tmp_path):
+    _, out, _ = done
+    kept = sorted(place.name.split("-")[0] for place in (out / "data").iterdir())
+    assert kept == ["data", "slices", "slices"]  # the data once, the slices of each seed once
+    alone = tmp_path / "alone"
+    run(out / "specs/sparse.yaml", overrides=["seeds=[3]"], out=alone)
+    for name in ("card.json", "seed-3/slices.npz", "seed-3/slice-1.png"):
+        assert (alone / name).read_bytes() == (out / "runs/sparse/3" / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_shared_slices_are_taken_back_and_the_data_is_not_looked_through_again(tiny_text, tmp_path, monkeypatch):
+    (tmp_path / "tiny.yaml").write_text(tiny_text)
+    options = {"overrides": ["slicer={type: color_variance}"], "borrowed": Borrowed(data=tmp_path / "data")}
+    run(tmp_path / "tiny.yaml", out=tmp_path / "first", **options)
+    monkeypatch.setattr(provenance, "find_duplicates", None)
+    monkeypatch.setattr(FeatureSlicer, "fit", None)
+    run(tmp_path / "tiny.yaml", out=tmp_path / "second", **options)
+    for name in ("card.json", "seed-0/slices.npz", "seed-0/metrics.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    options["overrides"] = ["slicer={type: color_variance, balance: natural}"]
+    with pytest.raises(TypeError):  # other slices are not taken for these
+        run(tmp_path / "tiny.yaml", out=tmp_path / "third", **options)
 
 
 @pytest.mark.slow
