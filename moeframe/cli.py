@@ -131,11 +131,16 @@ def _sweep(folder: Path, places: int, quality: str) -> None:
 @overrides_option
 @click.option("--resolved", is_flag=True, help="Print the spec with every default written out.")
 def validate(spec: Path, overrides: tuple[str, ...], resolved: bool) -> None:
-    """Check SPEC against the installed components and say everything that is wrong with it."""
+    """Check SPEC, or a study file and all its variants, against the installed components; say everything wrong."""
     import yaml
 
-    from moeframe.spec_file import load_spec
+    from moeframe.spec_file import is_study, load_spec, read_document
+    from moeframe.study_file import load_study
 
+    if is_study(read_document(spec)) and not overrides and not resolved:
+        study = load_study(spec, _installed())
+        click.echo(f"{spec}: valid: '{study.name}', {len(study.variants)} variants, {len(study.seeds)} seeds")
+        return
     checked = load_spec(spec, _installed(), overrides)
     if resolved:
         click.echo(yaml.safe_dump(checked.dump(), sort_keys=False, allow_unicode=True), nl=False)

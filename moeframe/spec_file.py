@@ -57,6 +57,8 @@ class Override:
 def load_spec(path: str | Path, registry: Registry, overrides: Sequence[str | Override] = ()) -> RunSpec:
     """Read, merge and validate a spec file. Raises SpecError with every problem of the file."""
     document = read_document(Path(path))
+    if is_study(document):
+        raise InputError(f"{path}: is a study file; use `moeframe study {path}`, or `moeframe validate {path}`")
     problems: list[Problem] = []
     for override in overrides:
         try:
@@ -70,6 +72,11 @@ def load_spec(path: str | Path, registry: Registry, overrides: Sequence[str | Ov
     except FlawsError as error:
         raise SpecError(sorted((_problem(document, flaw) for flaw in error.flaws), key=_position)) from None
     return spec.located({section: document.place((section,), about_key=True) for section in document.data})
+
+
+def is_study(document: Document) -> bool:
+    """Whether it holds variants of a spec rather than a spec."""
+    return "variants" in document.data and "spec" in document.data
 
 
 def read_document(path: Path) -> Document:

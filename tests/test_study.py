@@ -95,6 +95,18 @@ def test_every_shipped_study_validates(path):
     assert not [variant.name for variant in study.variants if variant.same_as], "each variant runs once"
 
 
+def test_validate_takes_a_study_and_run_says_what_it_is(study_file):
+    result = CliRunner().invoke(cli.main, ["validate", str(study_file)])
+    assert result.output.endswith("little.yaml: valid: 'little', 5 variants, 2 seeds\n"), result.output
+    result = CliRunner().invoke(cli.main, ["run", str(study_file)])
+    assert result.exit_code == 2
+    assert f"error: {study_file}: is a study file; use `moeframe study {study_file}`" in result.output
+    changed(study_file, variants={"soft": {"set": {"gaet": None}}})
+    result = CliRunner().invoke(cli.main, ["validate", str(study_file)])
+    assert result.exit_code == 2
+    assert "unknown key 'gaet'; did you mean 'gate'?" in result.output
+
+
 # --- the whole, with real processes -----------------------------------------------------------------------------------
 
 
