@@ -172,17 +172,18 @@ def test_the_bound_of_an_image_does_not_depend_on_its_batch(gaussian, levels):
         assert torch.allclose(getattr(joined, name), getattr(whole, name), atol=1e-6)
 
 
-@pytest.mark.parametrize("draws", [1, 3])
-def test_the_standard_error_matches_the_spread_over_fresh_images_and_draws(gaussian, draws):
-    n, means, claimed, image = 64, [], [], ImageShape(1, 4, 4, 32)
-    for repeat in range(60):
-        levels = ((0.2 * STREAMS.normal((n, 1, 4, 4), "pixels", repeat) + 1) * 16).long()
+@pytest.mark.parametrize(("n", "draws"), [(30, 1), pytest.param(64, 3, marks=pytest.mark.slow)])
+def test_the_standard_error_matches_the_spread_over_fresh_images_and_draws(gaussian, n, draws):
+    """In 64 dimensions, where few images leave a quarter of the variance to the offset that their times share."""
+    means, claimed, image = [], [], ImageShape(1, 8, 8, 32)
+    for repeat in range(200):
+        levels = ((0.2 * STREAMS.normal((n, 1, 8, 8), "pixels", repeat) + 1) * 16).long()
         starts = [10_000 * repeat + n * draw for draw in range(draws)]
         bounds = [bound_of(model(gaussian), levels, image, line(-10, 7), start) for start in starts]
         means.append(torch.stack([bound.total.mean() for bound in bounds]).mean())
         claimed.append(standard_error(bounds))
     spread = float(torch.stack(means).std())
-    assert sum(claimed) / len(claimed) == pytest.approx(spread, rel=0.3)
+    assert sum(claimed) / len(claimed) == pytest.approx(spread, rel=0.15)
 
 
 def test_a_single_image_has_no_standard_error(gaussian, levels):
