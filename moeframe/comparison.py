@@ -135,15 +135,17 @@ def relative_gain(values: PairedValues, baseline: PairedValues, better: Better) 
     """Gain of the mean over the baseline's mean, with Fieller's paired interval (1954).
 
     The ratio of means is the one that a table of means shows; Fieller's interval of it is exact for normal pairs, where
-    the mean of ratios per seed would answer another question. None where the baseline's own interval reaches zero.
+    the mean of ratios per seed would answer another question. None where the baseline's own interval reaches zero, or a
+    mean is not positive, as that of an unbiased KID can be.
     Raises InputError where no seed has both values, NonFiniteError for a NaN.
     """
     pairs = _pairs(values, baseline)
     n, dropped = len(pairs), len(values) - len(pairs)
     ours, theirs = ([pair[side] for pair in pairs] for side in (0, 1))
     top, bottom = mean(ours), mean(theirs)
-    if bottom <= 0:
-        return RelativeGain(None, None, f"none: the baseline's mean is {bottom:.4g}, not positive", n, dropped)
+    for whose, centre in (("the baseline's", bottom), ("its", top)):
+        if centre <= 0:
+            return RelativeGain(None, None, f"none: {whose} mean is {centre:.4g}, not positive", n, dropped)
     value = _gain(top / bottom, better)
     if n < GAIN_FROM:
         reason = f"none: {n} common seeds; the interval of a relative gain needs {GAIN_FROM}"
@@ -155,7 +157,7 @@ def relative_gain(values: PairedValues, baseline: PairedValues, better: Better) 
     square = bottom**2 - covariance[1, 1]
     if square <= 0:
         reason = "none: the baseline's mean is not distinguishable from zero"
-        return RelativeGain(value, None, reason, n, dropped)
+        return RelativeGain(None, None, reason, n, dropped)
     middle = top * bottom - covariance[0, 1]
     root = math.sqrt(max(0.0, middle**2 - square * (top**2 - covariance[0, 0])))
     low, high = sorted(_gain(float(end), better) for end in ((middle - root) / square, (middle + root) / square))

@@ -403,6 +403,12 @@ def test_a_gain_does_not_depend_on_the_unit(factor):
     assert scaled == pytest.approx(gain, rel=1e-6)
 
 
+def test_a_figure_that_is_not_positive_has_no_gain():
+    gain = relative_gain([-0.1, 0.0, -0.3], [1.0, 1.1, 0.9], "lower")
+    assert (gain.value, gain.interval) == (None, None)
+    assert gain.method == "none: its mean is -0.1333, not positive"
+
+
 def test_a_gain_without_an_interval_says_why():
     few = relative_gain([1.0, None, 1.0], [2.0, 1.0, 2.0], "lower")
     assert (few.value, few.interval, few.n, few.dropped) == (0.5, None, 2, 1)
