@@ -29,6 +29,8 @@ figures: .venv/installed  ## exactness, resume, likelihood, coverage of interval
 	$(BIN)/python benchmarks/resume.py
 	$(BIN)/python benchmarks/likelihood.py
 	$(BIN)/python benchmarks/coverage.py
+	$(BIN)/python benchmarks/coverage_quality.py
+	$(BIN)/python benchmarks/agreement.py
 	$(BIN)/python benchmarks/official_formats.py
 
 mutations: .venv/installed  ## plant historic mistakes; a test must catch each: results/evaluation/mutations.json

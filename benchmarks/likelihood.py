@@ -233,6 +233,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = arguments.run
     torch.set_num_threads(1)
+    kept = json.loads(OUT.read_text())["trained"] if OUT.exists() else None  # without a run what stood there
     document = {
         "command": "python benchmarks/likelihood.py" + (f" --run {folder}" if folder else ""),
         "environment": describe_environment("cpu"),
@@ -243,7 +244,7 @@ def main() -> None:
             "found": intervals(arguments.simulations),
         },
         "variance_ratio_of_low_discrepancy_at_64": analytic_variance_ratios(),
-        "trained": trained(folder) if folder else None,
+        "trained": trained(folder) if folder else kept,
     }
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")

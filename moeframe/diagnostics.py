@@ -10,6 +10,7 @@ import torch
 from moeframe.assembly import Assembly
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_levels, velocity_of
 from moeframe.evaluation import ModelEvaluation
+from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.likelihood.bound import Bound
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.mixture import MergedDenoiser
@@ -119,6 +120,8 @@ def _slices(assembly: Assembly, evaluation: ModelEvaluation, merged: PerItem) ->
         "expert_slice_bits": {
             "matrix": [
                 by_slice(_bounds(assembly, evaluation, evaluation.model.alone(k)))
+                if _covers(evaluation.model.range_of(k), assembly.schedule)
+                else [None] * slices.n_slices  # no bound over the whole range of noise
                 for k in range(len(evaluation.experts))
             ],
             "merged": by_slice(merged),
@@ -126,6 +129,10 @@ def _slices(assembly: Assembly, evaluation: ModelEvaluation, merged: PerItem) ->
         },
         "image_slices": own.tolist(),
     }
+
+
+def _covers(valid: tuple[float, float], schedule: NoiseSchedule) -> bool:
+    return valid[0] <= schedule.log_snr_min and schedule.log_snr_max <= valid[1]
 
 
 def _bounds(assembly: Assembly, evaluation: ModelEvaluation, model: MergedDenoiser) -> PerItem:
@@ -159,9 +166,12 @@ def _bound_by_log_snr(assembly: Assembly, evaluation: ModelEvaluation) -> dict[s
     noise = items.normal(assembly.image.tensor_shape, "diagnostics/noise").to(x)
     grid = assembly.schedule.log_snr(torch.linspace(1, 0, CURVE_POINTS)).tolist()
 
-    def curve(model: MergedDenoiser) -> list[float]:
-        values = []
+    def curve(model: MergedDenoiser, valid: tuple[float, float] = (-math.inf, math.inf)) -> list[float | None]:
+        values: list[float | None] = []
         for value in grid:
+            if not valid[0] <= value <= valid[1]:
+                values.append(None)
+                continue
             log_snr = torch.full((n,), value, device=x.device)
             z = add_noise(x, noise, log_snr)
             predicted = model(z, log_snr, items).velocity
@@ -169,10 +179,11 @@ def _bound_by_log_snr(assembly: Assembly, evaluation: ModelEvaluation) -> dict[s
             values.append(float(bits_per_dim(nats, assembly.image.n_dims).mean()))
         return values
 
-    alone = [evaluation.model.alone(k).eval() for k in range(len(evaluation.experts))] if evaluation.gate else []
+    model = evaluation.model
+    n_alone = len(evaluation.experts) if evaluation.gate else 0
     return {
         "log_snr": grid,
         "merged": curve(evaluation.model),
-        "experts": [curve(model) for model in alone],
+        "experts": [curve(model.alone(k).eval(), model.range_of(k)) for k in range(n_alone)],
         "unit": "bits/dim per unit log-SNR",
     }

@@ -10,8 +10,7 @@ import torch
 
 from moeframe import checkpoint
 from moeframe.assembly import Assembly, assemble
-from moeframe.diffusion import to_levels
-from moeframe.errors import CheckpointError, RunFolderError
+from moeframe.errors import CheckpointError, NonFiniteError, RunFolderError
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.sampler import Sampler, SamplerState
@@ -20,6 +19,7 @@ from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
 from moeframe.run_folder import RunFolder
+from moeframe.sample_store import Samples
 from moeframe.shapes import Levels
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec
@@ -70,7 +70,13 @@ class LoadedRun:
         size = self.spec.evaluation.batch_size
         for start in range(0, n, size):
             [last] = deque(self._trajectory(start, min(start + size, n), seed), maxlen=1)  # the states are not kept
-            yield to_levels(last.z.cpu(), self.assembly.image.levels)
+            samples = Samples.of_pixels(last.z, self.assembly.image.levels)
+            if broken := int((~samples.finite).sum()):
+                raise NonFiniteError(
+                    f"{broken} of {len(last.z)} samples, from number {start} on, have pixels that are NaN or infinite; "
+                    "see report.html; train with a smaller learning rate, or sample with more steps"
+                )
+            yield samples.levels
 
     def sample(self, n: int, seed: int = 0) -> Levels:
         """All of them at once, (n, channels, height, width)."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from moeframe.diffusion import alpha, image_from_velocity, per_image, velocity_from_image
 from moeframe.errors import RangeError
 from moeframe.interfaces.denoiser import Contribution, Denoised
-from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.expert import Expert, Jumps
 from moeframe.interfaces.gate import Gate, Routing
 from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
 from moeframe.offloading import bring
@@ -92,6 +92,23 @@ class MergedDenoiser(nn.Module):
         """The log-SNRs at which an expert answers: its range, or all if its config says `clamp`."""
         one = self._expert(expert)
         return (-math.inf, math.inf) if one.config.outside == "clamp" else one.log_snr_range
+
+    @property
+    def jumps(self) -> Jumps:
+        """Where it jumps: at the gate's places, at those inside its experts, where an excluded expert's range ends."""
+        anywhere: list[str] = []
+        at: list[float] = []
+        if self.gate is not None:
+            anywhere += [] if self.gate.continuous else [f"gate {self.gate.name()}"]
+            at += self.gate.switches
+        for k in range(len(self.experts)):
+            inside = self._expert(k).jumps
+            anywhere += [f"{inside.anywhere} inside expert {k}"] if inside.anywhere else []
+            at += inside.at
+            if self._expert(k).config.outside == "exclude":
+                low, high = self._expert(k).log_snr_range
+                at += [end for end in (low - ROUNDING, high + ROUNDING) if math.isfinite(end)]
+        return Jumps(" and ".join(anywhere), tuple(sorted(set(at))))
 
     def _expert(self, k: int) -> Expert:
         expert = self.experts[k]

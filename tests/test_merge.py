@@ -280,6 +280,22 @@ def test_a_gate_that_does_not_say_that_it_cannot_learn_is_found_out_before_train
         Trainer(assemble(load_spec(tiny_spec, registry, overrides), registry, 0))
 
 
+def test_experts_that_are_valid_on_a_part_of_the_range_are_merged_measured_and_shown(spec, tmp_path):
+    parts = "[{type: stated, best_at: -2, valid: [-100, 1]}, {type: stated, best_at: 3, valid: [-1, 100]}]"
+    folder = tmp_path / "run"
+    overrides = [f"experts={parts}", "gate={type: switch, eta: 0.0}", "slicer={type: color_variance}"]
+    results = moeframe.merge(spec, overrides=overrides, out=folder)
+    assert results.metrics["bits_per_dim"].mean > 0
+    found = json.loads((folder / "seed-0/diagnostics.json").read_text())
+    bound = found["bound_by_log_snr"]
+    for values, valid in zip(bound["experts"], ((-100, 1), (-1, 100)), strict=True):
+        inside = [valid[0] <= at <= valid[1] for at in bound["log_snr"]]
+        assert [value is not None for value in values] == inside
+    assert found["expert_slice_bits"]["matrix"] == [[None, None], [None, None]]
+    assert None not in found["expert_slice_bits"]["merged"]
+    assert (folder / "report.html").exists()
+
+
 # --- provenance -------------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from moeframe.randomness import Streams, Trajectories
 from moeframe.testing import GaussianExpert, PosteriorGate, gaussian_mixture
 from moeframe.testing.rules import stirred
 from moeframe_builtin.experts.unet import UNetExpert
+from moeframe_builtin.gates.fixed import FixedGate
 from moeframe_builtin.gates.random import RandomGate
 from moeframe_builtin.gates.softmax import SoftmaxGate
 from moeframe_builtin.gates.top_k import TopKGate
@@ -475,6 +476,58 @@ def test_a_gate_whose_weights_jump_is_refused(component, config):
     with pytest.raises(UnavailableError) as refusal:
         ode(model, image, line(-6, 6), drawn_levels(1, image))
     assert str(refusal.value) == JUMPS.format(component.name())
+
+
+class Holding(Expert):
+    """A whole mixture as one expert, as `type: run` reads one."""
+
+    class Config(Expert.Config):
+        type: Literal["holding"] = "holding"
+
+    def __init__(self, inner: MergedDenoiser, image: ImageShape):
+        super().__init__(self.Config(), image=image)
+        self.inner = inner
+
+    @property
+    def jumps(self):
+        return self.inner.jumps
+
+    def forward(self, z, log_snr):
+        return self.inner(z, log_snr).velocity
+
+
+def test_a_gate_inside_an_expert_is_seen_by_the_flow():
+    """A mixture of mixtures: its inner switch cuts the way, and an inner gate that jumps is refused."""
+    levels, solver = drawn_levels(3, PAIR), OdeSolver("rk4", steps=16, network_dtype=torch.float64)
+    inner = switching(at=0.3)
+    outer = MergedDenoiser([Holding(inner, PAIR)])
+    assert outer.jumps.at == (0.3,)
+    one, two = (ode(model, PAIR, line(-6, 6), levels, solver=solver) for model in (inner, outer))
+    assert torch.equal(one.total, two.total)
+    gate = TopKGate(TopKGate.Config(k=1), image=PAIR, n_experts=2)
+    parts = [GaussianExpert(GaussianExpert.Config(std=std), image=PAIR) for std in (0.2, 0.6)]
+    nested = MergedDenoiser([Holding(MergedDenoiser(parts, gate), PAIR)])
+    with pytest.raises(UnavailableError) as refusal:
+        ode(nested, PAIR, line(-6, 6), levels)
+    assert str(refusal.value) == JUMPS.format("top_k inside expert 0")
+
+
+def test_the_way_is_cut_where_an_excluded_expert_ends():
+    class Narrow(GaussianExpert):
+        @property
+        def log_snr_range(self):
+            return (-2.0, math.inf)
+
+    config = GaussianExpert.Config(std=0.2, outside="exclude")
+    parts = [GaussianExpert(GaussianExpert.Config(std=0.6), image=PAIR), Narrow(config, image=PAIR)]
+    gate = FixedGate(FixedGate.Config(weights=((0.5, 0.5),)), image=PAIR, n_experts=2)
+    model, levels = MergedDenoiser(parts, gate), drawn_levels(3, PAIR)
+    assert model.jumps.at == pytest.approx((-2.0,), abs=1e-3)
+    fine, coarse = (
+        ode(model, PAIR, line(-6, 6), levels, solver=OdeSolver("rk4", steps=n, network_dtype=torch.float64)).total
+        for n in (256, 64)
+    )
+    assert worst(coarse, fine) < 1e-5  # of order four, which a jump inside a step is not
 
 
 @pytest.mark.slow

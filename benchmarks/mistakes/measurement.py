@@ -15,6 +15,14 @@ _T_STATISTICS = "tests/test_statistics.py::"
 _T_STORE = "tests/test_sample_store.py::"
 
 MISTAKES = (
+    Mutation(
+        "sampling noise of a variant's own",
+        "paired samples differ by their noise, and the interval of their difference is as wide as of unpaired ones",
+        "moeframe/evaluation.py",
+        '"sampling/noise")',
+        'f"sampling/noise/{len(self.experts[0].state_dict())}/{self.gate and self.gate.name()}")',
+        ("tests/test_diagnostics.py::test_variants_of_a_seed_begin_from_the_same_noise_and_other_seeds_from_another",),
+    ),
     # samples
     Mutation(
         "every batch of samples starts from the same noise",

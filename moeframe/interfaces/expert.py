@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -10,6 +11,16 @@ from torch import nn
 
 from moeframe.interfaces.component import Component, ImageShape
 from moeframe.shapes import Images, LogSnr
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """Where a denoiser is no continuous function of the noisy image and its log-SNR."""
+
+    anywhere: str = ""
+    """What jumps at places that depend on the image, in words; empty if nothing does."""
+    at: tuple[float, ...] = ()
+    """The log-SNRs at which it jumps for every image at once."""
 
 
 class Expert(nn.Module, Component):
@@ -44,6 +55,11 @@ class Expert(nn.Module, Component):
     def log_snr_range(self) -> tuple[float, float]:
         """The (lowest, highest) log-SNR on which the expert is valid."""
         return (-math.inf, math.inf)
+
+    @property
+    def jumps(self) -> Jumps:
+        """Where it jumps, as one does that holds a gate; a network alone does not."""
+        return Jumps()
 
     def provenance(self) -> Mapping[str, str]:
         """Where the weights come from: `source`, `licence`, hashes; empty for weights that this run trains."""

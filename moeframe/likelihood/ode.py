@@ -24,9 +24,11 @@ from moeframe.diffusion import alpha, bits_per_dim, sigma
 from moeframe.errors import NonFiniteError, UnavailableError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.denoiser import Denoiser
+from moeframe.interfaces.expert import Jumps
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.likelihood.dequantisation import Dequantisation, dequantise
+from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.shapes import Images, Levels, PerItem, Scalar
 
@@ -89,15 +91,16 @@ def ode_likelihood(
 ) -> OdeLikelihood:
     """One draw of the dequantised image, and of the probe of its divergence, followed from λmax to λmin.
 
-    `gate` is the one inside `denoiser`; None for a single expert. Its gradient is part of the divergence, and the way
-    is cut into pieces where it switches. Draws are addressed by `items`, so an image has the same ones in every batch.
-    The adaptive solver however takes one step for all, as long as the most demanding image allows: its result depends
-    on the batch within its tolerance; that of `rk4` does not.
+    `gate` is the one inside a `denoiser` that is no MergedDenoiser, which knows itself where it jumps; None for a
+    single expert. Its gradient is part of the divergence, and the way is cut into pieces where it switches. Draws are
+    addressed by `items`, so an image has the same ones in every batch. The adaptive solver however takes one step for
+    all, as long as the most demanding image allows: its result depends on the batch within its tolerance; that of `rk4`
+    does not.
 
     Raises UnavailableError for a gate that is not continuous, for `exact` in more than 256 dimensions, for a range of
     log-SNR that is not finite and where the solver gives up; NonFiniteError for a prediction that is not a number.
     """
-    _require_continuous(gate)
+    jumps = _jumps(denoiser, gate)
     low, high = schedule.log_snr_min, schedule.log_snr_max
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UnavailableError(
@@ -110,7 +113,7 @@ def ode_likelihood(
     flow = _Flow(denoiser, items, _directions(divergence, image, items).to(z.device, solver.network_dtype))
 
     volume = torch.full_like(z[:, 0, 0, 0], -log_alpha / math.log(2))
-    switches = {switch for switch in (() if gate is None else gate.switches) if low < switch < high}
+    switches = {switch for switch in jumps.at if low < switch < high}
     for start, stop in pairwise([high, *sorted(switches, reverse=True), low]):
         z, growth = _follow(flow, z, start, stop, solver, share=(start - stop) / (high - low))
         volume = volume - growth
@@ -184,7 +187,7 @@ def _follow(
             raise
         raise UnavailableError(
             f"dopri5 cannot keep rtol {solver.rtol:g}, atol {solver.atol:g} between log-SNR {stop:g} and {start:g} "
-            f"({error}); loosen them, evaluate the network in float64, or use rk4"
+            f"({error}); loosen them, or use rk4"
         ) from None
     return path[0][-1], path[1][-1]
 
@@ -223,9 +226,17 @@ def _directions(divergence: DivergenceEstimate, image: ImageShape, items: Trajec
     return probes if divergence == "gaussian" else torch.where(probes < 0, -1.0, 1.0)
 
 
-def _require_continuous(gate: Gate | None) -> None:
-    if gate is not None and not gate.continuous:
+def _jumps(denoiser: Denoiser, gate: Gate | None) -> Jumps:
+    """Where the flow jumps. Raises UnavailableError where that depends on the image."""
+    if isinstance(denoiser, MergedDenoiser):
+        jumps = denoiser.jumps
+    elif gate is not None:
+        jumps = Jumps("" if gate.continuous else f"gate {gate.name()}", gate.switches)
+    else:
+        jumps = Jumps()
+    if jumps.anywhere:
         raise UnavailableError(
-            f"the weights of gate {gate.name()} jump, and the change of variables does not hold where the flow jumps; "
+            f"the weights of {jumps.anywhere} jump, and the change of variables does not hold where the flow jumps; "
             "use method: continuous, whose bound needs no continuity"
         )
+    return jumps

@@ -63,7 +63,8 @@ class BoundByNoise(Record):
 
     log_snr: list[float]
     merged: list[float]
-    experts: list[list[float]]
+    experts: list[list[float | None]]
+    """None where an expert is not valid."""
     unit: str
 
 
@@ -122,11 +123,11 @@ def slice_matrix(name: str, bits: SliceBits, slices: Sequence[str]) -> str:
     """Held-out bits/dim per expert and slice with numbers; the colour is the excess over the column's best expert."""
     values = np.array(bits.matrix, dtype=float)
     rows = np.vstack([values, np.array(bits.merged, dtype=float)[None]])
-    excess = rows - np.fmin.reduce(values)  # NaN only where a slice has no held-out image
+    excess = rows - np.fmin.reduce(values)  # NaN where a slice has no held-out image, or no expert a bound
     n_experts, n_slices = values.shape
 
     def paint(axes: "Axes") -> None:
-        top = max(float(np.nanmax(excess)), 1e-9)
+        top = max([1e-9, *excess[np.isfinite(excess)].tolist()])
         picture = axes.imshow(np.clip(excess, 0, None), cmap="Blues", vmin=0, vmax=top * 1.15, aspect="auto")
         for row, column in np.ndindex(rows.shape):
             value, best = rows[row, column], row < n_experts and excess[row, column] == 0
@@ -202,7 +203,11 @@ def bound_by_noise(name: str, bound: BoundByNoise, switches: Sequence[float] = (
     def paint(axes: "Axes") -> None:
         for k, values in enumerate(bound.experts if len(bound.experts) > 1 else []):
             axes.plot(
-                bound.log_snr, values, color=colour_of(k, len(bound.experts)), linewidth=1.2, label=f"expert {k} alone"
+                bound.log_snr,
+                np.array(values, dtype=float),
+                color=colour_of(k, len(bound.experts)),
+                linewidth=1.2,
+                label=f"expert {k} alone",
             )
         label = "merged" if len(bound.experts) > 1 else "model"
         axes.plot(bound.log_snr, bound.merged, color=INK, linewidth=2.2, label=label)

@@ -11,7 +11,7 @@ from moeframe.assembly import build_model
 from moeframe.checkpoint import latest, load
 from moeframe.errors import InputError, RunFolderError
 from moeframe.interfaces.component import ImageShape
-from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.expert import Expert, Jumps
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams
 from moeframe.registry import Registry
@@ -85,6 +85,11 @@ class RunExpert(PretrainedExpert, HoldsMixture):
         """Where the expert is valid; of a mixture where all are that neither clamp nor are excluded."""
         return _common_range(self.inner)
 
+    @property
+    def jumps(self) -> Jumps:
+        """Those of what is inside."""
+        return self.inner.jumps
+
     def family_licence(self) -> str:
         """Nobody but the user has stated one."""
         return "your own run"
@@ -135,6 +140,11 @@ class CheckpointExpert(PretrainedExpert, HoldsMixture):
     def log_snr_range(self) -> tuple[float, float]:
         """Where what is inside is valid."""
         return _common_range(self.inner)
+
+    @property
+    def jumps(self) -> Jumps:
+        """Those of what is inside."""
+        return self.inner.jumps
 
     def provenance(self) -> Mapping[str, str]:
         """What every pretrained expert says, and what those inside say."""

@@ -57,7 +57,6 @@ class PythonModule(FeatureSpace):
         whole = hashlib.sha256()
         for name, tensor in self._network.state_dict().items():
             content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-            content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
             whole.update(name.encode() + content.numpy().tobytes())
         return whole.hexdigest()
 

@@ -8,8 +8,10 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, field_validator, model_serializer
 
+from moeframe.errors import UnavailableError
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe.likelihood.probe import require_valid
+from moeframe.mixture import MergedDenoiser
 from moeframe.statistics import normal_interval
 from moeframe_builtin.metrics.likelihood_methods import METHODS, Method
 
@@ -87,7 +89,13 @@ class BitsPerDimMetric(Metric):
 
         Raises UnavailableError where the model's number would not be a likelihood.
         """
-        n, repeats = min(self.config.images or len(evaluation.test), len(evaluation.test)), self.config.repeats
+        available, repeats = len(evaluation.test), self.config.repeats
+        n = self.config.images or available
+        if n > available:
+            raise UnavailableError(
+                f"fewer test images than asked for: {available} for images: {n}; set images: {available} or fewer, or "
+                "leave it out"
+            )
         require_valid(
             evaluation.denoiser,
             evaluation.image,
@@ -100,7 +108,8 @@ class BitsPerDimMetric(Metric):
         estimate = self.config.estimator.estimate(evaluation, n, repeats)
         means = torch.stack([part.mean(1) for part in estimate.parts.values()]).sum(0)
         value, error = float(means.mean()), estimate.standard_error
-        switches = {} if evaluation.gate is None else {"switches_at_log_snr": list(evaluation.gate.switches)}
+        jumps = evaluation.denoiser.jumps.at if isinstance(evaluation.denoiser, MergedDenoiser) else ()
+        switches = {"switches_at_log_snr": list(jumps)}
         parts = {name: float(part.mean()) for name, part in estimate.parts.items()} | {"standard_error": error}
         interval = normal_interval(value, error, n)
         if repeats > 1:

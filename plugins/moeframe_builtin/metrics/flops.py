@@ -53,8 +53,9 @@ class FlopsMetric(Metric):
                 **(shared if trunk is not None else {}),
             },
             how={
-                "counted": "torch.utils.flop_counter on the meta device, one image at a time: matrix products and "
-                "convolutions only, a multiply-add counts as 2; no normalisation, activation or sampler arithmetic",
+                "counted": "torch.utils.flop_counter, on the meta device where that suffices, one image at a time: "
+                "matrix products and convolutions only, a multiply-add counts as 2; no normalisation, activation or "
+                "sampler arithmetic",
                 "active": f"the experts that are dispatched to, counted while sampling {IMAGES} images",
                 "dense": "all experts",
                 "steps": dispatch.steps,
@@ -67,7 +68,10 @@ class FlopsMetric(Metric):
 def _of_expert(expert: Expert, trunk: Trunk | None, per_trunk: int, image: ImageShape) -> int:
     """Of an adapter only what comes after the trunk."""
     if not isinstance(expert, AdapterExpert):
-        return count_flops(on_meta(expert), expert.name(), image)
+        try:
+            return count_flops(on_meta(expert), expert.name(), image)
+        except UnavailableError:  # it looks at log-SNRs, say, to find its range
+            return count_flops(expert, expert.name(), image, _device_of(expert))
     assert trunk is not None
     layers, adapter = on_meta(trunk), on_meta(expert)
 
@@ -83,22 +87,39 @@ def _of_gate(gate: Gate, evaluation: Evaluation) -> int:
     if gate.reads_trunk and evaluation.trunk is not None:
         z = torch.empty(1, *evaluation.image.tensor_shape, device="meta")
         features = on_meta(evaluation.trunk)(z, torch.empty(1, device="meta"))
-    return count_flops(lambda z, log_snr: shadow.route_from(features, z, log_snr, items), gate.name(), evaluation.image)
+    try:
+        return count_flops(
+            lambda z, log_snr: shadow.route_from(features, z, log_snr, items), gate.name(), evaluation.image
+        )
+    except UnavailableError:
+        if features is not None:
+            raise
+        device = _device_of(gate)
+        return count_flops(
+            lambda z, log_snr: gate.route_from(None, z, log_snr, items), gate.name(), evaluation.image, device
+        )
 
 
-def count_flops(run: Callable[[Images, LogSnr], object], name: str, image: ImageShape) -> int:
-    """Operations of `run` on one image on the meta device. Raises UnavailableError where it needs the values.
+def _device_of(module: nn.Module) -> torch.device:
+    return next((each.device for each in module.parameters()), torch.device("cpu"))
 
-    The meta device spares the arithmetic, and splits attention into products that are counted; those of torch's fused
+
+def count_flops(
+    run: Callable[[Images, LogSnr], object], name: str, image: ImageShape, device: torch.device | str = "meta"
+) -> int:
+    """Operations of `run` on one image of zeros at log-SNR 0. Raises UnavailableError where meta lacks the values.
+
+    The meta device spares the arithmetic. Attention is split into products that are counted; those of torch's fused
     attention on a CPU are not.
     """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    z = torch.empty(1, *image.tensor_shape, device="meta")
+    z = torch.zeros(1, *image.tensor_shape, device=device)
     try:
-        with torch.no_grad(), counter:
-            run(z, torch.empty(1, device="meta"))
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            run(z, torch.zeros(1, device=device))
     except RuntimeError as error:
         raise UnavailableError(
             f"the operations of '{name}' cannot be counted without values ({str(error).splitlines()[0]}); "

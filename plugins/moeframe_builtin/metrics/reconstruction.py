@@ -49,6 +49,11 @@ def measure_reconstructions(
     no part. Raises UnavailableError outside the schedule's range, and where fewer than two scores are finite.
     """
     _require_levels(evaluation.schedule, [config.log_snr, *config.curve])
+    if "images" in config.model_fields_set and config.images > len(evaluation.test):
+        raise UnavailableError(
+            f"fewer test images than asked for: {len(evaluation.test)} for images: {config.images}; set images: "
+            f"{len(evaluation.test)} or fewer, or leave it out"
+        )
     scores = {
         level: score(evaluation.reconstructions(level, config.images))
         for level in dict.fromkeys((config.log_snr, *config.curve))
