@@ -352,12 +352,15 @@ def _print_results(results: Any, folder: Path) -> None:
 def _print_study(table: "StudyTable", folder: Path) -> None:
     from rich.console import Console
 
+    from moeframe.report.study_formats import notes
     from moeframe.report.study_tables import sentences
     from moeframe.report.tables import study_table
 
     Console().print(study_table(table))
     for sentence in sentences(table):
         click.echo(sentence)
+    for note in notes(table):
+        click.secho(f"caution: {note}", fg="yellow")
     for row in table.rows:
         for failure in row.failures:
             click.echo(f"warning: {row.name}, {failure}", err=True)

@@ -60,6 +60,8 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
         if seconds is None and rates:
             seconds = statistics.mean(rates) * training_calls(variant) or None
         for seed in study.seeds:
+            if not study.asks(variant, seed):
+                continue
             status, cause = place.status(variant.name, seed)
             found.append(
                 PlannedRun(
@@ -103,7 +105,7 @@ def _distinct(study: Study) -> Iterator[Variant]:
 
 
 def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Table:
-    """Do what is not done yet, each run in a process of its own, then write tables and page; returns the table.
+    """Do what is asked and not done yet, each run in a process of its own; write tables and page; return the table.
 
     A run that fails is recorded with its cause and stops no other. Raises RunFolderError for the folder of another
     study, or for a variant whose settings are no longer those of its finished runs.
@@ -117,14 +119,18 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Tab
                 (variant, seed)
                 for seed in study.seeds  # seed by seed: a study that is stopped has whole pairs
                 for variant in _distinct(study)
-                if study.depth(variant) == wave and place.status(variant.name, seed)[0] != "finished"
+                if study.asks(variant, seed)
+                and study.depth(variant) == wave
+                and place.status(variant.name, seed)[0] != "finished"
             ]
             _launch(study.launcher, "runs" if wave == 0 else "runs that build on others", runs, study, place, watcher)
         alone = [
             (variant, seed)
             for variant in _distinct(study)
             for seed in study.seeds
-            if place.status(variant.name, seed)[0] == "finished" and _lacks_alone(place, variant, seed)
+            if study.asks(variant, seed)
+            and place.status(variant.name, seed)[0] == "finished"
+            and _lacks_alone(place, variant, seed)
         ]
         launcher = study.launcher.one_at_a_time()
         _launch(launcher, "times and memory, one by one", alone, study, place, watcher, alone=True)
@@ -273,6 +279,7 @@ def _facts(study: Study) -> dict[str, object]:
         "name": study.name,
         "seeds": list(study.seeds),
         "baseline": study.baseline,
+        "compare": [list(pair) for pair in study.compare],
         "dataset": study.variants[0].spec.dataset.type,
         "variants": [
             {
@@ -283,6 +290,7 @@ def _facts(study: Study) -> dict[str, object]:
                 "runs_of": list(dict.fromkeys(variant.runs_of.values())),
                 "spec_hash": variant.spec.hash(),
                 "training_calls": all_training_calls(study, variant),
+                "own_training_calls": training_calls(variant),
                 "joint_calls": joint_calls(variant),
                 "warm_start_steps": variant.spec.warm_start_steps,
                 "n_experts": variant.spec.n_experts,

@@ -50,9 +50,23 @@ class StudyConfig(_Section):
     spec: Path = Field(description="the spec that the variants change, relative to this file")
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
     baseline: str = Field(description="the variant that the others are compared with")
+    compare: list[tuple[str, str]] = Field(
+        default=[], description="pairs of variants, the first minus the second, beside each one minus the baseline"
+    )
     set: dict[str, Any] = Field(default={}, description="changes that all variants share")
     variants: dict[Annotated[str, Field(pattern=NAME, max_length=39)], VariantConfig] = Field(min_length=1)
     launcher: dict[str, Any] = Field(default={"type": "local"}, description="where the runs are carried out")
+
+    @model_validator(mode="after")
+    def _comparable(self) -> "StudyConfig":
+        for pair in self.compare:
+            for name in pair:
+                if name not in self.variants:
+                    hint = " ".join(did_you_mean(name, self.variants)) or f"variants: {', '.join(self.variants)}"
+                    raise ValueError(f"compare: '{name}' is no variant; {hint}")
+            if pair[0] == pair[1]:
+                raise ValueError(f"compare: '{pair[0]}' is compared with itself; name two variants")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyConfig":
@@ -102,13 +116,18 @@ class Study:
     baseline: str
     variants: tuple[Variant, ...]
     launcher: Launcher
+    compare: tuple[tuple[str, str], ...] = ()
+    """Pairs that are compared beside each variant with the baseline."""
+    asked_variants: frozenset[str] | None = None
+    asked_seeds: frozenset[int] | None = None
+    """What is to be carried out this time; all if None."""
 
     def variant(self, name: str) -> Variant:
         """The variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
 
     def only(self, names: Sequence[str]) -> "Study":
-        """These variants, the baseline, and those that they are made of. Raises InputError for what is no variant."""
+        """Asking for these, the baseline, and what they are made of. Raises InputError for what is no variant."""
         known = [variant.name for variant in self.variants]
         for name in names:
             if name not in known:
@@ -117,15 +136,22 @@ class Study:
         wanted = {self.source_of(name) for name in (*names, self.baseline)} | set(names) | {self.baseline}
         while more := {self.source_of(s) for name in wanted for s in self.variant(name).made_of} - wanted:
             wanted |= more
-        return dataclasses.replace(self, variants=tuple(v for v in self.variants if v.name in wanted))
+        return dataclasses.replace(self, asked_variants=frozenset(wanted))
 
     def only_seeds(self, seeds: Sequence[int]) -> "Study":
-        """These seeds, in the order of the file. Raises InputError for one that is not the study's."""
+        """Asking for these seeds. Raises InputError for one that is not the study's."""
         for seed in seeds:
             if seed not in self.seeds:
                 known = ", ".join(map(str, self.seeds))
                 raise InputError(f"seed {seed} is not among the study's: {known}; add it to seeds in the study file")
-        return dataclasses.replace(self, seeds=tuple(seed for seed in self.seeds if seed in seeds))
+        return dataclasses.replace(self, asked_seeds=frozenset(seeds))
+
+    def asks(self, variant: Variant, seed: int) -> bool:
+        """Whether this run is to be carried out this time, for itself or for an equal variant."""
+        equal = {other.name for other in self.variants if other.same_as == variant.name} | {variant.name}
+        return (self.asked_variants is None or bool(self.asked_variants & equal)) and (
+            self.asked_seeds is None or seed in self.asked_seeds
+        )
 
     def depth(self, variant: Variant) -> int:
         """How many runs must be finished one after another before this variant's."""
@@ -176,7 +202,7 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
         variants.append(_variant(name, variant, spec, variants))
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
-    return Study(config.name, tuple(config.seeds), config.baseline, tuple(variants), launcher)
+    return Study(config.name, tuple(config.seeds), config.baseline, tuple(variants), launcher, tuple(config.compare))
 
 
 def _variant(name: str, config: VariantConfig, spec: RunSpec, earlier: list[Variant]) -> Variant:

@@ -30,6 +30,7 @@ from moeframe.run_folder import RunFolder
 from moeframe.runs import Borrowed, run
 from moeframe.spec_file import load_spec
 from moeframe.study import _task, gather, plan, run_study
+from moeframe.study_cost import training_calls
 from moeframe.study_file import load_study
 from moeframe.study_folder import StudyFolder
 from moeframe.study_task import StudyTask
@@ -93,6 +94,18 @@ def test_every_shipped_study_validates(path):
     assert study.variant("C").spec.gate.type == "top_k"
     assert study.variant("B").spec.gate.type == study.variant("D").spec.gate.type == "softmax"
     assert not [variant.name for variant in study.variants if variant.same_as], "each variant runs once"
+    assert {("B", "same_parameters"), ("B", "same_compute"), ("C", "B"), ("cut_to_top2", "B")} <= set(study.compare)
+    assert training_calls(study.variant("same_compute")) == training_calls(study.variant("B"))
+
+
+@pytest.mark.parametrize("name", ["digits", "photo_patches"])
+def test_the_control_of_equal_parameters_has_as_many_to_a_twentieth(registry, name):
+    study = study_of(ROOT / f"specs/studies/{name}.yaml")
+    counts = []
+    for variant in ("B", "same_parameters"):
+        model = assemble(study.variant(variant).spec, registry, 0).model
+        counts.append(sum(parameter.numel() for parameter in model.parameters()))
+    assert counts[1] == pytest.approx(counts[0], rel=0.05)
 
 
 def test_validate_takes_a_study_and_run_says_what_it_is(study_file):
@@ -359,7 +372,9 @@ def test_only_some_variants_bring_the_baseline_and_what_they_are_made_of(study_f
         "cut": {"weights_of": "sparse"},
     }
     study = study_of(changed(study_file, variants=variants))
-    assert [variant.name for variant in study.only(["cut"]).variants] == ["soft", "sparse", "cut"]
+    asked = study.only(["cut"])
+    assert asked.variants == study.variants  # the table is of the whole study, whatever is carried out
+    assert {run.variant for run in plan(asked, tmp_path / "out")} == {"soft", "sparse", "cut"}
     arguments = ["study", str(study_file), "--plan", "--only", "other", "--out", str(tmp_path / "out")]
     assert "sparse" not in CliRunner().invoke(cli.main, arguments).output
     result = CliRunner().invoke(cli.main, [*arguments, "--only", "spase"])
@@ -371,8 +386,8 @@ def test_only_some_seeds_are_carried_out_and_an_unknown_one_is_refused(study_fil
     changed(study_file, seeds=[0, 4, 7])
     arguments = ["study", str(study_file), "--plan", "--out", str(tmp_path / "out")]
     study = study_of(study_file)
-    assert study.only_seeds([7, 0]).seeds == (0, 7)
-    assert study.only_seeds([4]).variants == study.variants  # a run of one seed is the same run in the whole study
+    assert {run.seed for run in plan(study.only_seeds([7, 0]), tmp_path / "out")} == {0, 7}
+    assert study.only_seeds([4]).seeds == (0, 4, 7)  # a run of one seed is the same run in the whole study
     result = CliRunner().invoke(cli.main, [*arguments, "--seed", "5"])
     assert result.exit_code == 2
     assert "error: seed 5 is not among the study's: 0, 4, 7; add it to seeds in the study file" in result.output
@@ -594,7 +609,9 @@ def test_a_table_marks_a_difference_only_where_the_seeds_support_it():
     assert cells["C"].against.verdict == "no difference shown"
     assert cells["A"].against is None
     said = sentences(table)
-    assert said[0].startswith("Model B against Model A, bits: 0.095 bits/dim better on average over 6 seeds, 95 %")
+    assert said[0].startswith(
+        "Model B against Model A, bits: better on average over 6 seeds, difference -0.0950 bits/dim, 95 % interval -0."
+    )
     assert "a difference that the seeds support." in said[0]
     assert "a difference that the seeds do not support." in said[1]
 
@@ -626,4 +643,4 @@ def test_the_csv_has_every_figure_and_the_latex_escapes():
     text = as_latex(table)
     assert r"Model B\_1" in text
     assert text.count(r"\\") == 5
-    assert text.startswith(r"\begin{tabular}{lrrr}")
+    assert text.startswith(r"\begin{tabular}{lrrrr}")

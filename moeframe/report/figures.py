@@ -18,7 +18,14 @@ def format_figure(value: float, interval: tuple[float, float] | None = None) -> 
 
 
 def format_interval(interval: tuple[float, float]) -> str:
-    """Both ends with the digits of the value between them."""
+    """Both ends with the digits of the value between them, and one or two more where an end would read as zero.
+
+    >>> format_interval((0.0004, 0.0221)), format_interval((-4.5, -0.03))
+    ('0.0004 to 0.0221', '-4.50 to -0.03')
+    """
     if interval[0] == interval[1]:
         return "no spread"
-    return f"{format_figure(interval[0], interval)} to {format_figure(interval[1], interval)}"
+    half = (interval[1] - interval[0]) / 2
+    digits = min(max(0, 1 - math.floor(math.log10(half))), 9)
+    more = next((k for k in range(3) if not any(end and not round(end, digits + k) for end in interval)), 2)
+    return " to ".join(f"{round(end, digits + more) + 0.0:,.{digits + more}f}" for end in interval)

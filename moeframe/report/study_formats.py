@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from moeframe.comparison import COMPARED_FROM
 from moeframe.report.figures import format_figure, format_interval
-from moeframe.report.study_tables import Cell, Row, Table
+from moeframe.report.study_tables import Against, Cell, Row, Table
 from moeframe.storage import write_file
 
 FOLDER = "tables"
@@ -25,34 +26,45 @@ def write_table(folder: Path, name: str, table: Table) -> None:
 
 CSV_COLUMNS = (
     *("variant", "title", "metric", "unit", "better", "mean", "low", "high", "seeds"),
-    *("difference", "difference_low", "difference_high", "p_adjusted", "verdict", "relative_gain"),
-    *("pairs", "ratio", "best", "training_calls", "finished", "planned", "why_not"),
+    *("against", "difference", "difference_low", "difference_high", "p_adjusted", "verdict"),
+    *("relative_gain", "gain_low", "gain_high", "pairs"),
+    *("ratio", "best", "training_calls", "training_flops", "finished", "planned", "why_not"),
 )
 
 
 def as_csv(table: Table) -> str:
-    """One line per variant and metric, with everything that a cell knows."""
+    """One line per variant and metric, with everything that a cell knows, and one for each pair that is compared."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
     for row in table.rows:
         for column in table.columns:
             cell = row.cells[column.name]
-            one = cell.against
             low, high = cell.interval or ("", "")
-            d_low, d_high = (one.interval if one else None) or ("", "")
-            against = (
-                [one.difference, d_low, d_high, one.p_adjusted, one.verdict, one.relative_gain, one.n]
-                if one
-                else [""] * 7
-            )
             values = [row.name, row.title, column.name, column.unit, column.better, cell.mean, low, high, cell.n_seeds]
-            writer.writerow(["" if value is None else value for value in [*values, *against, *_rest(cell, row)]])
+            compared = _compared(cell.against, table.baseline)
+            writer.writerow(["" if value is None else value for value in [*values, *compared, *_rest(cell, row)]])
+    for pair in table.pairs:
+        for column in table.columns:
+            if one := pair.against.get(column.name):
+                title = table.title_of(pair.first)
+                values = [pair.first, title, column.name, column.unit, column.better, "", "", "", ""]
+                compared = _compared(one, pair.second)
+                writer.writerow(["" if value is None else value for value in [*values, *compared, *[""] * 7]])
     return buffer.getvalue()
 
 
+def _compared(one: Against | None, other: str) -> list[object]:
+    if one is None:
+        return [""] * 10
+    low, high = one.interval or ("", "")
+    gain = (one.relative_gain, *(one.gain_interval or ("", "")))
+    return [other, one.difference, low, high, one.p_adjusted, one.verdict, *gain, one.n]
+
+
 def _rest(cell: Cell, row: Row) -> list[object]:
-    return [cell.ratio, cell.best, row.training_calls, row.finished, row.seeds, cell.why_not]
+    costs = [row.training_calls, row.training_flops]
+    return [cell.ratio, cell.best, *costs, row.finished, row.seeds, cell.why_not]
 
 
 def as_markdown(table: Table) -> str:
@@ -63,7 +75,7 @@ def as_markdown(table: Table) -> str:
         blocks.append(
             "\n".join(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in lines)
         )
-    return "\n\n".join([*blocks, _legend(table)]) + "\n"
+    return "\n\n".join([*blocks, _legend(table), *notes(table)]) + "\n"
 
 
 def as_latex(table: Table) -> str:
@@ -80,32 +92,66 @@ Lines = list[list[str]]
 
 
 def _blocks(table: Table, show: Callable[[Cell, Row], str]) -> Iterator[tuple[list[str], Lines]]:
-    """Heading and lines of the table of figures, and of that of the differences from the baseline."""
+    """Heading and lines of the table of figures, of the differences from the baseline, and of other pairs."""
     heads = [f"{column.name} {'↓' if column.better == 'lower' else '↑'}" for column in table.columns]
     lines = []
     for row in table.rows:
         seeds = str(row.finished) if row.complete else f"incomplete: {row.finished} of {row.seeds}"
         cells = [show(row.cells[column.name], row) for column in table.columns]
-        lines.append([row.title, *cells, f"{row.training_calls:,}", seeds])
-    yield ["variant", *heads, "training calls", "seeds"], lines
+        lines.append([row.title, *cells, f"{row.training_calls:,}", shown_flops(row), seeds])
+    yield ["variant", *heads, "training calls", "training FLOPs", "seeds"], lines
     tested = [column for column in table.columns if not column.exact]
     yield (
         [f"minus {table.title_of(table.baseline)}", *(column.name for column in tested)],
         [
-            [row.title, *(shown_difference(row.cells[column.name]) for column in tested)]
+            [row.title, *(shown_difference(row.cells[column.name].against) for column in tested)]
             for row in table.rows
             if row.name != table.baseline
         ],
     )
+    if table.pairs:
+        yield (
+            ["first minus second", *(column.name for column in tested)],
+            [
+                [
+                    f"{table.title_of(pair.first)} minus {table.title_of(pair.second)}",
+                    *(shown_difference(pair.against.get(column.name)) for column in tested),
+                ]
+                for pair in table.pairs
+            ],
+        )
 
 
-def shown_difference(cell: Cell) -> str:
+def shown_flops(row: Row) -> str:
+    """Operations of training, to three digits."""
+    return "–" if row.training_flops is None else f"{row.training_flops:.3g}"
+
+
+def notes(table: Table) -> list[str]:
+    """What a reader must know beside the figures: cautions, figures that are not there, runs that were not done."""
+    found = [f"{column.name}: {column.caution}." for column in table.columns if column.caution]
+    for column in table.columns:
+        reasons: dict[str, list[str]] = {}
+        for row in table.rows:
+            if why := row.cells[column.name].why_not:
+                reasons.setdefault(why, []).append(row.title)
+        found += [f"{column.name} of {', '.join(titles)}: {why}." for why, titles in reasons.items()]
+    if table.not_run:
+        found.append(f"Not run: {', '.join(table.not_run)}.")
+    if len(table.seeds) < table.planned_seeds:
+        found.append(f"{len(table.seeds)} of the study's {table.planned_seeds} seeds were run.")
+    if len(table.seeds) < COMPARED_FROM:
+        found.append(f"Under {COMPARED_FROM} seeds no difference is called one: read intervals as tendencies.")
+    return found
+
+
+def shown_difference(one: Against | None) -> str:
     """Paired difference with its interval, the relative gain, and the adjusted p or that there are too few seeds."""
-    one = cell.against
     if one is None:
         return "–"
     interval = "" if one.interval is None else f" ({format_interval(one.interval)})"
     gain = "" if one.relative_gain is None else f", gain {one.relative_gain:+.1%}"
+    gain += "" if one.gain_interval is None else f" ({one.gain_interval[0]:+.1%} to {one.gain_interval[1]:+.1%})"
     p = ", underpowered" if one.p_adjusted is None else f", p = {one.p_adjusted:.2g}"
     return f"{'+' if one.difference > 0 else ''}{format_figure(one.difference, one.interval)}{interval}{gain}{p}"
 
@@ -133,7 +179,8 @@ def _legend(table: Table) -> str:
     return (
         f"{table.dataset}; mean ± half of the 95 % t-interval over seeds; (better), (worse): than {table.baseline}, "
         "paired by seed, Holm-corrected over the rows; (2x): twice its count; † underpowered, under six seeds; bold: "
-        "better than every other row."
+        "better than every other row; training FLOPs: three times those of the forward passes, with those of the "
+        "variants that one is made of."
     )
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from moeframe.report import plots
 from moeframe.report.page import Figure, Section, page_environment
-from moeframe.report.study_formats import shown_cell, shown_difference, write_table
+from moeframe.report.study_curves import costs_of_calls, overtaking
+from moeframe.report.study_formats import notes, shown_cell, shown_difference, shown_flops, write_table
 from moeframe.report.study_plots import NOISE, Axis, Line, Mark, Point, lines, scatter
 from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_of, refreshed
-from moeframe.report.study_tables import Cell, Column, Row, Table, sentence, sentences, table_of
+from moeframe.report.study_tables import Cell, Column, Row, Table, begun, sentence, sentences, table_of
 from moeframe.storage import write_file
 from moeframe.study_folder import StudyFolder
 
@@ -29,7 +30,7 @@ def write_study(folder: Path) -> Table:
     Raises RunFolderError where the folder holds no study or a damaged one.
     """
     place = StudyFolder(folder)
-    record = refreshed(folder)
+    record = begun(refreshed(folder))
     evidence = evidence_of(folder, record)
     table, noise, slices = table_of(record), by_noise(record, evidence), by_slice(record, evidence)
     for name, each in (("study", table), ("noise_levels", noise), ("slices", slices)):
@@ -63,6 +64,11 @@ def write_study(folder: Path) -> Table:
             ],
             sentences=sentences(table),
             where=_supported(noise, slices),
+            tested=any(_tested(each) for each in (noise, slices)),
+            tendencies=_tendencies(noise, slices),
+            curves=overtaking(table, evidence),
+            notes=notes(table),
+            shown_flops=shown_flops,
             n_parts=len(noise.columns) + len(slices.columns),
             sections=[section for section in sections if section.figures],
             per_variant=[(title, figures) for title, figures in per_variant if figures],
@@ -91,6 +97,25 @@ def _supported(*tables: Table) -> list[str]:
     ]
 
 
+def _tested(table: Table) -> bool:
+    """Whether any row has seeds enough to be called different."""
+    cells = (row.cells[column.name].against for row in table.rows for column in table.columns)
+    return any(one is not None and one.verdict != "underpowered" for one in cells)
+
+
+def _tendencies(*tables: Table) -> list[str]:
+    """Sentences on parts whose interval leaves zero out, whatever the number of seeds; nothing is corrected for."""
+    return [
+        sentence(row, table, column)
+        for table in tables
+        for row in table.rows
+        for column in table.columns
+        if (one := row.cells[column.name].against) is not None
+        and one.interval is not None
+        and (one.interval[0] > 0 or one.interval[1] < 0)
+    ]
+
+
 def _hint(cell: Cell, column: Column, row: Row, seeds: Sequence[int]) -> str:
     """All that a cell knows, for who points at it."""
     if cell.mean is None:
@@ -100,7 +125,8 @@ def _hint(cell: Cell, column: Column, row: Row, seeds: Sequence[int]) -> str:
     values = zip(seeds, cell.per_seed, strict=True)
     lines += [f"seed {seed}: {'–' if value is None else f'{value:.6g}'}" for seed, value in values]
     if cell.against is not None:
-        lines += [f"minus the baseline: {shown_difference(cell)}", cell.against.verdict]
+        lines += [f"minus the baseline: {shown_difference(cell.against)}", cell.against.verdict]
+        lines += [] if cell.against.gain_interval else [f"interval of the gain: {cell.against.gain_method}"]
     return "\n".join(lines)
 
 
@@ -155,17 +181,25 @@ def _axis(column: Column, *, log: bool = False) -> Axis:
 
 
 def _learning(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
+    costs = costs_of_calls(table, evidence)
     curves = [
-        Line(name=one.name, title=one.titled(len(one.seeds)), points=[(float(calls), bits) for calls, bits in points])
+        Line(name=one.name, title=one.titled(len(one.seeds)), points=points)
         for one in evidence
-        if len(points := one.learning()) > 1
+        if one.name in costs and len(points := one.learning(costs[one.name])) > 1
     ]
     if curves:
-        x = Axis(label="network evaluations of training", log=True)
+        in_flops = any(cost != 1 for cost in costs.values())
+        x = Axis(label="FLOPs of training" if in_flops else "network evaluations of training", log=True)
         svg = lines("learning", "Held-out bits/dim against training compute", curves, x, _BITS, table.baseline)
+        across = (
+            "operations of training" if in_flops else "evaluations of an expert, forward and backward, one image each"
+        )
+        lacking = [one.title for one in evidence if one.name not in costs]
+        left_out = f" Not shown: {', '.join(lacking)}." if lacking else ""
         caption = (
-            "The bound on the first held-out images while training, mean over seeds. Across: evaluations of an expert, "
-            "forward and backward, one image each; where a line lies below another at the same place, it bought more."
+            f"The bound on the first held-out images while training, mean over seeds. Across: {across}; where a line "
+            "lies below another at the same place, it bought more. A longer run's learning rate is still high where a "
+            f"shorter one ends, which speaks for the shorter one.{left_out}"
         )
         yield Section("Learning", [Figure("bits/dim against training compute", caption, svg)])
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from moeframe.errors import RunFolderError
 from moeframe.report.plots import BoundByNoise
 from moeframe.report.seed_folder import EVENTS, Diagnostics, read_diagnostics, read_events
 from moeframe.report.study_tables import Table, table_of
@@ -53,14 +54,19 @@ class Evidence:
         planned = len(self.facts["runs"])
         return self.title if n == planned else f"{self.title} ({n} of {planned} seeds)"
 
-    def learning(self) -> list[tuple[int, float]]:
-        """(network evaluations of training, held-out bits/dim), the mean over the seeds that measured at that step."""
+    def learning(self, cost_of_call: float = 1.0) -> list[tuple[float, float]]:
+        """(cost of training so far, held-out bits/dim), the mean over the seeds that measured at that step."""
         at: dict[int, list[float]] = {}
         for seed in self.seeds:
             for step, bits in seed.held_out:
                 at.setdefault(step, []).append(bits)
         whole = [(step, bits) for step, bits in sorted(at.items()) if len(bits) == len(self.seeds)]
-        return [(self._calls(step), statistics.mean(bits)) for step, bits in whole]
+        return [(cost_of_call * self._calls(step), statistics.mean(bits)) for step, bits in whole]
+
+    def learning_of(self, seed: int, cost_of_call: float) -> list[tuple[float, float]]:
+        """The same of one seed; nothing where it is not there."""
+        found = (one.held_out for one in self.seeds if one.seed == seed)
+        return [(cost_of_call * self._calls(step), bits) for step, bits in sorted(next(found, []))]
 
     def _calls(self, step: int) -> int:
         warm = min(step, self.facts["warm_start_steps"])
@@ -72,6 +78,9 @@ def refreshed(folder: Path) -> dict[str, Any]:
     """study.json with each run's state and metrics as they are now, written back; the same runs give the same bytes."""
     place = StudyFolder(folder)
     record = read_mapping(place.record)
+    known = (run["status"] for row in record["variants"] for run in row.get("runs", []))
+    if "finished" in known and not (folder / "runs").is_dir():
+        raise RunFolderError(f"{folder}: keeps what a study showed, not its runs; report the study's own folder")
     for row in record["variants"]:
         source = row["same_as"] or row["name"]
         row["runs"] = []

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from moeframe.comparison import Verdict, compare_all, relative_gain
-from moeframe.report.figures import format_interval
+from moeframe.comparison import Comparison, Verdict, adjust, compare_all, compare_paired, relative_gain
+from moeframe.report.figures import format_figure, format_interval
+from moeframe.report.study_costs import training_flops
 from moeframe.statistics import summarise
 
 ACTIVE = "active_per_sample"
@@ -41,13 +42,15 @@ class _Record(BaseModel):
 
 
 class Against(_Record):
-    """A variant minus the baseline in one metric, paired by seed."""
+    """A variant minus another, the baseline as a rule, in one metric, paired by seed."""
 
     difference: float
     interval: tuple[float, float] | None
     p_adjusted: float | None
     verdict: Verdict
     relative_gain: float | None
+    gain_interval: tuple[float, float] | None = None
+    gain_method: str = ""
     n: int
 
 
@@ -76,6 +79,8 @@ class Row(_Record):
     failures: list[str]
     """Of runs that died, and of what could not be measured of finished ones."""
     training_calls: int
+    training_flops: float | None = None
+    """Operations of training, forward and backward; None where no finished run measured those of a call."""
     cells: dict[str, Cell]
 
     @property
@@ -92,6 +97,16 @@ class Column(_Record):
     better: Better
     exact: bool = False
     """The same with every seed: nothing to test."""
+    caution: str = ""
+    """What a reader must know before comparing its figures."""
+
+
+class Pair(_Record):
+    """Two variants, the first minus the second, in every metric that can differ."""
+
+    first: str
+    second: str
+    against: dict[str, Against]
 
 
 class Table(_Record):
@@ -102,10 +117,41 @@ class Table(_Record):
     baseline: str
     columns: list[Column]
     rows: list[Row]
+    pairs: list[Pair] = []
+    seeds: list[int] = []
+    planned_seeds: int = 0
+    not_run: list[str] = []
+    """Titles of variants of which nothing was tried yet."""
 
     def title_of(self, name: str) -> str:
         """What a reader sees of a variant."""
         return next(row.title for row in self.rows if row.name == name)
+
+
+def begun(record: Mapping[str, Any]) -> dict[str, Any]:
+    """study.json without the seeds of which nothing was tried yet, and without such variants, which it names.
+
+    What is left is what a table can be about: a variant that lacks a seed that another has is incomplete, one that
+    awaits its turn with all others is not.
+    """
+    tried = {run["seed"] for row in record["variants"] for run in row["runs"] if run["status"] != "to do"}
+    tried = tried or set(record["seeds"])
+    rows, waiting = [], []
+    for row in record["variants"]:
+        runs = [run for run in row["runs"] if run["seed"] in tried]
+        if row["name"] == record["baseline"] or any(run["status"] != "to do" for run in runs):
+            rows.append({**row, "runs": runs})
+        else:
+            waiting.append(row["title"])
+    shown = {row["name"] for row in rows}
+    return {
+        **record,
+        "variants": rows,
+        "seeds": [seed for seed in record["seeds"] if seed in tried],
+        "planned_seeds": len(record["seeds"]),
+        "compare": [pair for pair in record.get("compare", []) if set(pair) <= shown],
+        "not_run": waiting,
+    }
 
 
 def table_of(record: Mapping[str, Any]) -> Table:
@@ -113,6 +159,7 @@ def table_of(record: Mapping[str, Any]) -> Table:
 
     Holm's correction is over the rows of a metric. A row that lacks seeds says so; its mean is over those it has.
     """
+    by_name = {row["name"]: row for row in record["variants"]}
     record = {**record, "variants": [_with_parts(row) for row in record["variants"]]}
     columns = _columns(record)
     values = {column.name: {row["name"]: _per_seed(row, column) for row in record["variants"]} for column in columns}
@@ -125,12 +172,21 @@ def table_of(record: Mapping[str, Any]) -> Table:
             seeds=len(row["runs"]),
             failures=[f"seed {run['seed']}: {run['cause']}" for run in row["runs"] if run["cause"]],
             training_calls=row["training_calls"],
+            training_flops=training_flops(row, by_name) if "n_experts" in row else None,
             cells={column.name: cells[column.name][row["name"]] for column in columns},
         )
         for row in record["variants"]
     ]
     return Table(
-        name=record["name"], dataset=record["dataset"], baseline=record["baseline"], columns=columns, rows=rows
+        name=record["name"],
+        dataset=record["dataset"],
+        baseline=record["baseline"],
+        columns=columns,
+        rows=rows,
+        pairs=_pairs(columns, values, record.get("compare", [])),
+        seeds=record["seeds"],
+        planned_seeds=record.get("planned_seeds", len(record["seeds"])),
+        not_run=record.get("not_run", []),
     )
 
 
@@ -154,7 +210,23 @@ def _columns(record: Mapping[str, Any]) -> list[Column]:
                 if name not in found and "mean" in metric:
                     found[name] = metric
     columns = [Column(name=name, unit=metric["unit"], better=metric["better"]) for name, metric in found.items()]
-    return [column.model_copy(update={"exact": _is_exact(column, record)}) for column in columns]
+    return [
+        column.model_copy(update={"exact": _is_exact(column, record), "caution": _caution(column, record)})
+        for column in columns
+    ]
+
+
+def _caution(column: Column, record: Mapping[str, Any]) -> str:
+    """What the metric says of itself, and what real images score."""
+    found = [run["metrics"].get(column.name, {}) for row in record["variants"] for run in row["runs"]]
+    said = dict.fromkeys(metric["how"]["caution"] for metric in found if metric.get("how", {}).get("caution"))
+    floors = [
+        metric["parts"]["real_against_real"]["mean"]
+        for metric in found
+        if "real_against_real" in metric.get("parts", {})
+    ]
+    floor = [f"real images against real ones score {format_figure(statistics.mean(floors))}"] if floors else []
+    return "; ".join([*said, *floor])
 
 
 def _is_exact(column: Column, record: Mapping[str, Any]) -> bool:
@@ -191,7 +263,6 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
             continue
         known = [value for value in values[name] if value is not None]
         summary, one = summarise(known), compared.get(name)
-        gain = None if one is None else relative_gain(values[name], values[baseline], column.better)
         cells[name] = Cell(
             mean=summary.mean,
             interval=summary.interval,
@@ -199,18 +270,44 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
             per_seed=tuple(values[name]),
             ratio=means[name] / means[baseline] if column.exact and means.get(baseline) else None,
             best=name == best,
-            against=None
-            if one is None or gain is None
-            else Against(
-                difference=one.mean_difference,
-                interval=one.interval,
-                p_adjusted=one.p_adjusted,
-                verdict=one.verdict,
-                relative_gain=gain.value,
-                n=one.n,
-            ),
+            against=None if one is None else _against(one, values[name], values[baseline], column),
         )
     return cells
+
+
+def _against(one: Comparison, own: list[float | None], other: list[float | None], column: Column) -> Against:
+    gain = relative_gain(own, other, column.better)
+    return Against(
+        difference=one.mean_difference,
+        interval=one.interval,
+        p_adjusted=one.p_adjusted,
+        verdict=one.verdict,
+        relative_gain=gain.value,
+        gain_interval=gain.interval,
+        gain_method=gain.method,
+        n=one.n,
+    )
+
+
+def _pairs(
+    columns: list[Column], values: Mapping[str, Mapping[str, list[float | None]]], compare: list[list[str]]
+) -> list[Pair]:
+    """The pairs that the study asks for, Holm's correction over them in each metric."""
+    found: dict[tuple[str, str], dict[str, Against]] = {(first, second): {} for first, second in compare}
+    for column in columns:
+        own = values[column.name]
+        possible = {
+            f"{first} {second}": (first, second)
+            for first, second in found
+            if not column.exact
+            and any(a is not None and b is not None for a, b in zip(own[first], own[second], strict=True))
+        }
+        compared = adjust(
+            {key: compare_paired(own[first], own[second], column.better) for key, (first, second) in possible.items()}
+        )
+        for key, (first, second) in possible.items():
+            found[first, second][column.name] = _against(compared[key], own[first], own[second], column)
+    return [Pair(first=first, second=second, against=against) for (first, second), against in found.items()]
 
 
 def _best(values: Mapping[str, list[float | None]], better: Better) -> str | None:
@@ -240,22 +337,38 @@ def _why_not(row: Mapping[str, Any], column: Column) -> str:
 
 def sentences(table: Table) -> list[str]:
     """For every comparison what changed, by how much, with which certainty; never more than the interval carries."""
-    return [
+    of_baseline = [
         sentence(row, table, column)
         for row in table.rows
         for column in table.columns
         if row.cells[column.name].against is not None
     ]
+    return [*of_baseline, *sentences_of_pairs(table)]
+
+
+def sentences_of_pairs(table: Table) -> list[str]:
+    """The same for the pairs that the study asks for."""
+    return [
+        _sentence(pair.against[column.name], table.title_of(pair.first), table.title_of(pair.second), table, column)
+        for pair in table.pairs
+        for column in table.columns
+        if column.name in pair.against
+    ]
 
 
 def sentence(row: Row, table: Table, column: Column) -> str:
     """One of them."""
-    one, baseline = row.cells[column.name].against, table.title_of(table.baseline)
+    one = row.cells[column.name].against
     assert one is not None, "only what is compared has a sentence"
-    size = f"{abs(one.difference):.3g} {column.unit}"
+    return _sentence(one, row.title, table.title_of(table.baseline), table, column)
+
+
+def _sentence(one: Against, title: str, other: str, table: Table, column: Column) -> str:
     better = (one.difference < 0) == (column.better == "lower")
-    direction = "no different" if one.difference == 0 else f"{size} {'better' if better else 'worse'} on average"
+    direction = "no different" if one.difference == 0 else f"{'better' if better else 'worse'} on average"
+    signed = f"{'+' if one.difference > 0 else ''}{format_figure(one.difference, one.interval)} {column.unit}"
     interval = "" if one.interval is None else f", 95 % interval {format_interval(one.interval)}"
+    n_seeds = len(table.seeds)
     certainty = {
         "better": "a difference that the seeds support",
         "worse": "a difference that the seeds support",
@@ -263,6 +376,6 @@ def sentence(row: Row, table: Table, column: Column) -> str:
         "underpowered": "underpowered: too few seeds to call it a difference",
     }[one.verdict]
     p = "" if one.p_adjusted is None else f", Holm-adjusted p = {one.p_adjusted:.2g}"
-    lacking = f"; incomplete, {one.n} of {row.seeds} seeds" if one.n < row.seeds else ""
-    what = f"{row.title} against {baseline}, {column.name}"
-    return f"{what}: {direction} over {one.n} seeds{interval}{p}; {certainty}{lacking}."
+    lacking = f"; incomplete, {one.n} of {n_seeds} seeds" if one.n < n_seeds else ""
+    what = f"{title} against {other}, {column.name}"
+    return f"{what}: {direction} over {one.n} seeds, difference {signed}{interval}{p}; {certainty}{lacking}."

@@ -1,0 +1,80 @@
+"""Learning curves of a study at equal cost of training: where one variant overtakes another, in words."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moeframe.report.figures import format_figure, format_interval
+from moeframe.report.study_costs import BACKWARD, flops_per_call
+from moeframe.report.study_record import Evidence
+from moeframe.report.study_tables import Table
+from moeframe.statistics import mean, t_interval
+
+Curve = Sequence[tuple[float, float]]
+
+
+def costs_of_calls(table: Table, evidence: Sequence[Evidence]) -> dict[str, float]:
+    """Operations of a call in training, forward and backward, of each variant that measured them.
+
+    1 for all, so that calls are counted, where the baseline did not measure them.
+    """
+    per_call = {one.name: flops_per_call(one.facts) for one in evidence}
+    if per_call.get(table.baseline) is None:
+        return dict.fromkeys(per_call, 1.0)
+    return {name: (1 + BACKWARD) * flops for name, flops in per_call.items() if flops is not None}
+
+
+def overtaking(table: Table, evidence: Sequence[Evidence]) -> list[str]:
+    """For each variant against the baseline, and each pair that the study asks for, who is ahead at equal cost."""
+    costs, by_name = costs_of_calls(table, evidence), {one.name: one for one in evidence}
+    pairs = [(row.name, table.baseline) for row in table.rows if row.name != table.baseline]
+    pairs += [(pair.first, pair.second) for pair in table.pairs]
+    return [
+        sentence
+        for first, second in pairs
+        if first in costs and second in costs
+        for sentence in _said(by_name[first], by_name[second], costs)
+    ]
+
+
+def _said(first: Evidence, second: Evidence, costs: Mapping[str, float]) -> Iterator[str]:
+    seeds = [seed.seed for seed in first.seeds if seed.seed in {other.seed for other in second.seeds}]
+    curves = [
+        (first.learning_of(seed, costs[first.name]), second.learning_of(seed, costs[second.name])) for seed in seeds
+    ]
+    curves = [(one, two) for one, two in curves if len(one) > 1 and len(two) > 1]
+    if not curves:
+        return
+    grid = _common(curves)
+    if len(grid) < 2:
+        return
+    differences = np.array([_at(one, grid) - _at(two, grid) for one, two in curves])
+    centre = differences.mean(0)
+    below = np.flatnonzero(centre < 0)
+    last = differences[:, -1].tolist()
+    interval = t_interval(last)
+    end = f"{mean(last):+.3f}" + ("" if interval is None else f" ({format_interval(interval)})")
+    where = f"between {grid[0]:.3g} and {grid[-1]:.3g}"
+    if len(below) == 0:
+        found = "nowhere below it"
+    elif len(below) == len(grid):
+        found = "below it everywhere"
+    else:
+        found = f"below it at {len(below)} of {len(grid)} places, first at {grid[below[0]]:.3g}"
+    yield (
+        f"{first.title} against {second.title} at equal training compute, {where}: the mean curve is {found}; at the "
+        f"last common place {end} bits/dim over {format_figure(len(last))} seeds."
+    )
+
+
+def _common(curves: Sequence[tuple[Curve, Curve]]) -> list[float]:
+    """The first's places within the range of the second, those that all seeds have."""
+    shared = set.intersection(*({cost for cost, _ in one} for one, _ in curves))
+    low, high = max(two[0][0] for _, two in curves), min(two[-1][0] for _, two in curves)
+    return sorted(cost for cost in shared if low <= cost <= high)
+
+
+def _at(curve: Curve, grid: Sequence[float]) -> NDArray[np.float64]:
+    cost, bits = zip(*curve, strict=True)
+    return np.asarray(np.interp(np.log(grid), np.log(cost), bits))
