@@ -177,7 +177,8 @@ def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, *, alon
     )
     name = f"{variant.name}, seed {seed}"
     command = (sys.executable, "-m", "moeframe.study_task", task.model_dump_json())
-    return Task(name, command, place.log(variant.name, seed))
+    name += ", times and memory" if alone else ""
+    return Task(name, command, place.log(variant.name, seed), Path.cwd())
 
 
 def _runs_of(place: StudyFolder, study: Study, variant: Variant, seed: int) -> dict[str, str]:

@@ -407,13 +407,24 @@ def test_weights_of_a_variant_that_repeats_another_are_those_of_the_other(study_
 
 @pytest.mark.slow
 def test_a_study_that_is_killed_leaves_no_process_behind_and_goes_on(study_file, tmp_path):
-    variants = {"soft": {}, "sparse": {"set": {"gate": {"type": "top_k", "k": 1, "width": 4}}}}
-    changed(study_file, variants=variants, seeds=[0], set={"training.steps": 4000})
+    """What it leaves is that of a study that was not killed, byte for byte."""
+    variants = {
+        "soft": {},
+        "sparse": {"set": {"gate": {"type": "top_k", "k": 1, "width": 4}}},
+        "cut": {"weights_of": "soft", "set": {"gate": {"type": "top_k", "k": 1, "width": 4}}},
+    }
+    settings = {"training.steps": 200, "training.warm_start": 0.3, "training.checkpoint_every": 10}
+    settings["slicer"] = {"type": "color_variance"}
+    metrics = {"metrics": [{"type": "bits_per_dim", "repeats": 1}, {"type": "parameters"}]}
+    changed(study_file, variants=variants, seeds=[0], set={**settings, **metrics})
+    whole = ["study", str(study_file), "--out", str(tmp_path / "whole"), "--jobs", "2"]
+    assert CliRunner().invoke(cli.main, whole).exit_code == 0
     arguments = ["study", str(study_file), "--out", str(tmp_path / "out"), "--jobs", "2"]
     command = [sys.executable, "-m", "moeframe.cli", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     children = []
-    while len(children) < 2 or not all((tmp_path / f"out/runs/{name}/0/spec.yaml").exists() for name in variants):
+    begun = [tmp_path / f"out/runs/{name}/0/seed-0/checkpoints" for name in ("soft", "sparse")]
+    while len(children) < 2 or not any(place.exists() and any(place.iterdir()) for place in begun):
         assert process.poll() is None, "it ended by itself"
         children = psutil.Process(process.pid).children()
         time.sleep(0.1)
@@ -422,10 +433,19 @@ def test_a_study_that_is_killed_leaves_no_process_behind_and_goes_on(study_file,
     _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
     assert {run.status for run in plan(study_of(study_file), tmp_path / "out")} == {"to do"}
-    for name in variants:  # a little is enough to see that the folders are free again
-        shutil.rmtree(tmp_path / f"out/runs/{name}/0")
-    changed(study_file, set={"training.steps": 2})
     assert CliRunner().invoke(cli.main, arguments).exit_code == 0
+    names = ["study.json", "tables/study.csv", *(f"runs/{name}/0/results.json" for name in variants)]
+    for name in [*names, *(f"runs/{name}/0/seed-0/events.jsonl" for name in variants)]:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_the_cores_are_shared_out_among_the_jobs(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    launcher = Registry.installed().get(Launcher, "local")
+    told = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'], os.getcwd())"
+    tasks = [Task(str(i), (sys.executable, "-c", told), tmp_path / f"{i}.log", tmp_path) for i in range(2)]
+    assert [ended.exit_status for ended in launcher(launcher.Config(jobs=3)).run(tasks)] == [0, 0]
+    assert {path.read_text() for path in tmp_path.glob("*.log")} == {f"2 2 {tmp_path}\n"}
 
 
 def test_no_more_processes_than_cores_are_started(tmp_path, monkeypatch):

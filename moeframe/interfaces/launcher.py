@@ -16,9 +16,12 @@ class Task:
     """One command, independent of every other task: it leaves its result in files, and begun again it resumes."""
 
     name: str
+    """Unique in its study and the same each time, so that a launcher can find the job that it has submitted."""
     command: tuple[str, ...]
     log: Path
     """Where its output goes."""
+    folder: Path = Path()
+    """Where the command is begun: paths in it may be relative to it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,10 @@ class Ended:
 
 
 class Launcher(Component):
-    """Starts tasks and tells of each that has ended; a scheduler's launcher submits the same commands to its queue."""
+    """Starts tasks and tells of each that has ended; a scheduler's launcher submits the same commands to its queue.
+
+    What a task may use (cores, GPUs, memory, time) is a matter of the launcher's own settings.
+    """
 
     KIND: ClassVar[str] = "launchers"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moeframe.report.figures import format_figure, format_interval
+from moeframe.report.figures import format_interval
 from moeframe.report.study_costs import BACKWARD, flops_per_call
 from moeframe.report.study_record import Evidence
 from moeframe.report.study_tables import Table
@@ -64,7 +64,7 @@ def _said(first: Evidence, second: Evidence, costs: Mapping[str, float]) -> Iter
         found = f"below it at {len(below)} of {len(grid)} places, first at {grid[below[0]]:.3g}"
     yield (
         f"{first.title} against {second.title} at equal training compute, {where}: the mean curve is {found}; at the "
-        f"last common place {end} bits/dim over {format_figure(len(last))} seeds."
+        f"last common place {end} bits/dim over {len(last)} seeds."
     )
 
 

@@ -91,6 +91,73 @@ def test_no_sentence_claims_what_its_interval_does_not_carry(table, page):
                 assert low > 0 or high < 0, sentence
 
 
+def changed(tmp_path, path, change):
+    """As `spoiled`, with what the page says afterwards."""
+    folder = spoiled(tmp_path, path, change)
+    return write_study(folder), (folder / "study.html").read_text(encoding="utf-8"), folder
+
+
+def test_pairs_are_compared_with_each_other_beside_the_baseline(tmp_path):
+    table, page, folder = changed(
+        tmp_path, "study.json", lambda data: data.update(compare=[["B", "C"], ["D", "B"], ["B", "B2"]])
+    )
+    assert [(pair.first, pair.second) for pair in table.pairs] == [("B", "C"), ("D", "B")], "B2 is no row"
+    bits = table.pairs[0].against["bits_per_dim"]
+    assert (bits.verdict, bits.n) == ("better", 6)
+    assert bits.difference == pytest.approx(-0.2, abs=0.01)
+    assert bits.gain_interval[0] < bits.relative_gain < bits.gain_interval[1]
+    assert "parameters" not in table.pairs[0].against
+    assert "B: K = 4, soft gate against C: top-2 &amp; more &lt;cut&gt;, bits_per_dim: better on average" in page
+    [line] = [line for line in (folder / "tables/study.md").read_text().splitlines() if "D: slices minus B" in line]
+    assert "gain" in line
+    lines = (folder / "tables/study.csv").read_text().splitlines()
+    assert sum(line.startswith("B,") and ",C," in line for line in lines) == 3
+
+
+def test_training_compute_is_counted_in_operations_where_they_were_measured(tmp_path):
+    folder = write_study_folder(tmp_path / "study", failed=None)
+    for path in folder.glob("runs/*/*/results.json"):
+        data = json.loads(path.read_text())
+        per_step = {"A": 40.0, "B": 40.0, "C": 40.0}.get(path.parts[-3])  # A is one network as large as four of B's
+        if per_step:
+            parts = {"per_step_dense": {"mean": per_step}}
+            data["metrics"]["flops"] = {"unit": "FLOPs", "better": "lower", "mean": per_step, "parts": parts}
+        path.write_text(json.dumps(data))
+    table = write_study(folder)
+    assert row(table, "A").training_flops == 3 * 6400 * 40
+    assert row(table, "B").training_flops == 3 * 4 * 6400 * 10
+    assert row(table, "D").training_flops is None
+    text = (folder / "study.html").read_text(encoding="utf-8")
+    assert "Not shown: D: slices" in text
+    assert "B: K = 4, soft gate against A: single expert at equal training compute" in text
+
+
+def test_what_was_not_run_is_said_and_no_row_is_incomplete_for_it(tmp_path):
+    folder = write_study_folder(tmp_path / "study", failed=None)
+    shutil.rmtree(folder / "runs/D")
+    for place in [*folder.glob("runs/*/4"), *folder.glob("runs/*/5")]:
+        shutil.rmtree(place)
+    table = write_study(folder)
+    assert [each.name for each in table.rows] == ["A", "B", "C"]
+    assert all(each.complete and each.seeds == 4 for each in table.rows)
+    text = (folder / "study.html").read_text(encoding="utf-8")
+    assert "Not run: D: slices." in text
+    assert "4 of the study&#39;s 6 seeds were run." in text
+    assert "Under 6 seeds no difference is called one" in text
+    assert "Too few seeds to test a part" in text
+    assert len((json.loads((folder / "study.json").read_text()))["variants"]) == 4, "the record is of the whole study"
+
+
+def test_what_a_study_showed_is_not_reported_again_without_its_runs(tmp_path):
+    folder = write_study_folder(tmp_path / "study", failed=None)
+    write_study(folder)
+    kept = (folder / "study.json").read_bytes()
+    shutil.rmtree(folder / "runs")
+    with pytest.raises(RunFolderError, match="keeps what a study showed, not its runs; report the study's own folder"):
+        write_study(folder)
+    assert (folder / "study.json").read_bytes() == kept
+
+
 def spoiled(tmp_path, path, change):
     """The study again, a JSON file of it changed."""
     folder = write_study_folder(tmp_path / "spoiled", failed=None)
@@ -331,6 +398,8 @@ def test_the_page_fits_its_window_and_is_not_blank(folder, table, width):
         pixels = np.asarray(Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("L"))
         assert pixels.shape == (900, width)
         assert 0.005 < (pixels < 128).mean() < 0.5
+        name, cell = (driver.find_element("css selector", f"#comparison tbody {tag}").rect for tag in ("th", "td"))
+        assert name["width"] + min(cell["width"], 160) <= width, "a cell fits beside the name that stays"
         box = driver.find_element("css selector", "#comparison tbody tr").rect
         assert box["height"] > 20
         assert (

@@ -62,6 +62,7 @@ def _started(task: Task, environment: dict[str, str]) -> "subprocess.Popen[bytes
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
+            cwd=task.folder,
             preexec_fn=_ending_with_parent,  # one system call, and no lock is taken
         )
 
