@@ -226,6 +226,17 @@ def _difference(one: dict[str, Any], two: dict[str, Any]) -> dict[str, float]:
     return {"bits_per_dim": one["bits_per_dim"] - two["bits_per_dim"], "monte_carlo_error": error}
 
 
+def requirements(document: dict[str, Any]) -> dict[str, bool]:
+    """What has to hold, and whether it does."""
+    found = {f"{name}: within 3 errors": abs(one["in_errors"]) < 3 for name, one in document["closed_forms"].items()}
+    for one in document["intervals"]["found"]:
+        name = f"{one['method']}, {one['images']} images, {one['draws_per_image']} draws"
+        found[f"{name}: standard error within 15 % of the spread"] = abs(one["standard_error_over_spread"] - 1) < 0.15
+        found[f"{name}: coverage 95 ± 1.5 %"] = abs(one["coverage"] - 0.95) <= 0.015
+    ratios = document["variance_ratio_of_low_discrepancy_at_64"]
+    return found | {f"variance ratio, {dims}: 30 or more": ratio >= 30 for dims, ratio in ratios.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="folder of a trained run, such as runs/digits")
@@ -246,6 +257,9 @@ def main() -> None:
         "variance_ratio_of_low_discrepancy_at_64": analytic_variance_ratios(),
         "trained": trained(folder) if folder else kept,
     }
+    required = requirements(document)
+    unmet = [name for name, met in required.items() if not met]
+    document |= {"met": len(required) - len(unmet), "of": len(required), "not_met": unmet}
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 

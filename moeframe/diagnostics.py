@@ -9,10 +9,12 @@ import torch
 
 from moeframe.assembly import Assembly
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_levels, velocity_of
+from moeframe.errors import UnavailableError
 from moeframe.evaluation import ModelEvaluation
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.likelihood.bound import Bound
 from moeframe.likelihood.continuous import continuous_bound
+from moeframe.likelihood.probe import require_valid
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.report.grids import write_grid
@@ -46,10 +48,15 @@ def write_diagnostics(folder: Path, assembly: Assembly, evaluation: ModelEvaluat
     facts: dict[str, Any] = {
         "trajectory_log_snr": shown,
         "reconstruction_log_snr": RECONSTRUCTION_LOG_SNR,
-        "bound_by_log_snr": _bound_by_log_snr(assembly, evaluation),
     }
-    image_bits = _bounds(assembly, evaluation, evaluation.model)
-    facts["image_bits"] = image_bits.tolist()  # the same images and noise in every run of a seed, whatever its slices
+    why_no_bound = _why_no_bound(assembly, evaluation)
+    image_bits = None
+    if why_no_bound is None:
+        facts["bound_by_log_snr"] = _bound_by_log_snr(assembly, evaluation)
+        image_bits = _bounds(assembly, evaluation, evaluation.model)
+        facts["image_bits"] = image_bits.tolist()  # the same images and noise in every run of a seed
+    else:
+        facts["no_bound"] = why_no_bound
     if assembly.model.gate is not None:
         facts |= _routing(assembly, evaluation)
     if assembly.slices.slicer is not None:
@@ -101,9 +108,35 @@ def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def _slices(assembly: Assembly, evaluation: ModelEvaluation, merged: PerItem) -> dict[str, Any]:
+def _why_no_bound(assembly: Assembly, evaluation: ModelEvaluation) -> str | None:
+    """Why a number of the model would bound no likelihood, found by a probe; None if nothing keeps it from that."""
+    n_items = BOUND_REPEATS * min(assembly.spec.evaluation.diagnostic_images, len(assembly.test))
+    try:
+        require_valid(
+            evaluation.model,
+            assembly.image,
+            assembly.schedule,
+            assembly.streams,
+            assembly.device,
+            gate=evaluation.gate,
+            n_items=n_items,
+        )
+    except UnavailableError as reason:
+        return str(reason)
+    return None
+
+
+def _slices(assembly: Assembly, evaluation: ModelEvaluation, merged: PerItem | None) -> dict[str, Any]:
     """Held-out bits/dim of each expert alone, and of the merge, on each slice; the same noise for all."""
     slices = assembly.slices
+    about = {
+        "names": slices.names,
+        "train": slices.train_sizes,
+        "test": slices.test_sizes,
+        "cautions": slices.cautions,
+    }
+    if merged is None:
+        return {"slices": about}
     own = slices.test[: len(merged)]
     present = [s for s in range(slices.n_slices) if bool((own == s).any())]
 
@@ -111,12 +144,7 @@ def _slices(assembly: Assembly, evaluation: ModelEvaluation, merged: PerItem) ->
         return [float(bits[own == s].mean()) if s in present else None for s in range(slices.n_slices)]
 
     return {
-        "slices": {
-            "names": slices.names,
-            "train": slices.train_sizes,
-            "test": slices.test_sizes,
-            "cautions": slices.cautions,
-        },
+        "slices": about,
         "expert_slice_bits": {
             "matrix": [
                 by_slice(_bounds(assembly, evaluation, evaluation.model.alone(k)))

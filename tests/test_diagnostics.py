@@ -1,5 +1,6 @@
 """diagnostics.json against closed forms, and what variants of a study share."""
 
+import json
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from moeframe.assembly import assemble
-from moeframe.diagnostics import _bound_by_log_snr, _bounds
+from moeframe.diagnostics import _bound_by_log_snr, _bounds, write_diagnostics
 from moeframe.evaluation import ModelEvaluation
 from moeframe.mixture import MergedDenoiser
 from moeframe.registry import Registry
@@ -50,6 +51,27 @@ def test_the_bound_of_each_image_is_on_average_what_the_noise_range_costs(ideal)
     # the integral of the curve above; at log-SNR 13 a level is read off without error, at -10 nothing is left
     low, high = (0.5 * math.log2(1 + STD**2 * math.exp(end)) for end in (-10, 13))
     assert float(bits.mean()) == pytest.approx(high - low, abs=0.15)
+
+
+class SeesItsNeighbours(GaussianExpert):
+    """Looks at the other images of its batch, so that its numbers bound nothing."""
+
+    def forward(self, z, log_snr):
+        return super().forward(z, log_snr) + z.mean(0, keepdim=True)
+
+
+def test_a_model_whose_numbers_bound_nothing_has_none_in_its_diagnostics(ideal, tmp_path):
+    assembly, evaluation = ideal
+    config = GaussianExpert.Config(std=STD)
+    model = MergedDenoiser([SeesItsNeighbours(config, image=assembly.image)])
+    coupled = ModelEvaluation(assembly, model, tmp_path / "coupled")
+    for each, folder in ((evaluation, tmp_path / "sound"), (coupled, tmp_path / "coupled")):
+        write_diagnostics(folder, assembly, each)
+    sound, spoilt = (json.loads((tmp_path / name / "diagnostics.json").read_text()) for name in ("sound", "coupled"))
+    assert {"bound_by_log_snr", "image_bits"} <= set(sound)
+    assert not {"bound_by_log_snr", "image_bits", "expert_slice_bits"} & set(spoilt)
+    assert "batch" in spoilt["no_bound"]
+    assert "no_bound" not in sound
 
 
 def test_variants_of_a_seed_begin_from_the_same_noise_and_other_seeds_from_another(tiny_spec, tmp_path):

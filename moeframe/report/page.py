@@ -249,6 +249,8 @@ def _routing(diagnostics: Diagnostics) -> Iterator[Section]:
         caption = "The area under a curve is the diffusion part of the bound." + _switching(diagnostics)
         svg = plots.bound_by_noise("bound", bound, diagnostics.switches)
         experts.append(Figure("Bound by log-SNR", caption, svg))
+    if diagnostics.no_bound:
+        experts.append(Figure("No bound", f"None is shown: {diagnostics.no_bound}", ""))
     yield Section("Likelihood in detail", experts)
 
 

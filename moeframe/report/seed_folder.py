@@ -61,6 +61,8 @@ class Diagnostics(Entry):
     expert_slice_bits: plots.SliceBits | None = None
     router_accuracy: plots.RouterAccuracy | None = None
     bound_by_log_snr: plots.BoundByNoise | None = None
+    no_bound: str | None = None
+    """Why numbers of this model would bound no likelihood, so that none is here."""
     reconstruction_log_snr: float | None = None
     trajectory_log_snr: list[float] | None = None
     image_bits: list[float] | None = None

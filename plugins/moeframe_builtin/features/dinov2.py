@@ -59,7 +59,7 @@ class DinoV2(FileSpace):
     @property
     def what(self) -> str:
         """Layer and network."""
-        return "DINOv2 ViT-L/14 (LVD-142M, without labels), class token, 1024 features"
+        return "DINOv2 ViT-L/14 (LVD-142M, no labels), class token, 1024 features; weights not verified, see their hash"
 
     @property
     def preprocessing(self) -> str:
