@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from moeframe.report.study_page import write_study
+from moeframe.report.study_tables import Table
 from moeframe.study_folder import StudyFolder, read_mapping
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +26,7 @@ def main(folder: Path) -> None:
     seconds = [read_mapping(path)["seconds"] for path in sorted(folder.rglob("*.seconds.json"))]
     environments = [json.loads(path.read_text()) for path in sorted(folder.rglob("environment.json"))]
     made = {
-        "command": f"moeframe study specs/studies/{table.name}.yaml --jobs 2",
+        "command": _command(table),
         "runs": sum(row.finished for row in table.rows),
         "hours_of_one_core": round(sum(seconds) / 3600, 1),
         "runs_with_a_known_time": len(seconds),
@@ -33,6 +34,13 @@ def main(folder: Path) -> None:
     }
     (out / "made.json").write_text(json.dumps(made, indent=1) + "\n")
     print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:.1f} MB")
+
+
+def _command(table: Table) -> str:
+    """What was carried out of the study's file, which may hold more seeds and variants."""
+    seeds = [f"--seed {seed}" for seed in table.seeds] if len(table.seeds) < table.planned_seeds else []
+    only = [f"--only {row.name}" for row in table.rows if row.name != table.baseline] if table.not_run else []
+    return " ".join([f"moeframe study specs/studies/{table.name}.yaml --jobs 2", *seeds, *only])
 
 
 if __name__ == "__main__":

@@ -146,6 +146,20 @@ def test_a_soft_gate_costs_all_experts_at_each_step(registry, tmp_path):
     assert found.parts["per_step_active"] == pytest.approx(found.parts["per_step_dense"])
 
 
+def test_on_the_device_attention_is_counted_as_on_meta():
+    layers = Layers()
+    assert count_flops(layers, "layers", ImageShape(3, 8, 8, 256), "cpu") == count_flops(
+        on_meta(layers), "layers", ImageShape(3, 8, 8, 256)
+    )
+
+
+def test_a_gate_that_needs_values_is_counted_on_its_device(registry, tmp_path, single):
+    drawing = evaluation_of(registry, tmp_path, gate={"type": "random", "redraw": "per_step"})
+    found = FlopsMetric(FlopsMetric.Config()).measure(drawing)
+    assert found.parts["per_step_gate"] == 0
+    assert found.value == pytest.approx(5 * count_flops(on_meta(single.experts[0]), "expert", single.image))
+
+
 @pytest.mark.parametrize(("sampler", "steps"), [("ddim", 5), ("heun", 9)])
 def test_one_expert_costs_itself_at_each_evaluation_of_the_sampler(registry, sampler, steps, tmp_path, single):
     changes = {"experts": [{"type": "unet", "channels": 4}], "gate": None, "slicer": None}
