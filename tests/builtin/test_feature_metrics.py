@@ -612,11 +612,11 @@ def moments_as_logits(monkeypatch) -> None:
 
 
 def test_the_inception_score_states_its_splits_and_the_score_of_real_images(moments_as_logits):
-    found = InceptionScoreMetric(InceptionScoreMetric.Config(splits=4)).measure(Compared(4000, 4000, 10))
-    assert (found.unit, found.better, found.n) == ("Inception score", "higher", 4000)
+    found = InceptionScoreMetric(InceptionScoreMetric.Config(splits=4)).measure(Compared(8000, 8000, 10))
+    assert (found.unit, found.better, found.n) == ("Inception score", "higher", 8000)
     assert found.interval[0] < found.value < found.interval[1]
-    assert found.how["splits"].startswith("mean of 4 splits of about 1000 images")
-    assert found.how["real_images"] == "the score of 4000 test images"
+    assert found.how["splits"].startswith("mean of 4 splits of about 2000 images")
+    assert found.how["real_images"] == "the score of 8000 test images"
     assert 1 < found.value < found.parts["real_images"]  # darker samples look more alike
     assert "NOT the published" not in found.how["feature_space"]
 
