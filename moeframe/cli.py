@@ -353,7 +353,7 @@ def _print_study(table: "StudyTable", folder: Path) -> None:
     from rich.console import Console
 
     from moeframe.report.study_formats import notes
-    from moeframe.report.study_tables import sentences
+    from moeframe.report.study_sentences import sentences
     from moeframe.report.tables import study_table
 
     Console().print(study_table(table))

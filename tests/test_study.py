@@ -25,7 +25,8 @@ from moeframe.interfaces.launcher import Ended, Launcher, Task
 from moeframe.registry import Registry
 from moeframe.report.seed_folder import read_events
 from moeframe.report.study_formats import as_csv, as_latex, as_markdown
-from moeframe.report.study_tables import sentences, table_of
+from moeframe.report.study_sentences import sentences
+from moeframe.report.study_tables import table_of
 from moeframe.run_folder import RunFolder
 from moeframe.runs import Borrowed, run
 from moeframe.spec_file import load_spec

@@ -14,7 +14,8 @@ from moeframe.report.study_curves import costs_of_calls, overtaking
 from moeframe.report.study_formats import notes, shown_cell, shown_difference, shown_flops, write_table
 from moeframe.report.study_plots import NOISE, Axis, Line, Mark, Point, lines, scatter
 from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_of, refreshed
-from moeframe.report.study_tables import Cell, Column, Row, Table, begun, sentence, sentences, table_of
+from moeframe.report.study_sentences import sentence, sentences
+from moeframe.report.study_tables import Against, Cell, Column, Row, Table, begun, table_of
 from moeframe.storage import write_file
 from moeframe.study_folder import StudyFolder
 
@@ -64,7 +65,7 @@ def write_study(folder: Path) -> Table:
             ],
             sentences=sentences(table),
             where=_supported(noise, slices),
-            tested=any(_tested(each) for each in (noise, slices)),
+            tested=_tested(noise, slices),
             tendencies=_tendencies(noise, slices),
             curves=overtaking(table, evidence),
             notes=notes(table),
@@ -86,33 +87,33 @@ def _supported(*tables: Table) -> list[str]:
     """Sentences on parts of the bound that differ for sure: Holm over the rows, and Bonferroni over the parts."""
     n = sum(len(table.columns) for table in tables)
     return [
-        sentence(row, table, column)
-        for table in tables
-        for row in table.rows
-        for column in table.columns
-        if (one := row.cells[column.name].against) is not None
-        and one.verdict in ("better", "worse")
-        and one.p_adjusted is not None
-        and one.p_adjusted * n < ALPHA
+        said
+        for one, said in _comparisons(*tables)
+        if one.verdict in ("better", "worse") and one.p_adjusted is not None and one.p_adjusted * n < ALPHA
     ]
 
 
-def _tested(table: Table) -> bool:
+def _comparisons(*tables: Table) -> Iterator[tuple[Against, str]]:
+    """Each part of each variant against the baseline, and its sentence."""
+    for table in tables:
+        for row in table.rows:
+            for column in table.columns:
+                one = row.cells[column.name].against
+                if one is not None:
+                    yield one, sentence(row, table, column)
+
+
+def _tested(*tables: Table) -> bool:
     """Whether any row has seeds enough to be called different."""
-    cells = (row.cells[column.name].against for row in table.rows for column in table.columns)
-    return any(one is not None and one.verdict != "underpowered" for one in cells)
+    return any(one.verdict != "underpowered" for one, _ in _comparisons(*tables))
 
 
 def _tendencies(*tables: Table) -> list[str]:
     """Sentences on parts whose interval leaves zero out, whatever the number of seeds; nothing is corrected for."""
     return [
-        sentence(row, table, column)
-        for table in tables
-        for row in table.rows
-        for column in table.columns
-        if (one := row.cells[column.name].against) is not None
-        and one.interval is not None
-        and (one.interval[0] > 0 or one.interval[1] < 0)
+        said
+        for one, said in _comparisons(*tables)
+        if one.interval is not None and (one.interval[0] > 0 or one.interval[1] < 0)
     ]
 
 
