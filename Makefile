@@ -11,7 +11,7 @@ test: .venv/installed  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: lint  ## what to run before a commit
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" -q
+	MOEFRAME_CHECK_SHAPES=0 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" -q
 
 lint: .venv/installed  ## format, lint, types, layers
 	$(BIN)/ruff format --check .

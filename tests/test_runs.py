@@ -61,6 +61,7 @@ def test_a_run_leaves_everything_that_the_design_lists(finished):
         } <= names  # fmt: skip
 
 
+@pytest.mark.slow
 def test_results_hold_every_metric_with_its_interval_over_seeds(finished):
     folder, results = finished
     stored = json.loads((folder / "results.json").read_text())
@@ -74,6 +75,7 @@ def test_results_hold_every_metric_with_its_interval_over_seeds(finished):
     assert list(stored["metrics"]) == ["bits_per_dim", "psnr", "network_calls", "structure"]
 
 
+@pytest.mark.slow
 def test_running_again_computes_nothing_and_changes_nothing(finished):
     folder, results = finished
     before = files(folder)
@@ -96,6 +98,7 @@ def test_a_second_run_elsewhere_is_bit_equal(finished, tmp_path):
     assert files(tmp_path / "again") == files(folder)
 
 
+@pytest.mark.slow
 def test_slices_and_events_are_stored(finished):
     folder, _ = finished
     slices = np.load(folder / "seed-0/slices.npz")
@@ -142,6 +145,7 @@ def test_a_loaded_run_samples_what_the_run_sampled(finished):
     assert int(four.max()) <= 16
 
 
+@pytest.mark.slow
 def test_evaluation_uses_the_averaged_weights_unless_told_otherwise(finished):
     folder, _ = finished
     averaged = moeframe.load(folder).denoiser.state_dict()
