@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from moeframe.errors import RunFolderError, StorageError
 
@@ -54,10 +55,7 @@ def explaining(path: Path) -> Iterator[None]:
 @contextmanager
 def waiting(folder: Path) -> Iterator[None]:
     """Have a folder, made if need be, for oneself; another process that has it is waited for."""
-    with explaining(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
-    with lock:
+    with _lock_of(folder) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -65,10 +63,7 @@ def waiting(folder: Path) -> Iterator[None]:
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
     """Hold a folder, made if need be, for one process; the lock goes with the process, however it ends."""
-    with explaining(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("w")
-    with lock:
+    with _lock_of(folder) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -76,3 +71,10 @@ def holding(folder: Path) -> Iterator[None]:
                 f"{folder}: another moeframe process works in this folder; wait for it or choose --out"
             ) from None
         yield
+
+
+def _lock_of(folder: Path) -> TextIO:
+    """The file that is locked, in a folder that is made if need be."""
+    with explaining(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / LOCK).open("w")

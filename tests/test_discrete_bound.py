@@ -2,16 +2,15 @@
 
 import itertools
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from small_likelihood import GivenNoise, OtherRange
 
-from moeframe.diffusion import add_noise, alpha, image_from_velocity, per_image, sigma, to_pixels, velocity_from_image
+from moeframe.diffusion import add_noise, alpha, image_from_velocity, per_image, sigma, to_pixels
 from moeframe.interfaces.component import ImageShape
-from moeframe.interfaces.denoiser import Denoised
 from moeframe.likelihood.bound import Bound, standard_error
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.likelihood.discrete import discrete_bound
@@ -38,16 +37,6 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-@dataclass(frozen=True)
-class GivenNoise(Trajectories):
-    """The same noise in every draw: nodes of a quadrature."""
-
-    noise: torch.Tensor
-
-    def normal(self, shape, purpose, *address):
-        return self.noise.view(-1, 1, 1, 1).expand(-1, *shape)
 
 
 def gaussian_model(image: ImageShape = PIXEL, std: float = STD) -> MergedDenoiser:
@@ -223,29 +212,12 @@ def test_the_standard_error_matches_the_spread_over_fresh_images_and_draws(steps
     assert sum(claimed) / len(claimed) == pytest.approx(float(torch.stack(means).std()), rel=0.15)
 
 
-class OtherRange:
-    """A denoiser whose network lives on pixels a x + b: image, noise and log-SNR are converted there and back."""
-
-    def __init__(self, a: float, b: float):
-        self.a, self.b = a, b
-        config = GaussianExpert.Config(mean=a * 0.1 + b, std=a * 0.4)
-        self.native = MergedDenoiser([GaussianExpert(config, image=ImageShape(1, 4, 4, 32))])
-
-    def __call__(self, z, log_snr, trajectories=None):
-        own_log_snr = log_snr - 2 * math.log(self.a)  # the noise is a times as large, the state's pixels as well
-        y = self.a * z / per_image(alpha(log_snr), z) + self.b
-        own_z = per_image(alpha(own_log_snr), z) * y
-        found = self.native(own_z, own_log_snr, trajectories)
-        guess = (image_from_velocity(found.velocity, own_z, own_log_snr) - self.b) / self.a
-        return Denoised(velocity_from_image(guess, z, log_snr), found.routing, found.contributions)
-
-
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (127.5, 127.5), (3.0, -7.0)])
 def test_bits_do_not_depend_on_the_range_of_the_models_pixels(float64, a, b):
     image = ImageShape(1, 4, 4, 32)
     levels = (STREAMS.uniform((16, *image.tensor_shape), "levels") * 32).long()
     items, times = Trajectories.numbered(STREAMS, 0, 16), STREAMS.low_discrepancy(16, "t").double()
-    schedule, other, same = SCHEDULES["linear"], OtherRange(a, b), OtherRange(1.0, 0.0)
+    schedule, other, same = SCHEDULES["linear"], OtherRange(a, b, image), OtherRange(1.0, 0.0, image)
     for bound in (
         lambda model: continuous_bound(model, schedule, image, levels, times, items),
         lambda model: discrete_bound(model, schedule, image, levels, times, items, steps=30, terms=30),

@@ -5,10 +5,12 @@ they estimate is found without Monte Carlo error, and held against formulas that
 """
 
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,9 +18,7 @@ from figures.densities import Array, Mixture, decoder_nats, noise_nodes, prior_n
 from figures.merging import STREAMS, Values
 from torch import Tensor
 
-from moeframe.diffusion import alpha, image_from_velocity, per_image, velocity_from_image
 from moeframe.interfaces.component import ImageShape
-from moeframe.interfaces.denoiser import Denoised
 from moeframe.likelihood.bound import end_terms
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.likelihood.dequantisation import dequantise
@@ -28,6 +28,10 @@ from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe_builtin.schedules.linear import LinearSchedule
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+
+from small_likelihood import GivenNoise, OtherRange
 
 LEVELS, STEPS = 32, 64
 LOW, HIGH = -8.0, 7.0
@@ -49,17 +53,6 @@ def double_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(torch.float32)
-
-
-@dataclass(frozen=True)
-class GivenNoise(Trajectories):
-    """Noise that is stated: the nodes of a quadrature, (items, dims)."""
-
-    noise: Tensor
-
-    def normal(self, shape, purpose, *address):  # type: ignore[no-untyped-def]
-        del purpose, address
-        return self.noise.view(-1, *shape)
 
 
 @dataclass(frozen=True)
@@ -206,22 +199,6 @@ def _flows(low: float, high: float, *, against_density: bool) -> Iterator[tuple[
             -density.log_density(x) / (x.shape[1] * math.log(2)) if against_density else density.flow_bits(x, low, high)
         )
         yield name, (own.prior + own.volume).numpy(), other
-
-
-class OtherRange:
-    """A denoiser whose networks live on pixels a x + b: image, noise and log-SNR are converted there and back."""
-
-    def __init__(self, a: float, b: float, image: ImageShape):
-        self.a, self.b = a, b
-        parts = [GaussianExpert.Config(mean=a * mean + b, std=a * std) for mean, std in ((-0.4, 0.2), (0.3, 0.4))]
-        self.native = gaussian_mixture(parts, (0.4, 0.6), image)
-
-    def __call__(self, z: Tensor, log_snr: Tensor, trajectories: Trajectories | None = None) -> Denoised:
-        own_log_snr = log_snr - 2 * math.log(self.a)  # the noise is a times as large, and so are the pixels
-        own_z = per_image(alpha(own_log_snr), z) * (self.a * z / per_image(alpha(log_snr), z) + self.b)
-        found = self.native(own_z, own_log_snr, trajectories)
-        guess = (image_from_velocity(found.velocity, own_z, own_log_snr) - self.b) / self.a
-        return Denoised(velocity_from_image(guess, z, log_snr), found.routing, found.contributions)
 
 
 def bits_in_other_data_ranges() -> Values:

@@ -31,8 +31,8 @@ class Gaussian:
         n, dims = rows.shape
         assert n > 1
         mean = torch.zeros(dims, dtype=torch.float64)
-        for block in _centred(rows, mean.clone()):
-            mean += block.sum(dim=0) / n
+        for start in range(0, n, BLOCK):
+            mean += rows[start : start + BLOCK].sum(dim=0, dtype=torch.float64) / n
         if n <= dims:  # far fewer sums than a covariance has
             _, scales, axes = torch.linalg.svd((rows.double() - mean) / math.sqrt(n - 1), full_matrices=False)
             sound = scales > dims * torch.finfo(scales.dtype).eps * scales[0]
