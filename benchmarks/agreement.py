@@ -23,6 +23,7 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
+from torch_fidelity.metric_kid import kid_features_to_metric
 
 from moeframe.environment import describe_environment
 from moeframe.interfaces.dataset import InMemoryExamples
@@ -31,7 +32,7 @@ from moeframe_builtin.datasets.photo_patches import PhotoPatches
 from moeframe_builtin.metrics.fid import FidMetric
 from moeframe_builtin.metrics.frechet_distance import Gaussian, gaussian_distance
 from moeframe_builtin.metrics.inception_score import InceptionScoreMetric
-from moeframe_builtin.metrics.kid import KidMetric
+from moeframe_builtin.metrics.kid import KidMetric, subset_mmd
 from moeframe_builtin.metrics.perceptual import LpipsMetric
 from moeframe_builtin.metrics.precision_recall import PrecisionMetric, RecallMetric
 from moeframe_builtin.metrics.psnr import PsnrMetric
@@ -150,7 +151,23 @@ def against_torch_fidelity(given: Photographs, folder: Path) -> dict[str, Any]:
 
     one, other = ours(7), ours(64)
     found = {name: compared(value, float(theirs[name]), 1e-5) for name, value in one.items()}
-    return found | {f"{name}, batches of 7 and of 64": compared(one[name], other[name], 1e-5) for name in one}
+    found |= {f"{name}, batches of 7 and of 64": compared(one[name], other[name], 1e-5) for name in one}
+    return found | kid_in_both_precisions()
+
+
+def kid_in_both_precisions() -> dict[str, Any]:
+    """torch-fidelity's own sum over the same features: in float32, as it takes them, and in float64, as ours does."""
+    generator = torch.Generator().manual_seed(2)
+    near, far = (shift + torch.randn(2 * N, 2048, generator=generator) for shift in (0.0, 0.5))
+    found = {}
+    for precision in (torch.float32, torch.float64):
+        theirs = kid_features_to_metric(
+            far.to(precision), near.to(precision), kid_subsets=1, kid_subset_size=2 * N, verbose=False
+        )
+        value, _ = subset_mmd(far, near, 2 * N)
+        name = f"KID of given features, theirs in {str(precision).removeprefix('torch.')}"
+        found[name] = compared(value, float(theirs["kernel_inception_distance_mean"]), 1e-5)
+    return found
 
 
 def against_scikit_image(given: Photographs) -> dict[str, Any]:
@@ -173,7 +190,7 @@ def against_scikit_image(given: Photographs) -> dict[str, Any]:
 def against_lpips(given: Photographs, folder: Path) -> dict[str, Any]:
     """LPIPS of the package with the same random backbone."""
     found = {}
-    for net, builder in (("squeeze", "squeezenet1_1"), ("vgg", "vgg16")):
+    for net, builder in (("alex", "alexnet"), ("squeeze", "squeezenet1_1"), ("vgg", "vgg16")):
         torch.manual_seed(0)
         backbone = getattr(torchvision.models, builder)(weights=None)
         path = folder / f"{net}.pth"

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -45,8 +45,8 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-Hints = Mapping[str, str]
-"""What a reader sees when pointing at a part of a plot, by the gid of that part."""
+Hints = Mapping[str, str | Sequence[str]]
+"""What a reader sees when pointing at a part of a plot, by the gid of that part: the whole, and then each of its marks."""
 
 
 def draw(name: str, title: str, paint: Callable[["Axes"], Hints | None], height: float = 2.8) -> str:
@@ -68,10 +68,23 @@ def draw(name: str, title: str, paint: Callable[["Axes"], Hints | None], height:
         )
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    for gid, text in hints.items():
-        svg = svg.replace(f'<g id="{gid}">', f'<g id="{gid}" class="hint"><title>{escape(text)}</title>', 1)
+    for gid, texts in hints.items():
+        svg = _hinted(svg, gid, [texts] if isinstance(texts, str) else texts)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).strip()
+
+
+def _hinted(svg: str, gid: str, texts: Sequence[str]) -> str:
+    """With titles of a part and of its marks, of which it has as many as there are texts left."""
+    whole, *marks = (f"<title>{escape(text)}</title>" for text in texts)
+    before, part = svg.split(f'<g id="{gid}">', 1)
+    end = part.find('<g id="')
+    part, after = part[:end], part[end:]
+    if marks:
+        assert part.count("<use ") == len(marks), f"{gid} has {part.count('<use ')} marks for {len(marks)} texts"
+        titles = iter(marks)
+        part = re.sub(r"<use ([^>]*)/>", lambda use: f'<use class="hint" {use[1]}>{next(titles)}</use>', part)
+    return f'{before}<g id="{gid}" class="hint">{whole}{part}{after}'
 
 
 def colour_of(k: int, n: int) -> str:

@@ -186,7 +186,7 @@ def _learning(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
     curves = [
         Line(name=one.name, title=one.titled(len(one.seeds)), points=points)
         for one in evidence
-        if one.name in costs and len(points := one.learning(costs[one.name])) > 1
+        if one.name in costs and len(points := [p for p in one.learning(costs[one.name]) if p[0] > 0]) > 1
     ]
     if curves:
         in_flops = any(cost != 1 for cost in costs.values())

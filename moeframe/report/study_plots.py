@@ -103,8 +103,8 @@ def lines(
                 zorder=4 if curve.name == baseline else 2,
             )
             line.set_gid(f"line-{k}")
-            last = curve.points[-1]
-            hints[f"line-{k}"] = f"{curve.title}\nends at {format_figure(last[0])}: {format_figure(last[1])}"
+            at = [f"{x.label}: {format_figure(a)}\n{y.label}: {format_figure(b)}" for a, b in curve.points]
+            hints[f"line-{k}"] = [curve.title, *(f"{curve.title}\n{each}" for each in at)]
         if level is not None:
             axes.axhline(level, color=QUIET, linestyle="--", linewidth=1.0)
         _label(axes, x, y)

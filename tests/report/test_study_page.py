@@ -370,6 +370,16 @@ def test_pointing_at_a_cell_or_a_mark_shows_its_values(browser):
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
     ActionChains(browser).move_to_element(mark).perform()
     assert tip.text.startswith(f"{TITLES['B']}\nbits_per_dim, bits/dim: ")
+    first, second = browser.find_elements("css selector", "svg .hint .hint")[:2]
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", first)
+    shown = []
+    for point in (first, second):
+        ActionChains(browser).move_to_element(point).perform()
+        shown.append(tip.text.splitlines())
+    assert shown[0][0] == shown[1][0]  # one line
+    assert shown[0][1] != shown[1][1]
+    assert shown[0][1].startswith("network evaluations of training: ")
+    assert shown[0][2].startswith("held-out bits/dim: ")
 
 
 @in_a_browser

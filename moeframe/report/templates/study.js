@@ -45,8 +45,15 @@ for (const part of document.querySelectorAll("svg .hint")) {
   title.remove(); // or the browser would show it a second time
 }
 for (const part of document.querySelectorAll("[data-hint]")) {
-  for (const begin of ["pointerenter", "focus", "click"]) part.addEventListener(begin, () => show(part));
-  for (const end of ["pointerleave", "blur"]) part.addEventListener(end, () => (tip.hidden = true));
+  const around = part.parentElement.closest("[data-hint]"); // the line of a mark
+  for (const begin of ["pointerenter", "focus", "click"]) {
+    part.addEventListener(begin, (event) => {
+      event.stopPropagation();
+      show(part);
+    });
+  }
+  part.addEventListener("pointerleave", () => (around ? show(around) : (tip.hidden = true)));
+  part.addEventListener("blur", () => (tip.hidden = true));
 }
 
 function show(part) {
