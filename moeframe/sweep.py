@@ -15,12 +15,13 @@ import torch
 
 from moeframe.calibration import measured_errors
 from moeframe.comparison import Comparison, adjust, compare_paired
-from moeframe.errors import InputError
+from moeframe.errors import InputError, UnavailableError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.finished import LoadedRun, load
 from moeframe.interfaces.gate import ExpertErrors
 from moeframe.interfaces.metric import Better, Metric
 from moeframe.likelihood.bound import Bound, EndTerms, end_terms, standard_error
+from moeframe.likelihood.probe import require_valid
 from moeframe.likelihood.switching import error_curves, switched_bits
 from moeframe.progress import Silent, Watcher
 from moeframe.randomness import Trajectories
@@ -51,7 +52,7 @@ def sweep(folder: str | Path, n: int, *, quality: str = "frechet", watcher: Watc
 
     Every seed of the run is swept; points are means over seeds, and the merge is compared with both experts seed by
     seed. Writes sweep.json and sweep.svg into the run folder and the plot into its report. `quality` names a metric of
-    the run's spec. Raises InputError for a run that does not switch between two.
+    the run's spec. Raises InputError for a run that does not switch between two, or whose experts bound nothing.
     """
     place, watcher = RunFolder(Path(folder)), watcher or Silent()
     with place.claimed():
@@ -73,6 +74,8 @@ def sweep(folder: str | Path, n: int, *, quality: str = "frechet", watcher: Watc
                 model.bits.append(bits)
                 model.errors.append(error)
                 if math.isfinite(bits):  # else an expert would be asked outside its range
+                    if name in ALONE:
+                        _require_likelihood(loaded, name, threshold)
                     own = place.seed(seed) if name == MERGE else None
                     model.entries.append(_measured(loaded, metric, own, threshold))
                 watcher.advance()
@@ -147,6 +150,17 @@ def _bits_per_dim(errors: ExpertErrors, ends: EndTerms, threshold: float) -> tup
         return math.inf, math.inf
     bound = Bound(ends.reconstruction, ends.prior, diffusion, errors.log_snr, network_calls=len(diffusion))
     return float(bound.total.mean()), standard_error([bound])
+
+
+def _require_likelihood(loaded: LoadedRun, name: str, threshold: float) -> None:
+    """A switch between two experts whose numbers are likelihoods is one whose number is."""
+    a = loaded.assembly
+    assert loaded.gate is not None
+    loaded.gate.switch_at((threshold,))
+    try:
+        require_valid(loaded.denoiser, a.image, a.schedule, a.streams, a.device, gate=loaded.gate, n_items=len(a.test))
+    except UnavailableError as reason:
+        raise InputError(f"{name} has no bits/dim to sweep: {reason}") from None
 
 
 def _measured(loaded: LoadedRun, metric: Metric, folder: Path | None, threshold: float) -> dict[str, Any]:

@@ -424,6 +424,13 @@ def test_a_sweep_needs_two_experts_and_a_gate_that_switches(spec, tmp_path):
         sweep(tmp_path / "three", 2, quality="psnr")
 
 
+def test_a_sweep_refuses_an_expert_whose_numbers_bound_nothing(spec, tmp_path):
+    moeframe.merge(spec, overrides=["experts.1.sees_neighbours=true"], out=tmp_path / "run")
+    with pytest.raises(InputError, match=r"^expert 1 alone has no bits/dim to sweep: .*batch"):
+        sweep(tmp_path / "run", 2, quality="psnr")
+    assert not (tmp_path / "run/sweep.json").exists()
+
+
 @pytest.mark.slow
 def test_a_sweep_over_several_seeds_gives_means_and_compares_the_merge_with_each_expert_seed_by_seed(spec, tmp_path):
     seeds = [0, 4, 7]

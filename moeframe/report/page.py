@@ -81,7 +81,7 @@ def write_report(folder: Path) -> Path:
     sections = [
         *_pictures(seed_folder, diagnostics),
         *_contact_sheets(seed_folder, diagnostics),
-        *_learning(read_events(seed_folder / EVENTS)),
+        *_learning(_events(seed_folder, diagnostics)),
         *_routing(diagnostics),
         *_reconstruction_curves(results),
         *_sweep(folder),
@@ -163,6 +163,12 @@ def _leaks(folder: Path) -> Iterator[Section]:
         png = base64.b64encode(path.read_bytes()).decode()
         caption = "Above test images, below the training images that nearly equal them; how many there are: see Data."
         yield Section("Test images that also stand in train", [Figure("Leaks", caption, png=png)], "pictures")
+
+
+def _events(seed_folder: Path, diagnostics: Diagnostics) -> list[Event]:
+    """Without held-out bits/dim where a number of the model bounds no likelihood."""
+    events = read_events(seed_folder / EVENTS)
+    return [event.model_copy(update={"bits_per_dim": None}) for event in events] if diagnostics.no_bound else events
 
 
 def _learning(events: Sequence[Event]) -> Iterator[Section]:

@@ -108,9 +108,10 @@ def _seeds(place: StudyFolder, variant: str, runs: Sequence[Mapping[str, Any]]) 
     for run in runs:
         if run["status"] == "finished":
             folder = place.run(variant, run["seed"]) / f"seed-{run['seed']}"
-            events = [event for event in read_events(folder / EVENTS) if event.bits_per_dim is not None]
-            held_out = [(event.step, float(event.bits_per_dim or 0)) for event in events]
-            yield SeedEvidence(run["seed"], folder, read_diagnostics(folder / "diagnostics.json"), held_out)
+            diagnostics = read_diagnostics(folder / "diagnostics.json")
+            bounds = [(event.step, event.bits_per_dim) for event in read_events(folder / EVENTS)]
+            held_out = [(step, bits) for step, bits in bounds if bits is not None and not diagnostics.no_bound]
+            yield SeedEvidence(run["seed"], folder, diagnostics, held_out)
 
 
 # --- where the bits went ----------------------------------------------------------------------------------------------

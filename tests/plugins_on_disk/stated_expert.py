@@ -18,6 +18,7 @@ class StatedExpert(GaussianExpert):
         best_at: float = 0.0
         licence: str = ""
         valid: tuple[float, float] = (-100.0, 100.0)
+        sees_neighbours: bool = False
 
     def __init__(self, config, *, image):
         super().__init__(config, image=image)
@@ -32,7 +33,8 @@ class StatedExpert(GaussianExpert):
 
     def forward(self, z, log_snr):
         error = 0.2 * (log_snr - self.config.best_at).abs()
-        return super().forward(z, log_snr) * self.one + error.view(-1, 1, 1, 1).to(z)
+        velocity = super().forward(z, log_snr) * self.one + error.view(-1, 1, 1, 1).to(z)
+        return velocity + z.mean(0, keepdim=True) if self.config.sees_neighbours else velocity
 
 
 @hookimpl

@@ -286,6 +286,18 @@ def test_an_unavailable_metric_shows_its_reason(html):
     assert "Not measured: needs the Inception weights; put pt_inception.pth at &lt;cache&gt; &amp; run again" in html
 
 
+def test_a_model_whose_numbers_bound_nothing_has_no_curve_of_them(tmp_path):
+    folder = tmp_path / "run"
+    make_folder(folder, seeds=(0,))
+    shown = write_report(folder).read_text()
+    path = folder / "seed-0/diagnostics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"no_bound": "sees its batch"}))
+    spoilt = write_report(folder).read_text()
+    assert "the bound on held-out images" in shown
+    assert "the bound on held-out images" not in spoilt
+    assert "sees its batch" in spoilt
+
+
 def test_several_seeds_say_which_one_the_pictures_show(html):
     assert "of seed 0, the first of 3" in html
 
