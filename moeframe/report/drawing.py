@@ -46,7 +46,7 @@ class Record(BaseModel):
 
 
 Hints = Mapping[str, str | Sequence[str]]
-"""What a reader sees when pointing at a part of a plot, by the gid of that part: the whole, and then each of its marks."""
+"""What a reader sees when pointing at a part of a plot, by its gid: a text for all of it, then one for each mark."""
 
 
 def draw(name: str, title: str, paint: Callable[["Axes"], Hints | None], height: float = 2.8) -> str:
