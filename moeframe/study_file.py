@@ -1,20 +1,20 @@
 """Study files: variants of one spec, each a few overrides, the seeds of all, and what they are compared with."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moeframe.errors import InputError, Problem, SpecError
 from moeframe.interfaces.launcher import Launcher
 from moeframe.registry import Registry, did_you_mean
 from moeframe.spec import RunSpec
 from moeframe.spec_file import Document, Override, dotted, load_spec, read_document
+from moeframe.spec_flaws import Flaw, flaws_of
 from moeframe.spec_flaws import Path as SpecPath
-from moeframe.spec_flaws import flaws_of
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -56,36 +56,6 @@ class StudyConfig(_Section):
     set: dict[str, Any] = Field(default={}, description="changes that all variants share")
     variants: dict[Annotated[str, Field(pattern=NAME, max_length=39)], VariantConfig] = Field(min_length=1)
     launcher: dict[str, Any] = Field(default={"type": "local"}, description="where the runs are carried out")
-
-    @model_validator(mode="after")
-    def _comparable(self) -> "StudyConfig":
-        for pair in self.compare:
-            for name in pair:
-                if name not in self.variants:
-                    hint = " ".join(did_you_mean(name, self.variants)) or f"variants: {', '.join(self.variants)}"
-                    raise ValueError(f"compare: '{name}' is no variant; {hint}")
-            if pair[0] == pair[1]:
-                raise ValueError(f"compare: '{pair[0]}' is compared with itself; name two variants")
-        return self
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "StudyConfig":
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds are repeated: {self.seeds}; name each seed once")
-        if self.baseline not in self.variants:
-            hint = " ".join(did_you_mean(self.baseline, self.variants))
-            known = ", ".join(self.variants)
-            raise ValueError(f"baseline '{self.baseline}' is no variant; {hint + ' ' if hint else ''}variants: {known}")
-        for name, variant in self.variants.items():
-            for other in variant.runs_of.values():
-                if other not in self.variants or not self.variants[other].trains:
-                    raise ValueError(f"variant '{name}' takes a run of '{other}', which is no variant that trains")
-            source = variant.weights_of
-            if source is not None and (source not in self.variants or not self.variants[source].trains):
-                raise ValueError(
-                    f"variant '{name}' takes the weights of '{source}', which is no variant that trains its own"
-                )
-        return self
 
 
 @dataclass(frozen=True)
@@ -173,12 +143,9 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
     try:
         config = StudyConfig.model_validate(document.data)
     except ValidationError as error:
-        raise SpecError(
-            [
-                Problem(document.place(flaw.path, about_key=flaw.about_key), dotted(flaw.path), flaw.message)
-                for flaw in flaws_of(error, StudyConfig)
-            ]
-        ) from None
+        raise _refused(document, flaws_of(error, StudyConfig)) from None
+    if flaws := list(_flaws(config)):
+        raise _refused(document, flaws)
     base = path.parent / config.spec
     if not base.is_file():
         place = document.place(("spec",), about_key=False)
@@ -186,9 +153,11 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
     launcher = _launcher(config, document, registry, jobs)
     variants: list[Variant] = []
     problems: list[Problem] = []
+    shared = _overrides(config.set, document, ("set",))
+    shared_places = {override.place for override in shared}
     for name, variant in config.variants.items():
         overrides = [
-            *_overrides(config.set, document, ("set",)),
+            *shared,
             *_overrides(variant.set, document, ("variants", name, "set")),
             *_overrides(variant.runs_of, document, ("variants", name, "runs_of")),
             Override("name", f"{config.name}-{name}", str(path)),
@@ -197,12 +166,84 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
         try:
             spec = load_spec(base, registry, overrides)
         except SpecError as error:
-            problems += [Problem(p.place, f"variants.{name}: {p.path}", p.message) for p in error.problems]
+            problems += [
+                Problem(p.place, f"{'set' if p.place in shared_places else f'variants.{name}'}: {p.path}", p.message)
+                for p in error.problems
+            ]
             continue
         variants.append(_variant(name, variant, spec, variants))
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
+    if flaws := list(_flaws_of_weights(variants)):
+        raise _refused(document, flaws)
     return Study(config.name, tuple(config.seeds), config.baseline, tuple(variants), launcher, tuple(config.compare))
+
+
+def _refused(document: Document, flaws: Iterable[Flaw]) -> SpecError:
+    return SpecError([Problem(document.place(f.path, about_key=f.about_key), dotted(f.path), f.message) for f in flaws])
+
+
+def _flaws(config: StudyConfig) -> Iterator[Flaw]:
+    """What the parts of a study file say of each other that cannot be."""
+    if len(set(config.seeds)) != len(config.seeds):
+        yield Flaw(("seeds",), f"seeds are repeated: {config.seeds}; name each seed once", about_key=True)
+    yield from _no_variant(config, ("baseline",), config.baseline, f"baseline '{config.baseline}' is no variant")
+    for i, pair in enumerate(config.compare):
+        for k, name in enumerate(pair):
+            yield from _no_variant(config, ("compare", i, k), name, f"'{name}' is no variant")
+        if pair[0] == pair[1]:
+            yield Flaw(("compare", i), f"'{pair[0]}' is compared with itself; name two variants")
+    yield from _own_keys(config.set, ("set",))
+    titles: dict[str, str] = {}
+    for name, variant in config.variants.items():
+        at: SpecPath = ("variants", name)
+        yield from _own_keys(variant.set, (*at, "set"))
+        title = variant.title or name
+        if title in titles:
+            yield Flaw((*at, "title"), f"variant '{titles[title]}' has the title '{title}' too; give each its own")
+        titles.setdefault(title, name)
+        for path, other in variant.runs_of.items():
+            words = f"variant '{name}' takes a run of '{other}', which is no variant that trains"
+            yield from _no_variant(config, (*at, "runs_of", path), other, words, trains=True)
+        if variant.weights_of is not None:
+            words = f"variant '{name}' takes the weights of '{variant.weights_of}', which is no variant that trains"
+            yield from _no_variant(config, (*at, "weights_of"), variant.weights_of, words, trains=True)
+
+
+def _no_variant(config: StudyConfig, at: SpecPath, name: str, words: str, *, trains: bool = False) -> Iterator[Flaw]:
+    known = [each for each, variant in config.variants.items() if variant.trains or not trains]
+    if name not in known:
+        hint = " ".join([*did_you_mean(name, known), f"variants: {', '.join(known) or 'none'}"])
+        yield Flaw(at, f"{words}; {hint}")
+
+
+def _own_keys(changes: Mapping[str, Any], at: SpecPath) -> Iterator[Flaw]:
+    """Keys of a spec that a study decides for all of its variants."""
+    for path in changes:
+        key = path.split(".")[0]
+        if key == "seeds":
+            yield Flaw((*at, path), "all variants have the study's seeds: set seeds at the top of the file", True)
+        elif key == "name":
+            yield Flaw(
+                (*at, path), "a run is named after study and variant; give the variant another name or title", True
+            )
+
+
+def _flaws_of_weights(variants: Sequence[Variant]) -> Iterator[Flaw]:
+    """Weights that would not fit, found before what they come from has trained."""
+    by_name = {variant.name: variant for variant in variants}
+    for variant in variants:
+        source = by_name.get(variant.weights_of or "")
+        if source is None:
+            continue
+        own, other = variant.spec.dump(), source.spec.dump()
+        different = [key for key in ("trunk", "experts") if own.get(key) != other.get(key)]
+        different += ["training.steps"] if variant.spec.training.steps != source.spec.training.steps else []
+        for key in different:
+            yield Flaw(
+                ("variants", variant.name, "set"),
+                f"{key} differs from that of '{source.name}', whose weights it takes; leave {key} as it is there",
+            )
 
 
 def _variant(name: str, config: VariantConfig, spec: RunSpec, earlier: list[Variant]) -> Variant:

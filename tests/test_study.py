@@ -532,9 +532,29 @@ def test_the_gate_of_the_one_who_takes_over_is_its_own(tiny_spec, tmp_path):
     [
         (
             {"baseline": "sofd"},
-            "baseline 'sofd' is no variant; did you mean 'soft'? variants: soft, sparse, cut, again",
+            ":6:11: baseline: baseline 'sofd' is no variant; did you mean 'soft'? variants: soft, sparse, cut, again",
         ),
-        ({"seeds": [1, 1]}, "seeds are repeated: [1, 1]; name each seed once"),
+        ({"seeds": [1, 1]}, ":3:1: seeds: seeds are repeated: [1, 1]; name each seed once"),
+        ({"compare": [["soft", "sparze"]]}, ": compare.0.1: 'sparze' is no variant; did you mean 'sparse'? variants: "),
+        ({"compare": [["soft", "soft"]]}, ": compare.0: 'soft' is compared with itself; name two variants"),
+        ({"set": {"seeds": [5]}}, ": set.seeds: all variants have the study's seeds: set seeds at the top of the file"),
+        (
+            {"variants": {"soft": {}, "x": {"set": {"name": "y"}}}},
+            "variants.x.set.name: a run is named after study and variant; give the variant another name or title",
+        ),
+        (
+            {"variants": {"soft": {"title": "One"}, "x": {"title": "One"}}},
+            ":22:12: variants.x.title: variant 'soft' has the title 'One' too; give each its own",
+        ),
+        (
+            {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"training.steps": 9}}}},
+            "variants.x.set: training.steps differs from that of 'soft', whose weights it takes; leave training.steps",
+        ),
+        (
+            {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"experts.0.channels": 16}}}},
+            "variants.x.set: experts differs from that of 'soft', whose weights it takes; leave experts as it is there",
+        ),
+        ({"set": {"traning.steps": 9}}, ": set: traning: unknown key 'traning'; did you mean 'training'?"),
         ({"variants": {"soft": {}, "a b": {}}}, "variants.a b"),
         (
             {"variants": {"soft": {}, "x": {"set": {"gaet.k": 2}}}},
@@ -542,7 +562,10 @@ def test_the_gate_of_the_one_who_takes_over_is_its_own(tiny_spec, tmp_path):
         ),
         ({"variants": {"soft": {}, "x": {"set": {"gate.kk": 2}}}}, "variants.x: gate.kk: unknown key 'kk'"),
         ({"variants": {"soft": {}, "x": {"sett": {}}}}, "variants.x.sett: unknown key 'sett'; did you mean 'set'?"),
-        ({"variants": {"soft": {}, "x": {"weights_of": "y"}}}, "variant 'x' takes the weights of 'y'"),
+        (
+            {"variants": {"soft": {}, "x": {"weights_of": "sift"}}},
+            "variant 'x' takes the weights of 'sift', which is no variant that trains; did you mean 'soft'? variants: ",
+        ),
         ({"spec": "none.yaml"}, "no file"),
         ({"launcher": {"type": "slurm"}}, "launcher.type: unknown launcher 'slurm'; installed: local"),
         ({"launcher": {"type": "local", "jobs": 0}}, "launcher.jobs: must be greater than or equal to 1, not 0"),
@@ -554,6 +577,7 @@ def test_what_is_wrong_with_a_study_is_said_with_its_place(study_file, changes, 
         study_of(changed(study_file, **changes))
     assert found in str(caught.value)
     assert str(caught.value).startswith(str(study_file.parent)), "the place comes first"
+    assert len(caught.value.problems) == 1, "each is said once"
 
 
 def test_two_variants_of_one_name_are_a_duplicate_key(study_file):
