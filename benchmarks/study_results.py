@@ -1,7 +1,10 @@
-"""Keep what a finished study shows: its page, tables and record, the command, the environment and the time it took.
+"""Keep a study without its weights: page, tables, what each run measured, the command, the environment and the time.
 
 moeframe study specs/studies/digits.yaml --jobs 2 --out runs/studies/digits
 python benchmarks/study_results.py runs/studies/digits     # writes results/studies/digits/
+
+What is kept is a study's folder: `moeframe report results/studies/digits` gives the same page, and `moeframe study
+... --out results/studies/digits --seed 3` goes on with another seed.
 """
 
 import json
@@ -9,6 +12,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from moeframe.report.seed_folder import EVENTS
 from moeframe.report.study_page import write_study
 from moeframe.report.study_tables import Table
 from moeframe.study_folder import StudyFolder, read_mapping
@@ -23,6 +27,11 @@ def main(folder: Path) -> None:
     shutil.copytree(place.tables, out / "tables")
     for path in (place.page, place.record):
         shutil.copy(path, out)
+    begun = [row for row in table.rows if row.finished]
+    pictured = next((s for s in table.seeds if all(place.results(row.name, s).exists() for row in begun)), None)
+    for row in table.rows:
+        for seed in table.seeds:
+            _keep_run(place, StudyFolder(out), row.name, seed, pictures=seed == pictured)
     seconds = [read_mapping(path)["seconds"] for path in sorted(folder.rglob("*.seconds.json"))]
     environments = [json.loads(path.read_text()) for path in sorted(folder.rglob("environment.json"))]
     made = {
@@ -34,6 +43,27 @@ def main(folder: Path) -> None:
     }
     (out / "made.json").write_text(json.dumps(made, indent=1) + "\n")
     print(f"{out}: {sum(path.stat().st_size for path in out.rglob('*') if path.is_file()) / 1e6:.1f} MB")
+
+
+def _keep_run(place: StudyFolder, out: StudyFolder, variant: str, seed: int, *, pictures: bool) -> None:
+    """What the report reads of a run, and what tells how it was made; the samples of one seed."""
+    for file in (StudyFolder.failure, StudyFolder.alone, StudyFolder.alone_failure, StudyFolder.sources):
+        _copy(file(place, variant, seed), file(out, variant, seed))
+    _copy(place.seconds(variant, seed), out.seconds(variant, seed))
+    run, kept, own = place.run(variant, seed), out.run(variant, seed), f"seed-{seed}"
+    names = ["results.json", "spec.yaml", "environment.json", f"{own}/diagnostics.json"]
+    for name in [*names, *([f"{own}/samples.png"] if pictures else [])]:
+        _copy(run / name, kept / name)
+    events = run / own / EVENTS
+    if events.exists():
+        lines = [line for line in events.read_text().splitlines(keepends=True) if '"kind": "held_out"' in line]
+        (kept / own / EVENTS).write_text("".join(lines))
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
 
 
 def _command(table: Table) -> str:

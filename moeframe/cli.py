@@ -283,10 +283,13 @@ def study(
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 def report(folder: Path) -> None:
     """Write the report of FOLDER, a run or a study, anew from what is in it; the same content gives the same bytes."""
+    from moeframe.errors import InputError
     from moeframe.report.page import write_report
     from moeframe.report.study_page import write_study
     from moeframe.study_folder import is_study
 
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; name the folder of a run or a study, such as runs/NAME or studies/NAME")
     if is_study(folder):
         _print_study(write_study(folder), folder)
     else:

@@ -10,7 +10,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
-from moeframe.shapes import Levels, SliceIds
+from moeframe.shapes import GateWeights, Levels, PerItem, SliceIds
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,10 @@ def profile_routing(
     items: Trajectories,
     n_levels: int = 21,
 ) -> RoutingProfile:
-    """Route the same images at evenly spaced times; an image counts as found when its slice's expert weighs most."""
+    """Route the same images at evenly spaced times; an image counts as found when its slice's expert weighs most.
+
+    Where n experts weigh most alike, as under a uniform gate, it counts 1/n.
+    """
     device = model.device
     x = to_pixels(levels.to(device), image.levels)
     noise = items.normal(image.tensor_shape, "routing/noise").to(x)
@@ -50,7 +53,13 @@ def profile_routing(
         log_snr = torch.full((len(x),), value, device=device)
         routed = model.route(add_noise(x, noise, log_snr), log_snr, items).weights
         weights.append(routed.mean(0).cpu())
-        hits.append((routed.argmax(1).cpu() == slices).float())
+        hits.append(_found(routed.cpu(), slices))
     hit = torch.stack(hits)
     by_slice = [hit[:, slices == s].mean(1) for s in range(n_slices)]
     return RoutingProfile(grid, torch.stack(weights), hit.mean(1), torch.stack(by_slice, 1))
+
+
+def _found(weights: GateWeights, slices: SliceIds) -> PerItem:
+    heaviest = (weights == weights.amax(1, keepdim=True)).float()
+    own = heaviest.gather(1, slices.clamp(max=weights.shape[1] - 1)[:, None])[:, 0]
+    return own / heaviest.sum(1) * (slices < weights.shape[1])

@@ -40,9 +40,12 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
     """Every run with its state and predicted cost; variants with equal specs are one.
 
     Seconds are those of the variant's finished runs, or, where there are none, of all finished runs by their calls.
+    Raises RunFolderError for the folder of another study.
     """
     place = StudyFolder(folder)
     study = _settled(study, place)
+    if place.path.exists():
+        _expect_own(study, place)
     taken = {
         variant.name: [
             read_mapping(path)["seconds"] for seed in study.seeds if (path := _finished(place, variant, seed))
@@ -191,20 +194,31 @@ def _lacks_alone(place: StudyFolder, variant: Variant, seed: int) -> bool:
     path = place.alone(variant.name, seed)
     if not asked or not path.exists():
         return bool(asked)
-    found = read_mapping(path)
-    return found.get("settings") != asked or found.get("weights") != weights_key(place.run(variant.name, seed), seed)
+    found, weights = read_mapping(path), weights_key(place.run(variant.name, seed), seed)
+    return found.get("settings") != asked or bool(weights and found.get("weights") != weights)
 
 
 # --- what may be in the folder ----------------------------------------------------------------------------------------
 
 
-def _admit(study: Study, place: StudyFolder) -> None:
+def _expect_own(study: Study, place: StudyFolder) -> None:
     if place.record.exists():
-        name = read_mapping(place.record).get("name")
+        record = read_mapping(place.record)
+        name = record.get("name")
         if name != study.name:
             raise RunFolderError(f"{place.path}: is the folder of the study '{name}', not of '{study.name}'; use --out")
+        theirs = [str(row.get("name")) for row in record.get("variants", [])]
+        if theirs and not {variant.name for variant in study.variants} & set(theirs):
+            raise RunFolderError(
+                f"{place.path}: is the folder of another study '{name}', of {', '.join(theirs)}, none of which this "
+                "one has; use --out"
+            )
     elif strangers := sorted(path.name for path in place.path.iterdir() if path.name != LOCK):
         raise RunFolderError(f"{place.path}: holds {', '.join(strangers[:5])} but no study; choose an empty folder")
+
+
+def _admit(study: Study, place: StudyFolder) -> None:
+    _expect_own(study, place)
     for variant in study.variants:
         _admit_variant(variant, study, place)
     # the launcher, titles and the like may change; what was run may not
@@ -237,7 +251,7 @@ def _expect_sources(variant: Variant, seed: int, study: Study, place: StudyFolde
     if not place.results(variant.name, seed).exists() or not path.exists():
         return
     for source, weights in weights_of_all(place, sources_of(study, variant), seed).items():
-        if read_mapping(path).get(source) != weights:
+        if weights and read_mapping(path).get(source) != weights:  # where only results are kept there are none
             folder = place.run(variant.name, seed)
             raise RunFolderError(
                 f"{folder}: was made of weights that are no longer those of '{source}'; delete {folder} to use the "

@@ -12,6 +12,7 @@ from moeframe.diagnostics import _bound_by_log_snr, _bounds, write_diagnostics
 from moeframe.evaluation import ModelEvaluation
 from moeframe.mixture import MergedDenoiser
 from moeframe.registry import Registry
+from moeframe.routing import _found
 from moeframe.spec_file import load_spec
 from moeframe.testing import GaussianExpert
 
@@ -88,3 +89,8 @@ def test_variants_of_a_seed_begin_from_the_same_noise_and_other_seeds_from_anoth
     for seed in (0, 1):
         assert all(torch.equal(drawn[name, seed], drawn["soft", seed]) for name in changes)
     assert not torch.equal(drawn["soft", 0], drawn["soft", 1])
+
+
+def test_experts_that_weigh_alike_share_the_hit_and_an_unknown_slice_has_none():
+    weights = torch.tensor([[0.5, 0.5, 0.0], [0.2, 0.7, 0.1], [1 / 3, 1 / 3, 1 / 3], [0.0, 0.0, 1.0]])
+    assert _found(weights, torch.tensor([0, 1, 2, 3])).tolist() == pytest.approx([0.5, 1.0, 1 / 3, 0.0])

@@ -592,6 +592,13 @@ def test_the_folder_of_another_study_is_refused(study_file, tmp_path):
     (tmp_path / "out/study.json").write_text(json.dumps({"name": "other"}))
     with pytest.raises(RunFolderError, match="is the folder of the study 'other', not of 'little'; use --out"):
         run_study(study, tmp_path / "out")
+    with pytest.raises(RunFolderError, match="is the folder of the study 'other', not of 'little'; use --out"):
+        plan(study, tmp_path / "out")
+    (tmp_path / "out/study.json").write_text(json.dumps({"name": "little", "variants": [{"name": "x"}]}))
+    with pytest.raises(
+        RunFolderError, match="is the folder of another study 'little', of x, none of which this one has"
+    ):
+        plan(study, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.tex").touch()
     with pytest.raises(RunFolderError, match=r"holds thesis\.tex but no study; choose an empty folder"):
@@ -659,6 +666,21 @@ def test_a_table_marks_a_difference_only_where_the_seeds_support_it():
     )
     assert "a difference that the seeds support." in said[0]
     assert "a difference that the seeds do not support." in said[1]
+
+
+def test_what_real_images_score_comes_with_how_many_they_are():
+    record = record_of({"A": A[:2], "B": A[:2]})
+    how = {"real_against_real": "all 449 test images against 449 of the train images: what real images score"}
+    for row in record["variants"]:
+        for run in row["runs"]:
+            floor = {"real_against_real": {"mean": 16.0 + run["seed"]}}
+            run["metrics"]["bits"] |= {"n": 1300 if row["name"] == "A" else 449, "how": how, "parts": floor}
+    assert table_of(record).columns[0].caution == (
+        "real images score 16.5, the mean over seeds (all 449 test images against 449 of the train images), so it is no "
+        "floor at N = 1300"
+    )
+    record["variants"] = record["variants"][1:]
+    assert table_of({**record, "baseline": "B"}).columns[0].caution.endswith("449 of the train images)")
 
 
 def test_few_seeds_are_underpowered_and_nothing_is_best():

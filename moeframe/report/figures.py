@@ -17,6 +17,18 @@ def format_figure(value: float, interval: tuple[float, float] | None = None) -> 
     return f"{value:.4g}"
 
 
+def signed(difference: float, interval: tuple[float, float] | None = None) -> str:
+    """A difference as `format_figure` shows it, with its sign, which a zero has not.
+
+    >>> signed(0.02, (0.01, 0.03)), signed(-0.00001, (-0.02, 0.02)), signed(-1.5)
+    ('+0.020', '0.000', '-1.5')
+    """
+    figure = format_figure(difference, interval)
+    if not figure.strip("-0.,"):
+        return figure.lstrip("-")
+    return f"+{figure}" if difference > 0 else figure
+
+
 def format_interval(interval: tuple[float, float]) -> str:
     """Both ends with the digits of the value between them, and one or two more where an end would read as zero.
 

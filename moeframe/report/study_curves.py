@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moeframe.report.figures import format_interval
+from moeframe.comparison import COMPARED_FROM
+from moeframe.report.figures import format_interval, signed
 from moeframe.report.study_costs import BACKWARD, flops_per_call
 from moeframe.report.study_record import Evidence
 from moeframe.report.study_tables import Table
@@ -26,7 +27,11 @@ def costs_of_calls(table: Table, evidence: Sequence[Evidence]) -> dict[str, floa
 
 
 def overtaking(table: Table, evidence: Sequence[Evidence]) -> list[str]:
-    """For each variant against the baseline, and each pair that the study asks for, who is ahead at equal cost."""
+    """For each variant against the baseline, and each pair that the study asks for, who is ahead at equal cost.
+
+    A place counts where the interval over seeds leaves zero out; nothing is corrected for. Where the training of one is
+    not done yet its learning rate may still be high: how far each is, is said.
+    """
     costs, by_name = costs_of_calls(table, evidence), {one.name: one for one in evidence}
     pairs = [(row.name, table.baseline) for row in table.rows if row.name != table.baseline]
     pairs += [(pair.first, pair.second) for pair in table.pairs]
@@ -50,22 +55,38 @@ def _said(first: Evidence, second: Evidence, costs: Mapping[str, float]) -> Iter
     if len(grid) < 2:
         return
     differences = np.array([_at(one, grid) - _at(two, grid) for one, two in curves])
-    centre = differences.mean(0)
-    below = np.flatnonzero(centre < 0)
-    last = differences[:, -1].tolist()
-    interval = t_interval(last)
-    end = f"{mean(last):+.3f}" + ("" if interval is None else f" ({format_interval(interval)})")
-    where = f"between {grid[0]:.3g} and {grid[-1]:.3g}"
-    if len(below) == 0:
-        found = "nowhere below it"
-    elif len(below) == len(grid):
-        found = "below it everywhere"
-    else:
-        found = f"below it at {len(below)} of {len(grid)} places, first at {grid[below[0]]:.3g}"
-    yield (
-        f"{first.title} against {second.title} at equal training compute, {where}: the mean curve is {found}; at the "
-        f"last common place {end} bits/dim over {len(last)} seeds."
+    intervals = [t_interval(place) for place in differences.T.tolist()]
+    ahead = [cost for cost, ends in zip(grid, intervals, strict=True) if ends is not None and ends[1] < 0]
+    behind = [cost for cost, ends in zip(grid, intervals, strict=True) if ends is not None and ends[0] > 0]
+    last, n = differences[:, -1].tolist(), len(curves)
+    end = f"{signed(mean(last), intervals[-1])}" + (
+        "" if intervals[-1] is None else f" ({format_interval(intervals[-1])})"
     )
+    if n == 1:
+        below = int((differences[0] < 0).sum())
+        found = f"one seed, no intervals: below it at {below} of {len(grid)} places"
+    else:
+        found = f"its 95 % interval is {_places(ahead, len(grid), 'below')} and {_places(behind, len(grid), 'above')}"
+    few = "" if n >= COMPARED_FROM else ", underpowered"
+    done = [f"{min(1.0, grid[-1] / curve[-1][0]):.0%}" for curve in curves[0]]
+    over = f"{n} seed{'s' if n > 1 else ''}{few}"
+    yield (
+        f"{first.title} against {second.title} at equal training compute, {grid[0]:.3g} to {grid[-1]:.3g}: {found}; at "
+        f"the last common place {end} bits/dim over {over}; there {done[0]} and {done[1]} of "
+        "their trainings are done."
+    )
+
+
+def without_curve(table: Table, evidence: Sequence[Evidence]) -> list[str]:
+    """Titles of those that have no learning curve of their own, or none whose cost is known."""
+    costs = costs_of_calls(table, evidence)
+    return [one.title for one in evidence if one.name not in costs or len(one.learning()) < 2]
+
+
+def _places(where: Sequence[float], n: int, side: str) -> str:
+    if len(where) in (0, n):
+        return f"{'everywhere' if where else 'nowhere'} {side} it"
+    return f"{side} it at {len(where)} of {n} places, first at {where[0]:.3g}"
 
 
 def _common(curves: Sequence[tuple[Curve, Curve]]) -> list[float]:

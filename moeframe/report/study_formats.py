@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from moeframe.comparison import COMPARED_FROM
-from moeframe.report.figures import format_figure, format_interval
-from moeframe.report.study_tables import Against, Cell, Row, Table
+from moeframe.report.figures import format_figure, format_interval, signed
+from moeframe.report.study_tables import Against, Cell, Column, Row, Table
 from moeframe.storage import write_file
 
 FOLDER = "tables"
@@ -85,7 +85,8 @@ def as_latex(table: Table) -> str:
         lines = [" & ".join(_escaped(text) for text in line) + r" \\" for line in (head, *rows)]
         body = "\n".join([lines[0], r"\hline", *lines[1:]])
         blocks.append(f"\\begin{{tabular}}{{l{'r' * (len(head) - 1)}}}\n\\hline\n{body}\n\\hline\n\\end{{tabular}}")
-    return "\n\n".join([*blocks, f"% {_legend(table)}"]) + "\n"
+    beside = [rf"\noindent {_escaped(text)}" for text in (_legend(table), *notes(table))]
+    return "\n\n".join([*blocks, *beside]) + "\n"
 
 
 Lines = list[list[str]]
@@ -93,7 +94,7 @@ Lines = list[list[str]]
 
 def _blocks(table: Table, show: Callable[[Cell, Row], str]) -> Iterator[tuple[list[str], Lines]]:
     """Heading and lines of the table of figures, of the differences from the baseline, and of other pairs."""
-    heads = [f"{column.name} {'↓' if column.better == 'lower' else '↑'}" for column in table.columns]
+    heads = [heading(column) for column in table.columns]
     lines = []
     for row in table.rows:
         seeds = str(row.finished) if row.complete else f"incomplete: {row.finished} of {row.seeds}"
@@ -120,6 +121,12 @@ def _blocks(table: Table, show: Callable[[Cell, Row], str]) -> Iterator[tuple[li
                 for pair in table.pairs
             ],
         )
+
+
+def heading(column: Column) -> str:
+    """Name and unit of a metric, and which way is better."""
+    unit = "" if column.unit in (column.name, "") else f", {column.unit}"
+    return f"{column.name}{unit} {'↓' if column.better == 'lower' else '↑'}"
 
 
 def shown_flops(row: Row) -> str:
@@ -153,7 +160,7 @@ def shown_difference(one: Against | None) -> str:
     gain = "" if one.relative_gain is None else f", gain {one.relative_gain:+.1%}"
     gain += "" if one.gain_interval is None else f" ({one.gain_interval[0]:+.1%} to {one.gain_interval[1]:+.1%})"
     p = ", underpowered" if one.p_adjusted is None else f", p = {one.p_adjusted:.2g}"
-    return f"{'+' if one.difference > 0 else ''}{format_figure(one.difference, one.interval)}{interval}{gain}{p}"
+    return f"{signed(one.difference, one.interval)}{interval}{gain}{p}"
 
 
 MARKS: Mapping[str, str] = {"better": " (better)", "worse": " (worse)", "no difference shown": "", "underpowered": " †"}

@@ -1,26 +1,24 @@
 """study.html: one self-contained page of a study, made from its folder alone, beside the tables."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from moeframe.comparison import COMPARED_FROM
 from moeframe.report import plots
 from moeframe.report.page import Figure, Section, page_environment
-from moeframe.report.study_curves import costs_of_calls, overtaking
+from moeframe.report.study_curves import costs_of_calls, overtaking, without_curve
 from moeframe.report.study_formats import notes, shown_cell, shown_difference, shown_flops, write_table
-from moeframe.report.study_plots import NOISE, Axis, Line, Mark, Point, lines, scatter
+from moeframe.report.study_plots import NOISE, Axis, Cast, Line, Mark, Point, lines, scatter
 from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_of, refreshed
-from moeframe.report.study_sentences import sentence, sentences
+from moeframe.report.study_sentences import QUALITY, in_short, said_of, sentences
 from moeframe.report.study_tables import Against, Cell, Column, Row, Table, begun, table_of
 from moeframe.storage import write_file
 from moeframe.study_folder import StudyFolder
 
-QUALITY = ("fid", "frechet", "kid", "inception_score")
-"""Metrics of samples, the first that was measured first in the plots."""
 ALPHA = 0.05
 COMPUTE = ("network_calls", "flops", "latency")
 
@@ -40,7 +38,7 @@ def write_study(folder: Path) -> Table:
     sections = [
         *_trade_off(table),
         *_learning(table, evidence),
-        *_noise(record, evidence),
+        *_noise(table, evidence),
         *_samples(evidence),
     ]
     per_variant = [(one.title, list(_of_variant(k, one))) for k, one in enumerate(evidence)]
@@ -64,10 +62,12 @@ def write_study(folder: Path) -> Table:
                 if each.columns
             ],
             sentences=sentences(table),
+            in_short=in_short(table),
             where=_supported(noise, slices),
             tested=_tested(noise, slices),
             tendencies=_tendencies(noise, slices),
             curves=overtaking(table, evidence),
+            without_curve=without_curve(table, evidence),
             notes=notes(table),
             shown_flops=shown_flops,
             n_parts=len(noise.columns) + len(slices.columns),
@@ -76,6 +76,8 @@ def write_study(folder: Path) -> Table:
             shown_cell=shown_cell,
             shown_difference=shown_difference,
             hint=_hint,
+            hint_of_pair=_hint_of_pair,
+            powered=COMPARED_FROM,
             script=files("moeframe.report").joinpath("templates/study.js").read_text(encoding="utf-8"),
         )
     )
@@ -94,13 +96,9 @@ def _supported(*tables: Table) -> list[str]:
 
 
 def _comparisons(*tables: Table) -> Iterator[tuple[Against, str]]:
-    """Each part of each variant against the baseline, and its sentence."""
+    """Each part of each variant against the baseline and of each pair, and its sentence."""
     for table in tables:
-        for row in table.rows:
-            for column in table.columns:
-                one = row.cells[column.name].against
-                if one is not None:
-                    yield one, sentence(row, table, column)
+        yield from said_of(table)
 
 
 def _tested(*tables: Table) -> bool:
@@ -129,6 +127,12 @@ def _hint(cell: Cell, column: Column, row: Row, seeds: Sequence[int]) -> str:
         lines += [f"minus the baseline: {shown_difference(cell.against)}", cell.against.verdict]
         lines += [] if cell.against.gain_interval else [f"interval of the gain: {cell.against.gain_method}"]
     return "\n".join(lines)
+
+
+def _hint_of_pair(one: Against, column: Column, first: str, second: str) -> str:
+    lines = [f"{first} minus {second}, {column.name} in {column.unit}", f"{one.difference:.6g} over {one.n} seeds"]
+    lines += [] if one.interval is None else [f"95 % t-interval: {one.interval[0]:.6g} to {one.interval[1]:.6g}"]
+    return "\n".join([*lines, one.verdict])
 
 
 # --- plots over all variants ------------------------------------------------------------------------------------------
@@ -165,7 +169,11 @@ def _scatter(name: str, table: Table, x: Column, y: Column, *, log: bool = False
         if (across := _mark(row.cells[x.name])) and (up := _mark(row.cells[y.name]))
     ]
     title = f"{y.name} against {x.name}"
-    return scatter(name, title, points, _axis(x, log=log), _axis(y), table.baseline)
+    return scatter(name, title, points, _axis(x, log=log), _axis(y), _cast(table))
+
+
+def _cast(table: Table) -> Cast:
+    return Cast([row.name for row in table.rows], table.baseline)
 
 
 def _of(row: Row) -> str:
@@ -191,7 +199,7 @@ def _learning(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
     if curves:
         in_flops = any(cost != 1 for cost in costs.values())
         x = Axis(label="FLOPs of training" if in_flops else "network evaluations of training", log=True)
-        svg = lines("learning", "Held-out bits/dim against training compute", curves, x, _BITS, table.baseline)
+        svg = lines("learning", "Held-out bits/dim against training compute", curves, x, _BITS, _cast(table))
         across = (
             "operations of training" if in_flops else "evaluations of an expert, forward and backward, one image each"
         )
@@ -208,16 +216,15 @@ def _learning(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
 _BITS = Axis(label="held-out bits/dim")
 
 
-def _noise(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Iterator[Section]:
-    baseline = str(record["baseline"])
-    figures = []
-    base = next((one for one in evidence if one.name == baseline), None)
+def _noise(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
+    figures, cast = [], _cast(table)
+    base = next((one for one in evidence if one.name == table.baseline), None)
     if base is not None:
-        curves = [line for one in evidence if one.name != baseline and (line := _minus(one, base)) is not None]
+        curves = [line for one in evidence if one is not base and (line := _minus(one, base)) is not None]
         if curves:
             y = Axis(label=f"minus {base.name}, bits/dim per unit log-SNR")
             title = "The bound by noise level, against the baseline"
-            svg = lines("noise", title, curves, NOISE, y, baseline, level=0.0)
+            svg = lines("noise", title, curves, NOISE, y, cast, level=0.0)
             caption = (
                 "Below zero: fewer bits than the baseline at that noise level; mean over the seeds that both have, the "
                 "same noise."
@@ -226,10 +233,10 @@ def _noise(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Iterator[
     routed = [one for one in evidence if one.seeds and one.seeds[0].diagnostics.router_accuracy]
     curves = [line for one in routed if (line := _router(one)) is not None]
     if curves:
-        svg = lines("router", "Router accuracy", curves, NOISE, Axis(label="routing accuracy"), baseline)
+        svg = lines("router", "Router accuracy", curves, NOISE, Axis(label="routing accuracy"), cast)
         caption = (
             "How often the largest gate weight is on the expert of the image's own slice; mean over seeds. "
-            "Chance is one over the number of experts."
+            "Chance is one over the number of experts; where several weigh alike they share the hit."
         )
         figures.append(Figure("Router accuracy over noise level", caption, svg))
     yield Section("Over noise levels", figures)

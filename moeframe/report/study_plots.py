@@ -1,6 +1,7 @@
 """The plots of a study over all its variants; a reader who points at a mark sees its values."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from moeframe.report.figures import format_figure, format_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.markers import MarkerStyle
 
 MARKERS = "osD^vPX*"
 
@@ -52,16 +52,32 @@ class Axis(Record):
     log: bool = False
 
 
+@dataclass(frozen=True)
+class Cast:
+    """All variants of the study in order, so that each looks the same in every plot, and which is the baseline."""
+
+    names: Sequence[str]
+    baseline: str
+
+    def style(self, name: str) -> Mapping[str, Any]:
+        """Colour and marker of a variant."""
+        k, n = list(self.names).index(name), len(self.names)
+        return {
+            "color": INK if name == self.baseline else colour_of(k % 8, 8) if n <= 24 else colour_of(k, n),
+            "marker": MARKERS[k // 8 % len(MARKERS)],
+        }
+
+
 NOISE = Axis(label=NOISE_AXIS)
 
 
-def scatter(name: str, title: str, points: Sequence[Point], x: Axis, y: Axis, baseline: str) -> str:
+def scatter(name: str, title: str, points: Sequence[Point], x: Axis, y: Axis, cast: Cast) -> str:
     """Every variant as a mark with its intervals; the baseline is black."""
 
     def paint(axes: "Axes") -> Hints:
         hints = {}
         for k, point in enumerate(points):
-            style = _style(k, len(points), point.name == baseline)
+            style = cast.style(point.name)
             mark = axes.errorbar(
                 point.x.mean,
                 point.y.mean,
@@ -85,22 +101,22 @@ def scatter(name: str, title: str, points: Sequence[Point], x: Axis, y: Axis, ba
 
 
 def lines(
-    name: str, title: str, curves: Sequence[Line], x: Axis, y: Axis, baseline: str, level: float | None = None
+    name: str, title: str, curves: Sequence[Line], x: Axis, y: Axis, cast: Cast, level: float | None = None
 ) -> str:
     """Every variant as a line; the baseline is black, a level that means something is dashed."""
 
     def paint(axes: "Axes") -> Hints:
         hints = {}
         for k, curve in enumerate(curves):
-            style = _style(k, len(curves), curve.name == baseline)
+            style = cast.style(curve.name)
             [line] = axes.plot(
                 *zip(*curve.points, strict=True),
                 color=style["color"],
                 marker=style["marker"],
                 markersize=3,
-                linewidth=2.0 if curve.name == baseline else 1.1,
+                linewidth=2.0 if curve.name == cast.baseline else 1.1,
                 label=curve.name,
-                zorder=4 if curve.name == baseline else 2,
+                zorder=4 if curve.name == cast.baseline else 2,
             )
             line.set_gid(f"line-{k}")
             at = [f"{x.label}: {format_figure(a)}\n{y.label}: {format_figure(b)}" for a, b in curve.points]
@@ -112,17 +128,6 @@ def lines(
         return hints
 
     return draw(name, title, paint, 3.4)
-
-
-def _style(k: int, n: int, is_baseline: bool) -> Mapping[str, Any]:
-    return {
-        "color": INK if is_baseline else colour_of(k % 8, 8) if n <= 24 else colour_of(k, n),
-        "marker": _marker(k // 8),
-    }
-
-
-def _marker(k: int) -> "MarkerStyle | str":
-    return MARKERS[k % len(MARKERS)]
 
 
 def _reach(mark: Mark) -> Any:

@@ -78,9 +78,11 @@ def refreshed(folder: Path) -> dict[str, Any]:
     """study.json with each run's state and metrics as they are now, written back; the same runs give the same bytes."""
     place = StudyFolder(folder)
     record = read_mapping(place.record)
+    if lacking := [key for key in ("name", "baseline", "seeds", "dataset", "variants") if key not in record]:
+        raise RunFolderError(f"{place.record}: lacks {', '.join(lacking)}; `moeframe study` writes it whole")
     known = (run["status"] for row in record["variants"] for run in row.get("runs", []))
     if "finished" in known and not (folder / "runs").is_dir():
-        raise RunFolderError(f"{folder}: keeps what a study showed, not its runs; report the study's own folder")
+        raise RunFolderError(f"{folder}: has none of the study's runs, only what they showed; report its own folder")
     for row in record["variants"]:
         source = row["same_as"] or row["name"]
         row["runs"] = []
@@ -178,4 +180,5 @@ def _table(
             for run in one.facts["runs"]
         ]
         rows.append({**one.facts, "runs": runs})
-    return table_of({**record, "variants": rows})
+    costs = {row["name"]: row for row in record["variants"]}
+    return table_of({**record, "variants": rows}, costs)

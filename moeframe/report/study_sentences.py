@@ -1,41 +1,69 @@
 """What the table of a study says, in words that claim no more than the intervals carry."""
 
-from moeframe.report.figures import format_figure, format_interval
-from moeframe.report.study_tables import Against, Column, Row, Table
+from collections.abc import Iterator
+
+from moeframe.report.figures import format_interval, signed
+from moeframe.report.study_tables import Against, Column, Table
+
+LIKELIHOOD = ("bits_per_dim",)
+QUALITY = ("fid", "frechet", "kid", "inception_score")
+"""Metrics of samples; the first that was measured speaks for them."""
 
 
 def sentences(table: Table) -> list[str]:
     """For every comparison what changed, by how much, with which certainty; never more than the interval carries."""
-    of_baseline = [
-        sentence(row, table, column)
+    return [said for _, said in said_of(table)]
+
+
+def said_of(table: Table) -> Iterator[tuple[Against, str]]:
+    """Each variant against the baseline and each pair that the study asks for, in every metric, with its sentence."""
+    for row in table.rows:
+        for column in table.columns:
+            one = row.cells[column.name].against
+            if one is not None:
+                yield one, _sentence(one, row.title, table.title_of(table.baseline), table, column)
+    for pair in table.pairs:
+        for column in table.columns:
+            if column.name in pair.against:
+                first, second = table.title_of(pair.first), table.title_of(pair.second)
+                yield pair.against[column.name], _sentence(pair.against[column.name], first, second, table, column)
+
+
+def in_short(table: Table) -> list[str]:
+    """The variant that the study's first pair asks about, against the baseline and what else it is paired with.
+
+    In one metric of likelihood and one of quality; without pairs, every variant against the baseline.
+    """
+    shown = [next((column for column in table.columns if column.name in kind), None) for kind in (LIKELIHOOD, QUALITY)]
+    columns = [column for column in shown if column is not None]
+    asked = table.pairs[0].first if table.pairs else None
+    compared = [
+        (row.title, table.title_of(table.baseline), {name: cell.against for name, cell in row.cells.items()})
         for row in table.rows
-        for column in table.columns
-        if row.cells[column.name].against is not None
+        if asked in (None, row.name)
     ]
-    return [*of_baseline, *sentences_of_pairs(table)]
-
-
-def sentences_of_pairs(table: Table) -> list[str]:
-    """The same for the pairs that the study asks for."""
-    return [
-        _sentence(pair.against[column.name], table.title_of(pair.first), table.title_of(pair.second), table, column)
+    compared += [
+        (table.title_of(pair.first), table.title_of(pair.second), dict(pair.against))
         for pair in table.pairs
-        for column in table.columns
-        if column.name in pair.against
+        if pair.first == asked
     ]
+    found = []
+    for first, second, against in compared:
+        figures = [_figure(one, column) for column in columns if (one := against.get(column.name)) is not None]
+        found += [f"{first}, minus {second}: {'; '.join(figures)}."] if figures else []
+    return found
 
 
-def sentence(row: Row, table: Table, column: Column) -> str:
-    """One of them."""
-    one = row.cells[column.name].against
-    assert one is not None, "only what is compared has a sentence"
-    return _sentence(one, row.title, table.title_of(table.baseline), table, column)
+def _figure(one: Against, column: Column) -> str:
+    interval = "" if one.interval is None else f" ({format_interval(one.interval)})"
+    said = {"better": ", better", "worse": ", worse", "no difference shown": ", no difference shown"}
+    return f"{column.name} {signed(one.difference, one.interval)}{interval}{said.get(one.verdict, '')}"
 
 
 def _sentence(one: Against, title: str, other: str, table: Table, column: Column) -> str:
     better = (one.difference < 0) == (column.better == "lower")
     direction = "no different" if one.difference == 0 else f"{'better' if better else 'worse'} on average"
-    signed = f"{'+' if one.difference > 0 else ''}{format_figure(one.difference, one.interval)} {column.unit}"
+    difference = f"{signed(one.difference, one.interval)} {column.unit}"
     interval = "" if one.interval is None else f", 95 % interval {format_interval(one.interval)}"
     n_seeds = len(table.seeds)
     certainty = {
@@ -47,4 +75,4 @@ def _sentence(one: Against, title: str, other: str, table: Table, column: Column
     p = "" if one.p_adjusted is None else f", Holm-adjusted p = {one.p_adjusted:.2g}"
     lacking = f"; incomplete, {one.n} of {n_seeds} seeds" if one.n < n_seeds else ""
     what = f"{title} against {other}, {column.name}"
-    return f"{what}: {direction} over {one.n} seeds, difference {signed}{interval}{p}; {certainty}{lacking}."
+    return f"{what}: {direction} over {one.n} seeds, difference {difference}{interval}{p}; {certainty}{lacking}."

@@ -1,5 +1,6 @@
 """The table of a study, from its record: rows are variants, columns metrics, each cell with what the seeds support."""
 
+import re
 import statistics
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -154,12 +155,13 @@ def begun(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def table_of(record: Mapping[str, Any]) -> Table:
+def table_of(record: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] | None = None) -> Table:
     """The table of study.json: means and t-intervals over seeds, differences from the baseline paired by seed.
 
     Holm's correction is over the rows of a metric. A row that lacks seeds says so; its mean is over those it has.
+    `costs` are the rows by name that say what training took, where those of the record hold other figures.
     """
-    by_name = {row["name"]: row for row in record["variants"]}
+    by_name = costs or {row["name"]: row for row in record["variants"]}
     record = {**record, "variants": [_with_parts(row) for row in record["variants"]]}
     columns = _columns(record)
     values = {column.name: {row["name"]: _per_seed(row, column) for row in record["variants"]} for column in columns}
@@ -172,7 +174,7 @@ def table_of(record: Mapping[str, Any]) -> Table:
             seeds=len(row["runs"]),
             failures=[f"seed {run['seed']}: {run['cause']}" for run in row["runs"] if run["cause"]],
             training_calls=row["training_calls"],
-            training_flops=training_flops(row, by_name) if "n_experts" in row else None,
+            training_flops=training_flops(by_name[row["name"]], by_name) if "n_experts" in row else None,
             cells={column.name: cells[column.name][row["name"]] for column in columns},
         )
         for row in record["variants"]
@@ -220,13 +222,18 @@ def _caution(column: Column, record: Mapping[str, Any]) -> str:
     """What the metric says of itself, and what real images score."""
     found = [run["metrics"].get(column.name, {}) for row in record["variants"] for run in row["runs"]]
     said = dict.fromkeys(metric["how"]["caution"] for metric in found if metric.get("how", {}).get("caution"))
-    floors = [
-        metric["parts"]["real_against_real"]["mean"]
-        for metric in found
-        if "real_against_real" in metric.get("parts", {})
-    ]
-    floor = [f"real images against real ones score {format_figure(statistics.mean(floors))}"] if floors else []
-    return "; ".join([*said, *floor])
+    return "; ".join([*said, *_floor([metric for metric in found if "real_against_real" in metric.get("parts", {})])])
+
+
+def _floor(found: list[Mapping[str, Any]]) -> list[str]:
+    """What real images score, and of how many: fewer than the samples score worse for that alone."""
+    if not found:
+        return []
+    value = format_figure(statistics.mean(metric["parts"]["real_against_real"]["mean"] for metric in found))
+    how = str(found[0].get("how", {}).get("real_against_real", "")).split(":")[0]
+    sizes, n = [int(size) for size in re.findall(r"against (\d+)", how)], found[0].get("n")
+    fewer = f", so it is no floor at N = {n}" if sizes and n is not None and sizes[0] < n else ""
+    return [f"real images score {value}, the mean over seeds{f' ({how})' if how else ''}{fewer}"]
 
 
 def _is_exact(column: Column, record: Mapping[str, Any]) -> bool:

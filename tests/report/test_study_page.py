@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +113,17 @@ def test_pairs_are_compared_with_each_other_beside_the_baseline(tmp_path):
     assert "gain" in line
     lines = (folder / "tables/study.csv").read_text().splitlines()
     assert sum(line.startswith("B,") and ",C," in line for line in lines) == 3
+    [short] = re.findall(r'<ul class="short">(.*?)</ul>', page, re.S)
+    first, second = re.findall(r"<li>(.*)</li>", short)
+    assert re.fullmatch(
+        r"B: K = 4, soft gate, minus A: single expert: bits_per_dim -0\.\d+ \(-0\.\d+ to -0\.\d+\), better; "
+        r"frechet .*, no difference shown\.",
+        first,
+    )
+    assert second.startswith("B: K = 4, soft gate, minus C: top-2 &amp; more &lt;cut&gt;: bits_per_dim -0.2")
+    [where] = re.findall(r'<ul class="where">(.*?)</ul>', page, re.S)
+    assert "B: K = 4, soft gate against C: top-2 &amp; more &lt;cut&gt;, log-SNR 4 to 8: better on average" in where
+    assert 'id="part-pairs-1"' in page
 
 
 def test_training_compute_is_counted_in_operations_where_they_were_measured(tmp_path):
@@ -129,7 +141,16 @@ def test_training_compute_is_counted_in_operations_where_they_were_measured(tmp_
     assert row(table, "D").training_flops is None
     text = (folder / "study.html").read_text(encoding="utf-8")
     assert "Not shown: D: slices" in text
-    assert "B: K = 4, soft gate against A: single expert at equal training compute" in text
+    assert "Without a learning curve of their own: D: slices." in text
+    [said] = re.findall(r"<li>(B: K = 4, soft gate against A: single expert at equal training compute.*)</li>", text)
+    # both spend 3 * 40 operations a step and image, so their curves are at the same places, B's lower by 0.1
+    assert re.fullmatch(
+        r".*, 1\.92e\+05 to 7\.68e\+05: its 95 % interval is everywhere below it and nowhere above it; at the last "
+        r"common place -0\.10* \(.*\) bits/dim over 6 seeds; there 100% and 100% of their trainings are done\.",
+        said,
+    )
+    noise = (folder / "tables/noise_levels.md").read_text()
+    assert f"| {3 * 6400 * 40:.3g} |" in noise, "costs stand beside the parts too"
 
 
 def test_what_was_not_run_is_said_and_no_row_is_incomplete_for_it(tmp_path):
@@ -153,9 +174,34 @@ def test_what_a_study_showed_is_not_reported_again_without_its_runs(tmp_path):
     write_study(folder)
     kept = (folder / "study.json").read_bytes()
     shutil.rmtree(folder / "runs")
-    with pytest.raises(RunFolderError, match="keeps what a study showed, not its runs; report the study's own folder"):
+    with pytest.raises(
+        RunFolderError, match="has none of the study's runs, only what they showed; report its own folder"
+    ):
         write_study(folder)
     assert (folder / "study.json").read_bytes() == kept
+
+
+def test_what_is_kept_of_a_study_without_its_weights_gives_the_same_page(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    import study_results
+
+    folder = write_study_folder(tmp_path / "study")
+    monkeypatch.setattr(study_results, "ROOT", tmp_path)
+    study_results.main(folder)
+    kept = tmp_path / "results/studies/little"
+    first = {path.name: path.read_bytes() for path in [kept / "study.html", kept / "study.json"]}
+    write_study(kept)
+    assert {path.name: path.read_bytes() for path in [kept / "study.html", kept / "study.json"]} == first
+    assert (kept / "study.html").read_bytes() == (folder / "study.html").read_bytes()
+
+
+def test_a_record_that_lacks_a_part_says_which(tmp_path):
+    folder = write_study_folder(tmp_path / "study", failed=None)
+    (folder / "study.json").write_text('{"name": "little"}')
+    with pytest.raises(
+        RunFolderError, match=r"study\.json: lacks baseline, seeds, dataset, variants; `moeframe study`"
+    ):
+        write_study(folder)
 
 
 def spoiled(tmp_path, path, change):

@@ -82,7 +82,10 @@ def measure_frechet(config: FrechetConfig, source: FeatureSource, unit: str, cau
                 "reference alike (after Chong and Forsyth 2020)"
             )
     if caution or n < MANY:
-        bias = f"biased upward at N = {n}: compare only at equal N and with the floor"
+        floor_of = "the floor" if source.floor_n == n else f"not with the floor, which is at N = {source.floor_n}"
+        bias = (
+            f"biased upward at N = {n}: compare only at equal N, and {'with ' if source.floor_n == n else ''}{floor_of}"
+        )
         how["caution"] = caution + bias
     return Measurement(
         value=estimate.value,
