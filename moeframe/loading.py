@@ -1,5 +1,6 @@
 """Training images fetched ahead by worker processes, in an order that does not depend on their number."""
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -18,6 +19,10 @@ class Batch:
     images: Levels
 
 
+WORKERS_AT_MOST = "MOEFRAME_WORKERS"
+"""Variable of the environment with the most processes that may decode, whatever a spec asks for."""
+
+
 def fetch_batches(examples: Examples, plan: Iterable[ItemIds], workers: int) -> Iterator[Batch]:
     """The batches of `plan`, in its order; with workers, two per worker are decoded ahead of their use.
 
@@ -25,6 +30,7 @@ def fetch_batches(examples: Examples, plan: Iterable[ItemIds], workers: int) -> 
     """
     source = _Fetch(examples)
     fetched: Iterable[Batch | MoeframeError]
+    workers = min(workers, int(os.environ.get(WORKERS_AT_MOST, workers)))
     if workers == 0:
         fetched = (source[indices] for indices in plan)
     else:

@@ -18,10 +18,12 @@ import yaml
 from click.testing import CliRunner
 
 import moeframe
-from moeframe import checkpoint, cli, phase_one, provenance
+from moeframe import checkpoint, cli, loading, phase_one, provenance
 from moeframe.assembly import assemble
 from moeframe.errors import RunFolderError, SpecError
+from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.launcher import Ended, Launcher, Task
+from moeframe.loading import WORKERS_AT_MOST, fetch_batches
 from moeframe.registry import Registry
 from moeframe.report.seed_folder import read_events
 from moeframe.report.study_formats import as_csv, as_latex, as_markdown
@@ -443,10 +445,21 @@ def test_a_study_that_is_killed_leaves_no_process_behind_and_goes_on(study_file,
 def test_the_cores_are_shared_out_among_the_jobs(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     launcher = Registry.installed().get(Launcher, "local")
-    told = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ['MKL_NUM_THREADS'], os.getcwd())"
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", WORKERS_AT_MOST)
+    told = f"import os; print(*(os.environ[name] for name in {names}), os.getcwd())"
     tasks = [Task(str(i), (sys.executable, "-c", told), tmp_path / f"{i}.log", tmp_path) for i in range(2)]
     assert [ended.exit_status for ended in launcher(launcher.Config(jobs=3)).run(tasks)] == [0, 0]
-    assert {path.read_text() for path in tmp_path.glob("*.log")} == {f"2 2 {tmp_path}\n"}
+    assert {path.read_text() for path in tmp_path.glob("*.log")} == {f"2 2 2 {tmp_path}\n"}
+
+
+def test_no_more_processes_decode_than_the_environment_allows(monkeypatch):
+    monkeypatch.setattr(loading, "DataLoader", None)  # none may be made
+    monkeypatch.setenv(WORKERS_AT_MOST, "0")
+    images = torch.zeros(4, 1, 2, 2, dtype=torch.long)
+    found = list(
+        fetch_batches(InMemoryExamples(images, torch.zeros(4, dtype=torch.long)), [torch.arange(2)], workers=4)
+    )
+    assert torch.equal(found[0].indices, torch.arange(2))
 
 
 def test_no_more_processes_than_cores_are_started(tmp_path, monkeypatch):
@@ -672,12 +685,12 @@ def test_what_real_images_score_comes_with_how_many_they_are():
     record = record_of({"A": A[:2], "B": A[:2]})
     how = {"real_against_real": "all 449 test images against 449 of the train images: what real images score"}
     for row in record["variants"]:
-        for run in row["runs"]:
-            floor = {"real_against_real": {"mean": 16.0 + run["seed"]}}
-            run["metrics"]["bits"] |= {"n": 1300 if row["name"] == "A" else 449, "how": how, "parts": floor}
+        for one in row["runs"]:
+            floor = {"real_against_real": {"mean": 16.0 + one["seed"]}}
+            one["metrics"]["bits"] |= {"n": 1300 if row["name"] == "A" else 449, "how": how, "parts": floor}
     assert table_of(record).columns[0].caution == (
-        "real images score 16.5, the mean over seeds (all 449 test images against 449 of the train images), so it is no "
-        "floor at N = 1300"
+        "real images score 16.5, the mean over seeds (all 449 test images against 449 of the train images), "
+        "so it is no floor at N = 1300"
     )
     record["variants"] = record["variants"][1:]
     assert table_of({**record, "baseline": "B"}).columns[0].caution.endswith("449 of the train images)")

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Literal
 
 from moeframe.interfaces.launcher import Ended, Launcher, Task
+from moeframe.loading import WORKERS_AT_MOST
 
 POLL_SECONDS = 0.2
 PR_SET_PDEATHSIG = 1
@@ -18,7 +19,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class LocalLauncher(Launcher):
-    """Processes on this machine, which share out its cores: together no more threads than there are cores."""
+    """Processes on this machine, which share out its cores: no more threads than cores, nor processes that decode."""
 
     class Config(Launcher.Config):
         type: Literal["local"] = "local"
@@ -34,6 +35,8 @@ class LocalLauncher(Launcher):
         jobs = min(self.config.jobs, cores)
         threads = str(cores // jobs)
         environment = {**os.environ, **dict.fromkeys(THREADS, threads)}
+        if jobs > 1:
+            environment[WORKERS_AT_MOST] = threads
         waiting, running = list(tasks), dict[subprocess.Popen[bytes], Task]()
         try:
             while waiting or running:
