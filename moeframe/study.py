@@ -22,7 +22,7 @@ from moeframe.report.study_tables import PlannedRun, Table
 from moeframe.run_folder import MEASURING, RunFolder, spec_changes
 from moeframe.spec_file import load_spec
 from moeframe.storage import LOCK, write_file
-from moeframe.study_cost import all_training_calls, calls_per_step, joint_calls, sources_of, training_calls
+from moeframe.study_cost import all_training_calls, joint_calls, predicted_costs, sources_of, training_calls
 from moeframe.study_file import Study, Variant
 from moeframe.study_folder import StudyFolder, read_mapping
 from moeframe.study_task import StudyTask, asked_alone, settings_alone, weights_key, weights_of_all
@@ -39,12 +39,13 @@ def study_folder_of(name: str, out: Path | None) -> Path:
 def plan(study: Study, folder: Path) -> list[PlannedRun]:
     """Every run with its state and predicted cost; variants with equal specs are one.
 
-    Seconds are those of the variant's finished runs, or, where there are none, of all finished runs by their calls.
+    Seconds are those of the variant's finished runs, or, where there are none, of all finished runs by what training
+    and sampling take, in operations, or in calls where not all operations are known beforehand.
     Raises RunFolderError for the folder of another study.
     """
     place = StudyFolder(folder)
     study = _settled(study, place)
-    if place.path.exists():
+    if place.record.exists():
         _expect_own(study, place)
     taken = {
         variant.name: [
@@ -52,16 +53,16 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
         ]
         for variant in study.variants
     }
-    rates = [
-        statistics.mean(seconds) / training_calls(study.variant(name))
-        for name, seconds in taken.items()
-        if seconds and training_calls(study.variant(name))
-    ]
+    costs = predicted_costs(study, Registry.installed())
+    in_flops = all(costs[variant.name].flops_per_call for variant in _distinct(study))
+    work = {name: cost.work((in_flops and cost.flops_per_call) or 1.0) for name, cost in costs.items()}
+    rates = [statistics.mean(seconds) / work[name] for name, seconds in taken.items() if seconds and work[name]]
     found = []
     for variant in _distinct(study):
+        cost = costs[variant.name]
         seconds = statistics.mean(taken[variant.name]) if taken[variant.name] else None
         if seconds is None and rates:
-            seconds = statistics.mean(rates) * training_calls(variant) or None
+            seconds = statistics.mean(rates) * work[variant.name] or None
         for seed in study.seeds:
             if not study.asks(variant, seed):
                 continue
@@ -72,8 +73,9 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
                     seed=seed,
                     status=status,
                     cause=cause,
-                    training_calls=training_calls(variant),
-                    sampling_calls=calls_per_step(variant) * variant.spec.sampler.evaluations,
+                    training_calls=cost.training_calls,
+                    training_flops=cost.training_flops,
+                    sampling_calls=cost.sampling_calls,
                     seconds=seconds,
                 )
             )

@@ -1,7 +1,81 @@
-"""What the runs of a study cost, in network evaluations, and which runs they build on."""
+"""What the runs of a study cost, in network evaluations and operations, and which runs they build on."""
 
+import statistics
+from dataclasses import dataclass
+
+from moeframe.errors import MoeframeError
+from moeframe.interfaces.component import ImageShape
+from moeframe.interfaces.dataset import Dataset
+from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.loss import Loss
+from moeframe.interfaces.trunk import AdapterExpert
+from moeframe.operations import count_flops, on_meta
+from moeframe.registry import Registry
 from moeframe.study_file import Study, Variant
+
+TRAINED = 3
+"""Operations of a forward and a backward pass for one of the forward pass, about."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run takes, predicted; operations are those of experts, None where they are not known beforehand."""
+
+    training_calls: int
+    sampling_calls: int
+    """To sample one image, at most."""
+    flops_per_call: float | None
+    samples: int
+    """That its metrics ask for."""
+
+    @property
+    def training_flops(self) -> float | None:
+        """Forward and backward."""
+        return None if self.flops_per_call is None else TRAINED * self.training_calls * self.flops_per_call
+
+    def work(self, flops_per_call: float) -> float:
+        """All of it, a call being worth so much."""
+        return flops_per_call * (TRAINED * self.training_calls + self.samples * self.sampling_calls)
+
+
+def predicted_costs(study: Study, registry: Registry) -> dict[str, Cost]:
+    """Of each variant, for one seed. An expert is built once for every different setting, and run without values."""
+    known: dict[tuple[ImageShape, str], float | None] = {}
+
+    def per_call(variant: Variant) -> float | None:
+        if variant.runs_of:
+            found = [per_call(study.variant(study.source_of(name))) for name in variant.runs_of.values()]
+        else:
+            found = [_flops_of(variant, config, registry, known) for config in variant.spec.expert_configs]
+        values = [value for value in found if value is not None]
+        return statistics.mean(values) if len(values) == len(found) else None
+
+    return {
+        variant.name: Cost(
+            training_calls=training_calls(variant),
+            sampling_calls=calls_per_step(variant) * variant.spec.sampler.evaluations,
+            flops_per_call=per_call(variant),
+            samples=max((int(getattr(metric, "samples", 0) or 0) for metric in variant.spec.metrics), default=0),
+        )
+        for variant in study.variants
+    }
+
+
+def _flops_of(
+    variant: Variant, config: Expert.Config, registry: Registry, known: dict[tuple[ImageShape, str], float | None]
+) -> float | None:
+    component = registry.get(Expert, config.type)
+    if issubclass(component, AdapterExpert):
+        return None  # of little use without its trunk
+    try:
+        image = registry.get(Dataset, variant.spec.dataset.type)(variant.spec.dataset).image
+        key = (image, config.model_dump_json())
+        if key not in known:
+            known[key] = None
+            known[key] = float(count_flops(on_meta(component(config, image=image)), config.type, image))
+    except MoeframeError:  # the data is not there yet, or it needs values
+        return None
+    return known[key]
 
 
 def training_calls(variant: Variant) -> int:

@@ -24,6 +24,7 @@ from moeframe.errors import RunFolderError, SpecError
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.launcher import Ended, Launcher, Task
 from moeframe.loading import WORKERS_AT_MOST, fetch_batches
+from moeframe.operations import count_flops, on_meta
 from moeframe.registry import Registry
 from moeframe.report.seed_folder import read_events
 from moeframe.report.study_formats import as_csv, as_latex, as_markdown
@@ -33,7 +34,7 @@ from moeframe.run_folder import RunFolder
 from moeframe.runs import Borrowed, run
 from moeframe.spec_file import load_spec
 from moeframe.study import _task, gather, plan, run_study
-from moeframe.study_cost import training_calls
+from moeframe.study_cost import TRAINED, training_calls
 from moeframe.study_file import load_study
 from moeframe.study_folder import StudyFolder
 from moeframe.study_task import StudyTask
@@ -350,6 +351,27 @@ def test_the_plan_counts_what_the_gate_asks_and_the_sampler_evaluates(study_file
     found = {run.variant: (run.training_calls, run.sampling_calls) for run in plan(study, tmp_path)}
     # four steps of batches of four images, without a warm start; two steps of sampling
     assert found == {"soft": (32, 4), "sparse": (16, 2), "random": (16, 2), "heun": (32, 6), "router": (0, 4)}
+
+
+def test_the_plan_tells_large_networks_from_small_ones_by_their_operations(study_file, tmp_path):
+    variants = {"soft": {}, "wide": {"set": {"experts.0.channels": 16}}, "cut": {"weights_of": "soft"}}
+    study = study_of(changed(study_file, variants=variants, seeds=[0, 1], set={"slicer": {"type": "color_variance"}}))
+    found = {run.variant: run for run in plan(study, tmp_path / "out")}
+    expert = assemble(study.variant("soft").spec, Registry.installed(), 0).model.experts[0]
+    per_call = count_flops(on_meta(expert), "expert", expert.image)
+    assert found["soft"].training_flops == TRAINED * found["soft"].training_calls * per_call
+    assert found["wide"].training_calls == found["soft"].training_calls
+    assert found["wide"].training_flops > 2 * found["soft"].training_flops
+    assert found["cut"].training_flops == 0
+    assert all(run.seconds is None for run in found.values())
+    place = StudyFolder(tmp_path / "out")
+    for path, content in ((place.results("soft", 0), {"metrics": {}}), (place.seconds("soft", 0), {"seconds": 60.0})):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+    place.record.write_text(json.dumps({"name": "little"}))
+    found = {run.variant: run for run in plan(study, place.path) if run.seed == 1}
+    assert found["soft"].seconds == 60
+    assert found["wide"].seconds > 120
 
 
 def test_equal_variants_share_the_runs_that_are_there_whatever_their_order(study_file, tmp_path):

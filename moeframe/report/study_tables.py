@@ -29,6 +29,8 @@ class PlannedRun(BaseModel):
     """Why it failed; empty otherwise."""
     training_calls: int
     """Predicted network evaluations of training, forward and backward, one image each."""
+    training_flops: float | None = None
+    """Operations of them; None where they are not known beforehand."""
     sampling_calls: int
     """Predicted network evaluations to sample one image, at most."""
     seconds: float | None = None

@@ -73,13 +73,25 @@ def study_table(study: StudyTable) -> Table:
 
 
 def plan_table(runs: Sequence[PlannedRun]) -> Table:
-    """One row per run of a study."""
-    table = Table(title=f"{len(runs)} runs, {sum(run.status == 'finished' for run in runs)} finished")
-    for column in ("variant", "seed", "state", "training calls", "sampling calls/image", "minutes"):
+    """One row per run of a study, and what is left of them together."""
+    left = [run for run in runs if run.status != "finished"]
+    table = Table(title=f"{len(runs)} runs, {len(runs) - len(left)} finished", caption=_all_of(left))
+    columns = ("variant", "seed", "state", "training calls", "training FLOPs", "calls/sample", "minutes")
+    for column in columns:
         table.add_column(column, justify="left" if column in ("variant", "state") else "right")
     for run in runs:
         state = f"{run.status}: {run.cause}" if run.cause else run.status
-        minutes = "" if run.seconds is None else f"about {run.seconds / 60:.1f}"
-        calls = (f"{run.training_calls:,}", f"at most {run.sampling_calls:,}")
+        minutes = "" if run.seconds is None else f"~{run.seconds / 60:.1f}"
+        flops = "" if run.training_flops is None else f"{run.training_flops:.3g}"
+        calls = (f"{run.training_calls:,}", flops, f"≤ {run.sampling_calls:,}")
         table.add_row(run.variant, str(run.seed), state, *calls, minutes)
     return table
+
+
+def _all_of(left: Sequence[PlannedRun]) -> str:
+    """What the runs that are left take together, as far as it is known."""
+    flops = [run.training_flops for run in left if run.training_flops is not None]
+    seconds = [run.seconds for run in left if run.seconds is not None]
+    known = [f"{sum(flops):.3g} FLOPs of training"] if len(flops) == len(left) > 0 else []
+    known += [f"about {sum(seconds) / 3600:.1f} hours one after another"] if len(seconds) == len(left) > 0 else []
+    return f"To do: {', '.join(known)}" if known else ""

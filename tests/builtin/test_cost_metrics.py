@@ -11,8 +11,9 @@ from torch import nn
 from moeframe.errors import UnavailableError
 from moeframe.evaluation import ModelEvaluation
 from moeframe.interfaces.component import ImageShape
+from moeframe.operations import count_flops, on_meta
 from moeframe_builtin.metrics.calls import NetworkCallsMetric
-from moeframe_builtin.metrics.flops import FlopsMetric, count_flops, on_meta
+from moeframe_builtin.metrics.flops import FlopsMetric
 from moeframe_builtin.metrics.latency import LatencyMetric
 from moeframe_builtin.metrics.memory import PeakMemoryMetric
 from moeframe_builtin.metrics.size import ParametersMetric
