@@ -62,6 +62,7 @@ def test_a_tiny_slice_is_a_warning_with_its_size(tmp_path):
     assert ") has 247 training images, under a tenth of an even share" in output
 
 
+@pytest.mark.slow
 def test_run_warns_too_and_the_report_says_it(tiny_spec, tmp_path):
     arguments = ["run", str(tiny_spec), "--out", str(tmp_path / "run"), "--set", PATCHES]
     arguments += ["--set", "experts.0.copies=2", "--set", "slicer={type: texture, balance: natural}"]

@@ -484,6 +484,7 @@ def test_no_more_processes_decode_than_the_environment_allows(monkeypatch):
     assert torch.equal(found[0].indices, torch.arange(2))
 
 
+@pytest.mark.slow
 def test_no_more_processes_than_cores_are_started(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     launcher = Registry.installed().get(Launcher, "local")

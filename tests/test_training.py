@@ -91,6 +91,7 @@ def test_warm_start_leaves_the_gate_alone_and_joint_training_moves_it(registry):
     assert any(not torch.equal(after[name], moved[name]) for name in gate)
 
 
+@pytest.mark.slow
 def test_phases_have_the_lengths_of_the_spec(registry):
     logs = finish(trainer(registry, "training.steps=20", "training.warm_start=0.15"))
     assert [log.phase for log in logs] == ["warm_start"] * 3 + ["joint"] * 17
@@ -240,6 +241,7 @@ def test_horizontal_flip_mirrors_half_of_the_images_and_the_same_ones_again(regi
     assert 20 <= int(mirrored.sum()) <= 44
 
 
+@pytest.mark.slow
 def test_bf16_trains_close_to_fp32(registry):
     exact = finish(trainer(registry, "training.warm_start=0"))[0].objective
     rounded = finish(trainer(registry, "training.warm_start=0", "training.precision=bf16"))[0].objective
@@ -292,6 +294,7 @@ def test_a_non_finite_gradient_is_named_by_its_part(registry):
         next(run.train_jointly())
 
 
+@pytest.mark.slow
 def test_a_non_finite_loss_keeps_the_state_before_the_step(registry, tmp_path):
     run = trainer(registry, "training.checkpoint_every=1000")
     good = {}

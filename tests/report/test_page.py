@@ -227,6 +227,7 @@ def test_a_second_write_gives_the_same_bytes(folder, html):
     assert "\r" not in html
 
 
+@pytest.mark.slow
 def test_a_users_matplotlib_settings_do_not_change_the_page(folder, html):
     import matplotlib as mpl
 
@@ -286,6 +287,7 @@ def test_an_unavailable_metric_shows_its_reason(html):
     assert "Not measured: needs the Inception weights; put pt_inception.pth at &lt;cache&gt; &amp; run again" in html
 
 
+@pytest.mark.slow
 def test_a_model_whose_numbers_bound_nothing_has_no_curve_of_them(tmp_path):
     folder = tmp_path / "run"
     make_folder(folder, seeds=(0,))

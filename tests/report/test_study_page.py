@@ -40,6 +40,7 @@ def row(table, name):
 # --- what it says -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_report_writes_the_same_bytes_again(folder, table):
     files = [folder / "study.json", folder / "study.html", *sorted((folder / "tables").iterdir())]
     assert len(files) == 2 + 3 * 4
@@ -62,6 +63,7 @@ def test_figures_are_compared_and_counts_are_not(table):
     assert not any(each.cells["parameters"].best for each in table.rows)
 
 
+@pytest.mark.slow
 def test_the_best_is_marked_where_the_seeds_suffice_against_every_other_row(table, tmp_path):
     assert not row(table, "A").cells["latency"].best, "C has five seeds, too few to be called slower"
     whole = write_study(write_study_folder(tmp_path / "whole", failed=None))
@@ -98,6 +100,7 @@ def changed(tmp_path, path, change):
     return write_study(folder), (folder / "study.html").read_text(encoding="utf-8"), folder
 
 
+@pytest.mark.slow
 def test_pairs_are_compared_with_each_other_beside_the_baseline(tmp_path):
     table, page, folder = changed(
         tmp_path, "study.json", lambda data: data.update(compare=[["B", "C"], ["D", "B"], ["B", "B2"]])
@@ -126,6 +129,7 @@ def test_pairs_are_compared_with_each_other_beside_the_baseline(tmp_path):
     assert 'id="part-pairs-1"' in page
 
 
+@pytest.mark.slow
 def test_training_compute_is_counted_in_operations_where_they_were_measured(tmp_path):
     folder = write_study_folder(tmp_path / "study", failed=None)
     for path in folder.glob("runs/*/*/results.json"):
@@ -153,6 +157,7 @@ def test_training_compute_is_counted_in_operations_where_they_were_measured(tmp_
     assert f"| {3 * 6400 * 40:.3g} |" in noise, "costs stand beside the parts too"
 
 
+@pytest.mark.slow
 def test_what_was_not_run_is_said_and_no_row_is_incomplete_for_it(tmp_path):
     folder = write_study_folder(tmp_path / "study", failed=None)
     shutil.rmtree(folder / "runs/D")
@@ -169,6 +174,7 @@ def test_what_was_not_run_is_said_and_no_row_is_incomplete_for_it(tmp_path):
     assert len((json.loads((folder / "study.json").read_text()))["variants"]) == 4, "the record is of the whole study"
 
 
+@pytest.mark.slow
 def test_what_a_study_showed_is_not_reported_again_without_its_runs(tmp_path):
     folder = write_study_folder(tmp_path / "study", failed=None)
     write_study(folder)
@@ -181,6 +187,7 @@ def test_what_a_study_showed_is_not_reported_again_without_its_runs(tmp_path):
     assert (folder / "study.json").read_bytes() == kept
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_study_without_its_weights_gives_the_same_page(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     import study_results
@@ -213,6 +220,7 @@ def spoiled(tmp_path, path, change):
     return folder
 
 
+@pytest.mark.slow
 def test_times_that_could_not_be_measured_are_shown_with_their_cause(tmp_path):
     folder = write_study_folder(tmp_path / "spoiled", failed=None)
     (folder / "runs/B/2.alone.json").unlink()
@@ -226,6 +234,7 @@ def test_times_that_could_not_be_measured_are_shown_with_their_cause(tmp_path):
     assert "incomplete, 5 of 6 seeds" in "\n".join(line for line in text.splitlines() if "latency" in line)
 
 
+@pytest.mark.slow
 def test_a_finished_run_without_a_figure_is_not_averaged_silently(tmp_path):
     folder = spoiled(tmp_path, "runs/D/3/results.json", lambda data: data["metrics"].pop("frechet"))
     cell = row(write_study(folder), "D").cells["frechet"]
@@ -234,6 +243,7 @@ def test_a_finished_run_without_a_figure_is_not_averaged_silently(tmp_path):
     assert "[5 of 6 seeds]" in line
 
 
+@pytest.mark.slow
 def test_figures_in_another_unit_are_not_compared(tmp_path):
     folder = write_study_folder(tmp_path / "spoiled", failed=None)
     for path in folder.glob("runs/D/*/results.json"):
@@ -243,6 +253,7 @@ def test_figures_in_another_unit_are_not_compared(tmp_path):
     assert cell.why_not == "measured in another unit: Fréchet distance, y features"
 
 
+@pytest.mark.slow
 def test_rows_without_a_common_seed_have_no_best(tmp_path):
     folder = write_study_folder(tmp_path / "spoiled", failed=None)
     for name, kept in (("B", (0, 1, 2)), ("C", (3, 4, 5))):
@@ -252,6 +263,7 @@ def test_rows_without_a_common_seed_have_no_best(tmp_path):
     assert not any(cell.best for each in table.rows for cell in each.cells.values())
 
 
+@pytest.mark.slow
 def test_a_variant_measured_on_other_images_is_left_out_of_the_slices(tmp_path):
     folder = write_study_folder(tmp_path / "spoiled", failed=None)
     for path in folder.glob("runs/D/*/seed-*/diagnostics.json"):
@@ -264,6 +276,7 @@ def test_a_variant_measured_on_other_images_is_left_out_of_the_slices(tmp_path):
     assert means["A"] is not None
 
 
+@pytest.mark.slow
 def test_slices_that_depend_on_the_seed_are_not_averaged(tmp_path):
     folder = spoiled(tmp_path, "runs/B/4/seed-4/diagnostics.json", lambda data: data["image_slices"].reverse())
     write_study(folder)
@@ -271,6 +284,7 @@ def test_slices_that_depend_on_the_seed_are_not_averaged(tmp_path):
     assert "On which slices" not in (folder / "study.html").read_text()
 
 
+@pytest.mark.slow
 def test_titles_survive_markdown_and_latex(tmp_path):
     folder = spoiled(tmp_path, "study.json", lambda data: data["variants"][1].update(title=r"a|b \ ~ ^ 50 %"))
     write_study(folder)
