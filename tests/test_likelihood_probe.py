@@ -291,7 +291,7 @@ def test_the_numbers_asked_are_those_that_the_estimate_uses():
     assert min(seen) >= 0
     assert max(seen) < 1000
     assert max(seen) > 900
-    assert len(seen) < 200, "the probe is cheap beside an estimate"
+    assert len(seen) < 300, "the probe is cheap beside an estimate"
 
 
 def test_rounding_of_another_order_of_summation_is_no_coupling():

@@ -24,11 +24,10 @@ from moeframe.diffusion import alpha, bits_per_dim, sigma
 from moeframe.errors import NonFiniteError, UnavailableError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.denoiser import Denoiser
-from moeframe.interfaces.expert import Jumps
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.likelihood.continuity import stated_jumps
 from moeframe.likelihood.dequantisation import Dequantisation, dequantise
-from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.shapes import Images, Levels, PerItem, Scalar
 
@@ -100,7 +99,7 @@ def ode_likelihood(
     Raises UnavailableError for a gate that is not continuous, for `exact` in more than 256 dimensions, for a range of
     log-SNR that is not finite and where the solver gives up; NonFiniteError for a prediction that is not a number.
     """
-    jumps = _jumps(denoiser, gate)
+    jumps = stated_jumps(denoiser, gate)
     low, high = schedule.log_snr_min, schedule.log_snr_max
     if not (math.isfinite(low) and math.isfinite(high)):
         raise UnavailableError(
@@ -113,7 +112,7 @@ def ode_likelihood(
     flow = _Flow(denoiser, items, _directions(divergence, image, items).to(z.device, solver.network_dtype))
 
     volume = torch.full_like(z[:, 0, 0, 0], -log_alpha / math.log(2))
-    switches = {switch for switch in jumps.at if low < switch < high}
+    switches = {switch for switch in jumps if low < switch < high}
     for start, stop in pairwise([high, *sorted(switches, reverse=True), low]):
         z, growth = _follow(flow, z, start, stop, solver, share=(start - stop) / (high - low))
         volume = volume - growth
@@ -224,19 +223,3 @@ def _directions(divergence: DivergenceEstimate, image: ImageShape, items: Trajec
         return basis.expand(-1, len(items.ids), -1, -1, -1)
     probes = items.normal(image.tensor_shape, "ode/probe")[None]
     return probes if divergence == "gaussian" else torch.where(probes < 0, -1.0, 1.0)
-
-
-def _jumps(denoiser: Denoiser, gate: Gate | None) -> Jumps:
-    """Where the flow jumps. Raises UnavailableError where that depends on the image."""
-    if isinstance(denoiser, MergedDenoiser):
-        jumps = denoiser.jumps
-    elif gate is not None:
-        jumps = Jumps("" if gate.continuous else f"gate {gate.name()}", gate.switches)
-    else:
-        jumps = Jumps()
-    if jumps.anywhere:
-        raise UnavailableError(
-            f"the weights of {jumps.anywhere} jump, and the change of variables does not hold where the flow jumps; "
-            "use method: continuous, whose bound needs no continuity"
-        )
-    return jumps

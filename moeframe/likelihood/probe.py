@@ -5,6 +5,7 @@ That is found by asking it, not by trusting it.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.denoiser import Denoised, Denoiser
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.schedule import NoiseSchedule
+from moeframe.likelihood.continuity import declared_jumps
 from moeframe.randomness import Streams, Trajectories
 from moeframe.shapes import Images, LogSnr
 
@@ -24,7 +26,7 @@ TOLERANCE = 1e-3
 Float32 in another order of summation moves them by 1e-6, TF32 and other convolution algorithms by up to some 1e-4.
 """
 _ITEMS = 8
-_ROUNDS = 2
+_ROUNDS = 3
 _OTHER_NUMBERS = 4
 _SUM_TOLERANCE = 1e-3
 
@@ -42,8 +44,9 @@ def require_valid(
 ) -> None:
     """Raise UnavailableError, with the reason, where the model's number would not be a likelihood.
 
-    Asks at log-SNRs over the schedule's whole range, ends included, for several noisy images. `n_items` is how many
-    item numbers, from 0, the estimate will use. A gate that declares itself `random` may depend on the item's number,
+    Asks at log-SNRs over the schedule's whole range, ends included, other ones in each round and some on each side of
+    every place where the model says that it jumps, for several noisy images. `n_items` is how many item numbers, from
+    0, the estimate will use. A gate that declares itself `random` may depend on the item's number,
     through its draws alone: the bound then holds on average over them.
     """
     for round_ in range(_ROUNDS):
@@ -106,9 +109,23 @@ class _Probe:
         levels = (self.streams.uniform(shape, "probe/levels", name, self.round) * self.image.levels).long()
         noise = self.streams.normal(shape, "probe/noise", name, self.round)
         order = self.streams.permutation(_ITEMS, "probe/order", name, self.round)
-        log_snr = torch.linspace(self.schedule.log_snr_max, self.schedule.log_snr_min, _ITEMS)[order]
+        log_snr = self._log_snrs(name)[order]
         z = add_noise(to_pixels(levels, self.image.levels), noise, log_snr)
         return _Batch(z.to(self.device), log_snr.to(self.device), self._numbers(name))
+
+    def _log_snrs(self, name: str) -> LogSnr:
+        """One in each part of equal width, drawn anew each round, the ends in the first; one between any two jumps."""
+        low, high = self.schedule.log_snr_min, self.schedule.log_snr_max
+        chance = self.streams.uniform((_ITEMS,), "probe/log_snr", name, self.round)
+        values = high - (torch.arange(_ITEMS) + chance) / _ITEMS * (high - low)
+        if self.round == 0:
+            values[0], values[-1] = high, low
+        jumps = sorted(at for at in declared_jumps(self.denoiser, self.gate).at if low < at < high)
+        for k, (start, stop) in enumerate(pairwise([low, *jumps, high])):
+            if not bool(((values > start) & (values < stop)).any()):
+                i = 1 + k % (_ITEMS - 2)
+                values[i] = start + chance[i] * (stop - start)
+        return values
 
     def _numbers(self, *name: str | int) -> Trajectories:
         """Item numbers from the whole range, so that whatever follows them (a label, say) varies."""

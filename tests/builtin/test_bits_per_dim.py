@@ -120,7 +120,7 @@ def test_the_network_calls_stated_are_those_made(networks):
     for hook in hooks:
         hook.remove()
     probe = sum(made) - bits.how["network_calls_per_image"] * 24
-    assert 0 < probe < 2 * 200, "only the probe's are left out"
+    assert 0 < probe < 2 * 300, "only the probe's are left out"
 
 
 @pytest.mark.parametrize("name", ["continuous", "fitted", "terms"])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from moeframe.interfaces.metric import Evaluation
 from moeframe.likelihood.bound import Bound, standard_error
+from moeframe.likelihood.continuity import require_continuous
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.likelihood.discrete import discrete_bound
 from moeframe.likelihood.importance import PILOT_IMAGES, LogSnrDensity, fit_density
@@ -91,8 +92,9 @@ class DiscreteBound(Method):
             return discrete_bound(e.denoiser, e.schedule, e.image, levels, times, items, steps=self.steps, terms=terms)
 
         how = {
-            "estimator": "discrete-time variational bound with the posterior's variance (VDM, eq. 13; improved DDPM): "
-            "reconstruction + prior + diffusion",
+            "estimator": "discrete-time variational bound (VDM, eq. 13): reconstruction + prior + diffusion; each "
+            "step's divergence is improved DDPM's with the posterior's variance, the last step is a decoder at the "
+            "largest log-SNR in place of its L_0",
             "steps": self.steps,
             "terms_per_draw": terms,
             "times": "all steps"
@@ -115,7 +117,9 @@ class ProbabilityFlowOde(Method):
     ode_steps: int
 
     def estimate(self, evaluation: Evaluation, n: int, repeats: int) -> Estimate:
-        """A draw costs as many predictions as its solver asks for. Raises UnavailableError for a gate that jumps."""
+        """A draw costs as many predictions as its solver asks for. Raises UnavailableError for a model that jumps."""
+        e = evaluation
+        require_continuous(e.denoiser, e.image, e.schedule, e.streams, e.device, gate=e.gate)
         found = [
             [self._likelihood(evaluation, levels, items) for levels, items in _batches(evaluation, n, repeat)]
             for repeat in range(repeats)
@@ -135,8 +139,11 @@ class ProbabilityFlowOde(Method):
                 "estimator": "probability-flow ODE (Score SDE): prior + volume + dequantisation",
                 "dequantisation": self.dequantisation,
                 "divergence": self.divergence,
-                "solver": {"method": self.solver, "rtol": self.rtol, "atol": self.atol, "steps": self.ode_steps},
+                "solver": {"method": self.solver}
+                | ({"steps": self.ode_steps} if self.solver == "rk4" else {"rtol": self.rtol, "atol": self.atol}),
                 "function_evaluations_per_batch": sum(batch.function_evaluations for batch in draws) / len(draws),
+                "backward_passes_per_evaluation": evaluation.image.n_dims if self.divergence == "exact" else 1,
+                "continuity": "probed between noisy images and over log-SNR, away from the stated switches",
             },
         )
 

@@ -17,6 +17,9 @@ from moeframe.statistics import mean, normal_interval, sd
 Score = Callable[[Reconstructions], list[float]]
 """One figure per image; infinite where a reconstruction is exact and the figure has no value for that."""
 
+MOST_IMAGES = 256
+"""Test images that are taken where the spec does not say how many."""
+
 _ROUNDING = 1e-6
 """A log-SNR may pass the ends of the schedule by this much."""
 
@@ -28,7 +31,9 @@ class ReconstructionConfig(Metric.Config):
     curve: list[float] = Field(
         default=[-4.0, -2.0, 0.0, 2.0, 4.0], description="log-SNRs at which the figure is given beside the value"
     )
-    images: int = Field(default=256, ge=2, description="test images, from the first")
+    images: int | None = Field(
+        default=None, ge=2, description="test images, from the first; 256, or all where there are fewer, if not given"
+    )
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,14 @@ def measure_reconstructions(
     no part. Raises UnavailableError outside the schedule's range, and where fewer than two scores are finite.
     """
     _require_levels(evaluation.schedule, [config.log_snr, *config.curve])
-    if "images" in config.model_fields_set and config.images > len(evaluation.test):
+    n = min(MOST_IMAGES, len(evaluation.test)) if config.images is None else config.images
+    if n > len(evaluation.test):
         raise UnavailableError(
-            f"fewer test images than asked for: {len(evaluation.test)} for images: {config.images}; set images: "
+            f"fewer test images than asked for: {len(evaluation.test)} for images: {n}; set images: "
             f"{len(evaluation.test)} or fewer, or leave it out"
         )
     scores = {
-        level: score(evaluation.reconstructions(level, config.images))
-        for level in dict.fromkeys((config.log_snr, *config.curve))
+        level: score(evaluation.reconstructions(level, n)) for level in dict.fromkeys((config.log_snr, *config.curve))
     }
     finite = {level: [value for value in values if value != math.inf] for level, values in scores.items()}
     values = finite[config.log_snr]
@@ -79,7 +84,7 @@ def measure_reconstructions(
             "pairs": "test images and their reconstructions",
             "from_log_snr": config.log_snr,
             "curve": "the parts: the same figure of the same images, brought back from other noise levels",
-            "sampler": "ddim, 50 steps in schedule time",
+            "sampler": "ddim, 50 steps in schedule time, each prediction of the image clipped to the data's range",
             "levels": evaluation.image.levels,
             "interval_method": interval.method,
             **({"exact_left_out": exact} if any(exact.values()) else {}),
