@@ -76,7 +76,17 @@ def coverage_of(study: Study, *, offered: bool) -> dict[str, Any]:
 def main() -> None:
     torch.set_num_threads(1)
     rows: dict[str, Any] = {}
-    for dims, n in ((8, 400), (16, 400), (16, 800), (64, 400), (64, 800), (64, 1300), (128, 400), (128, 1300)):
+    for dims, n in (
+        (8, 400),
+        (16, 400),
+        (16, 800),
+        (64, 400),
+        (64, 800),
+        (64, 1300),
+        (100, 400),
+        (128, 400),
+        (128, 1300),
+    ):
         offered = n >= max(INTERVAL_FROM, INTERVAL_RATIO * dims)
         rows[f"Fréchet distance, {n} images of {dims} features"] = coverage_of(frechet(dims, n), offered=offered)
         print(f"{n} images, {dims} features", rows[f"Fréchet distance, {n} images of {dims} features"], flush=True)

@@ -296,3 +296,13 @@ def test_a_random_gate_has_a_bound_but_no_ode(registry):
     assert found(evaluation, repeats=1).how["network_calls_per_image"] == 1
     with pytest.raises(UnavailableError, match="random"):
         found(evaluation, repeats=1, method="ode")
+
+
+def test_few_dimensions_and_draws_need_more_images_for_an_interval(registry, tmp_path):
+    small = evaluation_of(registry, tmp_path, dataset={"type": "gaussian", "size": 4, "n_train": 40, "n_test": 60})
+    alone = found(small, images=40, repeats=1)
+    assert alone.interval is None
+    assert alone.how["interval_method"] == (
+        "none: 40 images; an interval of their mean needs 120 of 16 dimensions with 1 draw(s) each"
+    )
+    assert found(small, images=40, repeats=3).interval is not None

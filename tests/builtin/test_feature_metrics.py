@@ -467,7 +467,7 @@ def test_fewer_images_than_features_are_refused_unless_allowed(moments):
     assert found.interval is None
     assert (
         found.how["interval_method"]
-        == "none: 20 images; the error of the distance is known from 400 (2 per feature) on"
+        == "none: 20 images; the error of the distance is known from 400 (4 per feature) on"
     )
 
 
@@ -655,3 +655,34 @@ def test_precision_and_recall_tell_poor_images_from_missing_ones(moments):
     given.pairs = (given.pairs[0], half)
     assert in_space(PrecisionMetric, moments).measure(given).value == 1
     assert in_space(RecallMetric, moments).measure(given).value < 0.2
+
+
+def test_more_samples_than_real_images_are_measured_against_all_of_them_where_that_is_asked(moments):
+    given = Compared(60, 40, 30)
+    for component in (FrechetMetric, KidMetric, PrecisionMetric):
+        found = in_space(component, moments, samples=50, reference_images="all").measure(given)
+        assert found.n == 50
+        assert found.how["against"] == "all 40 test images"
+        assert found.how["real_against_real"].startswith("all 30 train images against 30 of the test images")
+    message = (
+        "fewer real images than asked for: 40 test images for reference_images: 41; set reference_images: 40 or fewer"
+    )
+    with pytest.raises(UnavailableError, match=message):
+        in_space(FrechetMetric, moments, samples=50, reference_images=41).measure(given)
+
+
+@pytest.mark.parametrize("component", [FrechetMetric, KidMetric, PrecisionMetric, RecallMetric])
+def test_the_floor_of_fewer_images_has_the_samples_figure_at_that_number_beside_it(component, moments):
+    few = in_space(component, moments, samples=30, reference="train").measure(Compared(60, 30, 60))
+    found = in_space(component, moments, samples=60, reference="train").measure(Compared(60, 30, 60))
+    assert "at_floor_n" not in few.parts
+    assert found.how["at_floor_n"].startswith("the same figure of 30 samples")
+    assert found.parts["at_floor_n"] == pytest.approx(few.value)
+    assert found.parts["real_against_real"] == pytest.approx(few.parts["real_against_real"])
+
+
+def test_a_floor_of_fewer_images_than_features_is_no_floor(moments):
+    found = in_space(FrechetMetric, moments, samples=40, reference="train").measure(Compared(40, 20, 60))
+    assert "real_against_real" not in found.parts
+    assert found.how["real_against_real"] == "none: 20 real images on a side are fewer than 24 features"
+    assert "floor" not in found.how["caution"]

@@ -161,3 +161,11 @@ def test_reconstructions_are_kept_in_a_byte_per_level_and_handed_out_as_integers
     assert first.images.dtype == first.originals.dtype == torch.int64
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.originals, untrained.test.images(torch.arange(5)))
+
+
+def test_without_a_number_there_are_at_most_256_images_and_a_dump_says_the_same(untrained):
+    config = PsnrMetric.Config()
+    again = PsnrMetric.Config.model_validate(config.model_dump(mode="json"))
+    assert PsnrMetric(again).measure(untrained).n == len(untrained.test) == 32
+    with pytest.raises(UnavailableError, match="fewer test images than asked for: 32 for images: 256; set images: 32"):
+        PsnrMetric(PsnrMetric.Config(images=256)).measure(untrained)

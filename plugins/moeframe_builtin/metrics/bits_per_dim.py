@@ -12,7 +12,7 @@ from moeframe.errors import UnavailableError
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe.likelihood.probe import require_valid
 from moeframe.mixture import MergedDenoiser
-from moeframe.statistics import normal_interval
+from moeframe.statistics import STUDENT_FROM, Interval, normal_interval
 from moeframe_builtin.metrics.likelihood_methods import METHODS, Method
 
 SETTINGS = {method: frozenset(field.name for field in fields(METHODS[method])) for method in METHODS}  # type: ignore[arg-type]
@@ -112,6 +112,9 @@ class BitsPerDimMetric(Metric):
         switches = {"switches_at_log_snr": list(jumps)}
         parts = {name: float(part.mean()) for name, part in estimate.parts.items()} | {"standard_error": error}
         interval = normal_interval(value, error, n)
+        if STUDENT_FROM <= n < estimate.interval_from:
+            needed = f"{estimate.interval_from} of {evaluation.image.n_dims} dimensions with {repeats} draw(s) each"
+            interval = Interval(None, f"none: {n} images; an interval of their mean needs {needed}")
         if repeats > 1:
             parts["monte_carlo_error"] = float(means.std()) / math.sqrt(repeats)
         return Measurement(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -36,7 +36,10 @@ class FeatureConfig(Metric.Config):
         "(n, 3, height, width), to (n, features)",
     )
     samples: int | None = Field(
-        default=None, ge=2, description="samples, and as many reference images; all of the reference if not given"
+        default=None, ge=2, description="samples; as many as there are reference images if not given"
+    )
+    reference_images: int | Literal["all"] | None = Field(
+        default=None, description="reference images, from 2; as many as samples if not given. Published FIDs use all"
     )
     reference: Split = Field(default="test", description="the split that samples are compared with")
     batch_size: int = Field(default=64, ge=1, description="images in the feature network at once")
@@ -48,6 +51,8 @@ class FeatureConfig(Metric.Config):
 
     def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:  # noqa: ARG002
         """Settings that the chosen space does not take, or lacks."""
+        if isinstance(self.reference_images, int) and self.reference_images < 2:
+            yield "reference_images", f"must be 2 or more, or all, not {self.reference_images}"
         yield from SPACES[self.features].misused(self.settings)
 
 
@@ -71,12 +76,16 @@ class FeatureSource:
         self._other = other
         available = len(self._examples(config.reference))
         self.n = available if config.samples is None else config.samples
-        if self.n > available:
+        asked = self.n if config.reference_images is None else config.reference_images
+        self.reference_n = available if asked == "all" else asked
+        if self.reference_n > available:
+            setting = "samples" if config.reference_images is None else "reference_images"
             raise UnavailableError(
-                f"fewer real images than asked for: {available} {config.reference} images for samples: {self.n}; set "
-                f"samples: {available} or fewer, or reference: {other} ({len(self._examples(other))} images)"
+                f"fewer real images than asked for: {available} {config.reference} images for {setting}: "
+                f"{self.reference_n}; set {setting}: {available} or fewer, reference_images: all, or reference: "
+                f"{other} ({len(self._examples(other))} images)"
             )
-        self.floor_n = min(self.n, len(self._examples(other)))
+        self.floor_n = min(self.n, self.reference_n, len(self._examples(other)))
         """Real images on each side of the floor."""
         if self.floor_n < 2:
             raise UnavailableError(
@@ -85,14 +94,19 @@ class FeatureSource:
             )
 
     @property
+    def floor_is_of_fewer(self) -> bool:
+        """Whether real images are too few to be compared in the numbers that samples are."""
+        return self.floor_n < max(self.n, self.reference_n)
+
+    @property
     def sampled(self) -> Extracted:
         """The first n samples of the model."""
         return self._once("samples", self.n, lambda: self._evaluation.sample_batches(self.n))
 
     @property
     def reference(self) -> Extracted:
-        """n images of the reference split, in an order drawn by the seed."""
-        return self._real(self._config.reference, self.n)
+        """`reference_n` images of the reference split, in an order drawn by the seed."""
+        return self._real(self._config.reference, self.reference_n)
 
     @property
     def floor(self) -> Extracted:
@@ -125,9 +139,14 @@ class FeatureSource:
             "weights_sha256": self.space.weights_sha256,
             "preprocessing": self.space.preprocessing,
             "samples": self.n,
-            "against": self._chosen(reference, self.n),
+            "against": self._chosen(reference, self.reference_n),
             "real_against_real": f"{self._chosen(self._other, self.floor_n)} against {self.floor_n} of the {reference} "
             "images: what real images score",
+            **(
+                {"at_floor_n": f"the same figure of {self.floor_n} samples, to be held against real_against_real"}
+                if self.floor_is_of_fewer
+                else {}
+            ),
             "sampler": f"{sampler.name()}, {sampler.config.steps} steps",
         }
 

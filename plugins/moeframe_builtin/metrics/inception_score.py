@@ -50,10 +50,14 @@ class InceptionScoreMetric(Metric):
             half = 1.96 * score_standard_error(_logits(source.sampled), splits)
             interval = (mean - half, mean + half)
             method = "95 %, normal, infinitesimal jackknife within splits, about the mean score at this split size"
-        how = {name: text for name, text in source.how().items() if name not in ("against", "real_against_real")}
+        how = {
+            name: text
+            for name, text in source.how().items()
+            if name not in ("against", "real_against_real", "at_floor_n")
+        }
         how |= {
             "splits": f"mean of {splits} splits of about {source.n // splits} images, as torch-fidelity",
-            "real_images": f"the score of {source.n} {self.config.reference} images",
+            "real_images": f"the score of {source.reference_n} {self.config.reference} images",
             "interval_method": method,
         }
         if source.n < MANY:

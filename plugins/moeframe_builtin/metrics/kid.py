@@ -41,15 +41,17 @@ class KidMetric(Metric):
         """Mean over subsets, by torch-fidelity; the interval is that of the data and of the choice of subsets."""
         source = FeatureSource(self.config, evaluation)
         reference, sampled = source.reference.features, source.sampled.features
-        size = min(self.config.subset_size, source.n)
+        size, few = min(self.config.subset_size, source.n, source.reference_n), source.floor_n
         value, spread = subset_mmd(sampled, reference, size)
         interval, method = None, f"none: {source.n} images; the error is known from {INTERVAL_FROM} on"
-        if source.n >= INTERVAL_FROM:
+        if min(source.n, source.reference_n) >= INTERVAL_FROM:
             half = 1.96 * math.hypot(mmd_standard_error(sampled, reference), spread / math.sqrt(SUBSETS))
             interval = (value - half, value + half)
             method = "95 %, normal, jackknife of the MMD of all images, and the spread of the subsets over their number"
-        floor_size = min(size, source.floor_n)
-        floor, _ = subset_mmd(source.floor.features, reference[: source.floor_n], floor_size)
+        floor_size = min(size, few)
+        parts = {"real_against_real": subset_mmd(source.floor.features, reference[:few], floor_size)[0]}
+        if source.floor_is_of_fewer:
+            parts["at_floor_n"] = subset_mmd(sampled[:few], reference[:few], floor_size)[0]
         other = "" if self.config.features == "inception" else "not a KID, which has Inception features; "
         how = {
             **source.how(),
@@ -66,7 +68,7 @@ class KidMetric(Metric):
             better="lower",
             n=source.n,
             interval=interval,
-            parts={"real_against_real": floor, "sd_of_subsets": spread},
+            parts={**parts, "sd_of_subsets": spread},
             how=how,
         )
 

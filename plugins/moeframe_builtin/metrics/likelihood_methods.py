@@ -18,6 +18,13 @@ from moeframe.likelihood.importance import PILOT_IMAGES, LogSnrDensity, fit_dens
 from moeframe.likelihood.ode import OdeLikelihood, OdeSolver, ode_likelihood
 from moeframe.randomness import Trajectories
 from moeframe.shapes import Levels, Times
+from moeframe.statistics import STUDENT_FROM
+
+NOISY_VALUES = 1920
+"""Images x dimensions x draws from which a bound's interval covers: 30 images of 64 dimensions, 960 of 2.
+
+Each value has the noise of few noise levels, whose skewness averages out over dimensions, draws and images alike.
+"""
 
 BoundOf = Callable[[Levels, Times, Trajectories], Bound]
 
@@ -33,6 +40,8 @@ class Estimate:
     """Expert evaluations spent, pilot included, summed over images and draws."""
     error_of: str
     """How the standard error was found."""
+    interval_from: int
+    """Images from which it makes an interval that covers 93.5 to 96.5 % in simulations."""
     how: Mapping[str, Any]
 
 
@@ -73,7 +82,9 @@ class ContinuousBound(Method):
                 "pilot": f"{len(pilot.log_snr)} training images",
                 "density": {"edges": list(density.edges), "masses": list(density.masses)},
             }
-        return _of_bounds(_draws(evaluation, n, repeats, bound_of), how, pilot.network_calls if pilot else 0)
+        return _of_bounds(
+            _draws(evaluation, n, repeats, bound_of), how, pilot.network_calls if pilot else 0, evaluation.image.n_dims
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,7 @@ class DiscreteBound(Method):
             else "one step of each of equal runs, low-discrepancy over the split",
             "step_grid": "the schedule's log-SNR at i / steps",
         }
-        return _of_bounds(_draws(evaluation, n, repeats, bound_of), how, 0)
+        return _of_bounds(_draws(evaluation, n, repeats, bound_of), how, 0, evaluation.image.n_dims)
 
 
 @dataclass(frozen=True)
@@ -135,6 +146,7 @@ class ProbabilityFlowOde(Method):
             standard_error=float(per_image.std()) / math.sqrt(n),
             network_calls=sum(batch.network_calls for batch in draws),
             error_of="over test images, the mean of the draws of each",
+            interval_from=STUDENT_FROM,
             how={
                 "estimator": "probability-flow ODE (Score SDE): prior + volume + dequantisation",
                 "dequantisation": self.dequantisation,
@@ -168,7 +180,7 @@ METHODS: Mapping[str, type[Method]] = {
 }
 
 
-def _of_bounds(bounds: list[Bound], how: Mapping[str, Any], pilot_calls: int) -> Estimate:
+def _of_bounds(bounds: list[Bound], how: Mapping[str, Any], pilot_calls: int, n_dims: int) -> Estimate:
     parts = {
         part: torch.stack([getattr(bound, part).double().cpu() for bound in bounds])
         for part in ("reconstruction", "prior", "diffusion")
@@ -178,6 +190,7 @@ def _of_bounds(bounds: list[Bound], how: Mapping[str, Any], pilot_calls: int) ->
         parts=parts,
         standard_error=standard_error(bounds),
         network_calls=calls,
+        interval_from=max(STUDENT_FROM, math.ceil(NOISY_VALUES / (n_dims * len(bounds)))),
         error_of="over test images; each draw against those at neighbouring noise levels, because the times of a draw "
         "are low-discrepancy",
         how=how,

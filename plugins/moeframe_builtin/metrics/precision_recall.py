@@ -1,5 +1,6 @@
 """Improved precision and recall: two figures, since a generator may be good at either (Kynkäänniemi et al. 2019)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,9 +42,9 @@ class PrecisionMetric(Metric):
 
     def measure(self, evaluation: Evaluation) -> Measurement:
         """Beside the share of other real images that lie there."""
-        source, found, real = _measured(self.config, evaluation)
+        source, found = _measured(self.config, evaluation)
         means = "share of samples within the distance of a reference image to its neighbour number "
-        return _measurement("precision", self.config, source, found.precision, real.precision, means)
+        return _measurement("precision", self.config, source, {k: each.precision for k, each in found.items()}, means)
 
 
 class RecallMetric(Metric):
@@ -60,9 +61,9 @@ class RecallMetric(Metric):
 
     def measure(self, evaluation: Evaluation) -> Measurement:
         """Beside the share of reference images that lie among other real images."""
-        source, found, real = _measured(self.config, evaluation)
+        source, found = _measured(self.config, evaluation)
         means = "share of reference images within the distance of a sample to its neighbour number "
-        return _measurement("recall", self.config, source, found.recall, real.recall, means)
+        return _measurement("recall", self.config, source, {k: each.recall for k, each in found.items()}, means)
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ def precision_recall(generated: Rows, real: Rows, neighbours: int) -> PrecisionR
 
 def _measured(
     config: PrecisionRecallConfig, evaluation: Evaluation
-) -> tuple[FeatureSource, PrecisionRecall, PrecisionRecall]:
-    """The source, and both shares of samples and of other real images, computed once for the two metrics."""
+) -> tuple[FeatureSource, Mapping[str, PrecisionRecall]]:
+    """The source, and both shares of samples ("value") and, by name, its parts; computed once for the two metrics."""
     source = FeatureSource(config, evaluation)
     k = config.neighbours
     if source.floor_n <= k:
@@ -100,30 +101,35 @@ def _measured(
             "fewer, or take more images"
         )
 
-    def compute() -> tuple[PrecisionRecall, PrecisionRecall]:
-        reference = source.reference.features
-        floor = precision_recall(source.floor.features, reference[: source.floor_n], k)
-        return precision_recall(source.sampled.features, reference, k), floor
+    def compute() -> Mapping[str, PrecisionRecall]:
+        reference, sampled, few = source.reference.features, source.sampled.features, source.floor_n
+        found = {"value": precision_recall(sampled, reference, k)}
+        found["real_against_real"] = precision_recall(source.floor.features, reference[:few], k)
+        if source.floor_is_of_fewer:
+            found["at_floor_n"] = precision_recall(sampled[:few], reference[:few], k)
+        return found
 
-    key = ("precision and recall", config.features, config.settings, config.reference, source.n, k)
-    return (source, *evaluation.once(key, compute))
+    key = ("precision and recall", config.features, config.settings, config.reference, source.n, source.reference_n, k)
+    return source, evaluation.once(key, compute)
 
 
 def _measurement(
-    what: str, config: PrecisionRecallConfig, source: FeatureSource, value: float, real: float, means: str
+    what: str, config: PrecisionRecallConfig, source: FeatureSource, found: Mapping[str, float], means: str
 ) -> Measurement:
+    value = found["value"]
     how = {
         **source.how(),
         "means": f"{means}{config.neighbours}; torch-fidelity, float64",
         "interval_method": "none: the balls of all images overlap, and no interval was verified",
     }
     if source.n < MANY:
-        how["caution"] = f"balls shrink as N grows: compare only at N = {source.n} and with real_against_real"
+        floor = "at_floor_n with real_against_real" if source.floor_is_of_fewer else "with real_against_real"
+        how["caution"] = f"balls shrink as N grows: compare only at N = {source.n}, and {floor}"
     return Measurement(
         value=value,
         unit=f"{what}, {source.space.name} features",
         better="higher",
         n=source.n,
-        parts={"real_against_real": real},
+        parts={name: share for name, share in found.items() if name != "value"},
         how=how,
     )
