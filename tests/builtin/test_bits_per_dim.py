@@ -298,11 +298,11 @@ def test_a_random_gate_has_a_bound_but_no_ode(registry):
         found(evaluation, repeats=1, method="ode")
 
 
-def test_few_dimensions_and_draws_need_more_images_for_an_interval(registry, tmp_path):
-    small = evaluation_of(registry, tmp_path, dataset={"type": "gaussian", "size": 4, "n_train": 40, "n_test": 60})
-    alone = found(small, images=40, repeats=1)
+def test_few_dimensions_and_draws_need_more_images_for_an_interval(networks):
+    dims = networks.image.n_dims
+    alone = found(networks, images=32, repeats=1)
     assert alone.interval is None
     assert alone.how["interval_method"] == (
-        "none: 40 images; an interval of their mean needs 120 of 16 dimensions with 1 draw(s) each"
+        f"none: 32 images; an interval of their mean needs {1920 // dims} of {dims} dimensions with 1 draw(s) each"
     )
-    assert found(small, images=40, repeats=3).interval is not None
+    assert found(networks, images=32, repeats=4).interval is not None
