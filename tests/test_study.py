@@ -719,6 +719,24 @@ def test_what_real_images_score_comes_with_how_many_they_are():
     assert table_of({**record, "baseline": "B"}).columns[0].caution.endswith("449 of the train images)")
 
 
+def test_figures_that_were_computed_otherwise_are_not_compared():
+    record = record_of({"B": [a - 0.5 for a in A], "A": A, "C": A})
+    for row in record["variants"]:
+        for one in row["runs"]:
+            how = {
+                "method": "ode" if row["name"] == "B" else "continuous",
+                "log_snr_range": [-8, 7],
+                "sampler": row["name"],
+            }
+            one["metrics"]["bits"]["how"] = how
+    table = table_of(record)
+    cells = {row.name: row.cells["bits"] for row in table.rows}
+    assert table.columns[0].basis == {"method": "continuous", "log_snr_range": [-8, 7]}, "the baseline's"
+    assert cells["B"].mean is None
+    assert cells["B"].why_not == "measured otherwise: method ode, not continuous"
+    assert cells["C"].against.verdict == "no difference shown"
+
+
 def test_few_seeds_are_underpowered_and_nothing_is_best():
     table = table_of(record_of({"A": A[:3], "B": [a - 0.5 for a in A[:3]]}))
     cell = table.rows[1].cells["bits"]

@@ -15,6 +15,8 @@ from moeframe.statistics import summarise
 ACTIVE = "active_per_sample"
 """A part of `parameters` that a comparison at equal cost needs beside the whole."""
 EXACT = 1e-9
+BASIS = ("method", "log_snr_range", "levels", "images", "samples", "against", "from_log_snr", "splits")
+"""What two figures must have been computed with alike to be compared, where they say it."""
 
 
 class PlannedRun(BaseModel):
@@ -102,6 +104,8 @@ class Column(_Record):
     """The same with every seed: nothing to test."""
     caution: str = ""
     """What a reader must know before comparing its figures."""
+    basis: dict[str, Any] = {}
+    """What all of its figures were computed with: that of the baseline, or of the first who measured it."""
 
 
 class Pair(_Record):
@@ -208,16 +212,25 @@ def _measured(metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _columns(record: Mapping[str, Any]) -> list[Column]:
     found: dict[str, Mapping[str, Any]] = {}
-    for row in record["variants"]:
+    rows = sorted(record["variants"], key=lambda row: row["name"] != record["baseline"])
+    for row in rows:
         for run in row["runs"]:
             for name, metric in run["metrics"].items():
                 if name not in found and "mean" in metric:
                     found[name] = metric
-    columns = [Column(name=name, unit=metric["unit"], better=metric["better"]) for name, metric in found.items()]
+    columns = [
+        Column(name=name, unit=metric["unit"], better=metric["better"], basis=_basis(metric))
+        for name, metric in found.items()
+    ]
     return [
         column.model_copy(update={"exact": _is_exact(column, record), "caution": _caution(column, record)})
         for column in columns
     ]
+
+
+def _basis(metric: Mapping[str, Any]) -> dict[str, Any]:
+    how = metric.get("how", {})
+    return {key: how[key] for key in BASIS if key in how}
 
 
 def _caution(column: Column, record: Mapping[str, Any]) -> str:
@@ -247,9 +260,19 @@ def _is_exact(column: Column, record: Mapping[str, Any]) -> bool:
 
 
 def _per_seed(row: Mapping[str, Any], column: Column) -> list[float | None]:
-    """The figure of each seed; None where it was not measured, or in another unit, such as another feature space."""
+    """The figure of each seed; None where it was not measured, or otherwise: in another feature space, say."""
     found = [run["metrics"].get(column.name, {}) for run in row["runs"]]
-    return [metric.get("mean") if metric.get("unit") == column.unit else None for metric in found]
+    return [metric.get("mean") if not _otherwise(metric, column) else None for metric in found]
+
+
+def _otherwise(metric: Mapping[str, Any], column: Column) -> str:
+    """In what a figure differs from the others of its column, so that it cannot be compared; empty if in nothing."""
+    if metric.get("unit", column.unit) != column.unit:
+        return f"measured in another unit: {metric['unit']}"
+    own = _basis(metric)
+    different = [key for key in {**column.basis, **own} if own.get(key) != column.basis.get(key)] if own else []
+    words = [f"{key} {own.get(key)}, not {column.basis.get(key)}" for key in different]
+    return f"measured otherwise: {'; '.join(words)}" if words else ""
 
 
 def _cells(column: Column, values: Mapping[str, list[float | None]], record: Mapping[str, Any]) -> dict[str, Cell]:
@@ -334,7 +357,7 @@ def _best(values: Mapping[str, list[float | None]], better: Better) -> str | Non
 
 def _why_not(row: Mapping[str, Any], column: Column) -> str:
     found = [run["metrics"].get(column.name, {}) for run in row["runs"]]
-    others = [f"measured in another unit: {metric['unit']}" for metric in found if "mean" in metric]
+    others = [_otherwise(metric, column) for metric in found if "mean" in metric]
     unavailable = [metric.get("unavailable") or run["cause"] for metric, run in zip(found, row["runs"], strict=True)]
     reasons = [*others, *unavailable]
     found = list(dict.fromkeys(reason for reason in reasons if reason))
