@@ -19,7 +19,8 @@ class HeldOut:
 
     step: int
     bits_per_dim: float
-    standard_error: float
+    standard_error: float | None
+    """Over the images; None of a single one."""
     n: int
     log_snr: list[float]
     gate_weights: list[list[float]]
@@ -56,7 +57,7 @@ def measure_held_out(assembly: Assembly, model: MergedDenoiser, step: int) -> He
     return HeldOut(
         step=step,
         bits_per_dim=float(bound.total.mean()),
-        standard_error=standard_error([bound]) if n > 1 else 0.0,
+        standard_error=standard_error([bound]) if n > 1 else None,
         n=n,
         log_snr=routing.log_snr,
         gate_weights=routing.mean_weights.tolist(),

@@ -226,8 +226,9 @@ def _held_out(trainer: Trainer, phase: str, events: EventLog) -> float:
 
 def _evaluate_seed(folder: Path, assembly: Assembly, evaluation: ModelEvaluation, watcher: Watcher) -> None:
     watcher.begin(f"seed {assembly.streams.seed}: evaluation", len(assembly.metrics) + 1)
-    entries = {}
-    for metric in assembly.metrics:
+    entries = {metric.config.key: dict[str, object]() for metric in assembly.metrics}  # in the order of the spec
+    # What looks at the machine comes first, before feature networks and samples take memory.
+    for metric in sorted(assembly.metrics, key=lambda metric: metric.DETERMINISTIC):
         entries[metric.config.key] = measure(metric, evaluation)
         watcher.advance(metric.config.key)
     write_diagnostics(folder, assembly, evaluation)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import moeframe
+from moeframe import runs
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.report import grids
 from moeframe.report.results import UnavailableResult
@@ -109,6 +110,18 @@ def test_slices_and_events_are_stored(finished):
     events = [json.loads(line) for line in (folder / "seed-0/events.jsonl").read_text().splitlines()]
     assert [event["step"] for event in events if event["kind"] == "held_out"] == [3, 6]
     assert {event["phase"] for event in events} == {"warm_start", "joint"}
+
+
+@pytest.mark.slow
+def test_what_looks_at_the_machine_is_measured_first_and_listed_where_the_spec_has_it(tiny_spec, tmp_path, monkeypatch):
+    order, measure = [], runs.measure
+    monkeypatch.setattr(
+        runs, "measure", lambda metric, evaluation: (order.append(metric.config.type), measure(metric, evaluation))[1]
+    )
+    metrics = "metrics=[{type: network_calls}, {type: latency, batch_sizes: []}, {type: parameters}]"
+    results = moeframe.run(tiny_spec, overrides=[metrics, "seeds=[0]"], out=tmp_path / "run")
+    assert order == ["latency", "network_calls", "parameters"]
+    assert list(results.metrics) == ["network_calls", "latency", "parameters"]
 
 
 @pytest.mark.slow

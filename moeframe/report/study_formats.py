@@ -185,7 +185,8 @@ def shown_cell(cell: Cell, seeds: int, bold: str = "{}") -> str:
 def _legend(table: Table) -> str:
     return (
         f"{table.dataset}; mean ± half of the 95 % t-interval over seeds; (better), (worse): than {table.baseline}, "
-        "paired by seed, Holm-corrected over the rows; (2x): twice its count; † underpowered, under six seeds; bold: "
+        "paired by seed, Holm-corrected over the rows of each metric by itself; (2x): twice its count; † underpowered, "
+        "under six seeds; bold: "
         "better than every other row; training FLOPs: three times those of the forward passes, with those of the "
         "variants that one is made of."
     )

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from small_evaluation import GivenImages, evaluation_of
 
 from moeframe.errors import UnavailableError
@@ -655,6 +656,12 @@ def test_precision_and_recall_tell_poor_images_from_missing_ones(moments):
     given.pairs = (given.pairs[0], half)
     assert in_space(PrecisionMetric, moments).measure(given).value == 1
     assert in_space(RecallMetric, moments).measure(given).value < 0.2
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_no_samples_are_refused_by_the_spec(samples):
+    with pytest.raises(ValidationError, match="greater than or equal to 2"):
+        FrechetMetric.Config(samples=samples)
 
 
 def test_more_samples_than_real_images_are_measured_against_all_of_them_where_that_is_asked(moments):
