@@ -2,9 +2,10 @@
 
     python benchmarks/sampling_memory.py     # some minutes; writes results/evaluation/sampling_memory.json
 
-Each N in a process of its own: a small untrained network draws N samples of 16x16 pixels in two steps, and
-`frechet` compares 64 features of them with as many images of the training split. The peak is of the process's own
-(anonymous) memory, the images of the data set included, which are generated in memory for the purpose.
+Each N in a process of its own: a small untrained network draws N samples of 64x64 pixels in two steps, and `frechet`
+compares 64 features of them with 2,000 images of the training split. The peak is of the process's own (anonymous)
+memory. Of the largest N all samples in bytes would take 586 MiB: the growth beyond the features has to stay below a
+quarter of that.
 """
 
 import json
@@ -27,7 +28,8 @@ from moeframe_builtin.metrics.frechet import FrechetMetric
 OUT = Path(__file__).resolve().parent.parent / "results/evaluation/sampling_memory.json"
 SIZES = (2_000, 10_000, 50_000)
 FEATURES = 64
-SIDE = 16
+SIDE = 64
+REFERENCE = 2_000
 
 
 def colours() -> nn.Module:
@@ -48,7 +50,7 @@ def measure(n: int) -> dict[str, float]:
     spec = {
         "name": "memory",
         "device": "cpu",
-        "dataset": {"type": "gaussian", "size": SIDE, "std": 0.3, "n_train": n, "n_test": 100},
+        "dataset": {"type": "gaussian", "size": SIDE, "std": 0.3, "n_train": REFERENCE, "n_test": 100},
         "slicer": None,
         "schedule": {"type": "linear"},
         "experts": [{"type": "unet", "channels": 4, "channel_multipliers": [1]}],
@@ -58,7 +60,13 @@ def measure(n: int) -> dict[str, float]:
     }
     assembly = assemble(bind(spec, registry), registry, seed=0)
     metric = FrechetMetric(
-        FrechetMetric.Config(features="module", module="sampling_memory:colours", samples=n, reference="train")
+        FrechetMetric.Config(
+            features="module",
+            module="sampling_memory:colours",
+            samples=n,
+            reference="train",
+            reference_images=REFERENCE,
+        )
     )
     before, peak, done = anonymous_mib(), 0.0, threading.Event()
 
@@ -74,7 +82,12 @@ def measure(n: int) -> dict[str, float]:
         metric.measure(evaluation)
     done.set()
     watcher.join()
-    found = {"before_mib": before, "growth_mib": peak - before, "features_mib": 2 * n * FEATURES * 4 / 2**20}
+    found = {
+        "before_mib": before,
+        "growth_mib": peak - before,
+        "features_mib": (n + REFERENCE) * FEATURES * 4 / 2**20,
+        "all_samples_in_bytes_mib": n * 3 * SIDE**2 / 2**20,
+    }
     return {name: round(value, 1) for name, value in found.items()}
 
 
@@ -88,13 +101,16 @@ def main() -> None:
         printed = subprocess.run([sys.executable, __file__, str(n)], check=True, capture_output=True, text=True).stdout
         found[f"{n}_samples"] = json.loads(printed.splitlines()[-1])
         print(n, found[f"{n}_samples"], flush=True)
+    largest = found[f"{SIZES[-1]}_samples"]
     document = {
         "command": "python benchmarks/sampling_memory.py",
         "environment": describe_environment("cpu"),
         "what": "growth_mib: peak of anonymous memory beyond that before sampling; features_mib: what the features of "
-        f"samples and reference take at {FEATURES} float32 each; all N samples of {SIDE}x{SIDE} pixels would "
-        "take N / 4096 MiB in bytes, eight times that as integers of torch",
+        f"samples and reference take at {FEATURES} float32 each; all_samples_in_bytes_mib: what the samples would take "
+        "if they were kept",
         "found": found,
+        "required": f"growth beyond the features at {SIZES[-1]} samples below a quarter of all samples in bytes",
+        "met": largest["growth_mib"] - largest["features_mib"] < largest["all_samples_in_bytes_mib"] / 4,
     }
     OUT.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 

@@ -214,4 +214,5 @@ def _bound_by_log_snr(assembly: Assembly, evaluation: ModelEvaluation) -> dict[s
         "merged": curve(evaluation.model),
         "experts": [curve(model.alone(k).eval(), model.range_of(k)) for k in range(n_alone)],
         "unit": "bits/dim per unit log-SNR",
+        "images": n,
     }

@@ -252,7 +252,8 @@ def _routing(diagnostics: Diagnostics) -> Iterator[Section]:
         )
         experts.append(Figure("Expert × slice", caption, plots.slice_matrix("matrix", bits, columns)))
     if bound := diagnostics.bound_by_log_snr:
-        caption = "The area under a curve is the diffusion part of the bound." + _switching(diagnostics)
+        of = f" Means over {bound.images} test images, one draw each, the same noise for all." if bound.images else ""
+        caption = f"The area under a curve is the diffusion part of the bound.{of}{_switching(diagnostics)}"
         svg = plots.bound_by_noise("bound", bound, diagnostics.switches)
         experts.append(Figure("Bound by log-SNR", caption, svg))
     if diagnostics.no_bound:

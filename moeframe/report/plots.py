@@ -66,6 +66,8 @@ class BoundByNoise(Record):
     experts: list[list[float | None]]
     """None where an expert is not valid."""
     unit: str
+    images: int | None = None
+    """The mean is over these first test images, one draw each, the same noise for all models."""
 
 
 def learning_curve(name: str, curve: LearningCurve) -> str:
