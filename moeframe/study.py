@@ -253,7 +253,8 @@ def _expect_sources(variant: Variant, seed: int, study: Study, place: StudyFolde
     if not place.results(variant.name, seed).exists() or not path.exists():
         return
     for source, weights in weights_of_all(place, sources_of(study, variant), seed).items():
-        if weights and read_mapping(path).get(source) != weights:  # where only results are kept there are none
+        only_results = not weights and place.results(source, seed).exists()  # as in a study that is kept
+        if not only_results and read_mapping(path).get(source) != weights:
             folder = place.run(variant.name, seed)
             raise RunFolderError(
                 f"{folder}: was made of weights that are no longer those of '{source}'; delete {folder} to use the "

@@ -77,8 +77,8 @@ MISTAKES = (
         "training images as the reference",
         "a better distance for a model that copies its training data",
         _METRICS + "feature_source.py",
-        "return self._real(self._config.reference, self.n)",
-        'return self._real("train", self.n)',
+        "return self._real(self._config.reference, self.reference_n)",
+        'return self._real("train", self.reference_n)',
         (f"{_T_FEATURES}test_a_torchscript_space_goes_by_its_file_and_hash",),
     ),
     Mutation(

@@ -583,12 +583,12 @@ def test_only_inception_makes_an_fid_or_a_kid(moments):
 
 @pytest.mark.slow
 def test_the_interval_is_given_from_400_images_on_and_holds_the_value(moments):
-    given = Compared(400, 400, 10)
+    given = Compared(400, 400, 30)
     for metric in (FrechetMetric, KidMetric):
         found = in_space(metric, moments).measure(given)
         assert found.interval[0] < found.value < found.interval[1]
         assert "jackknife" in found.how["interval_method"]
-        assert found.how["real_against_real"].startswith("all 10 train images against 10 of the test images")
+        assert found.how["real_against_real"].startswith("all 30 train images against 30 of the test images")
 
 
 def test_extrapolation_is_a_part_beside_the_value_or_says_why_not(moments):
