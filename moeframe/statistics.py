@@ -20,6 +20,9 @@ IntArray: TypeAlias = NDArray[np.int64]
 BootstrapMethod: TypeAlias = Literal["percentile", "BCa", "basic"]
 
 
+ROUNDING = 1e-14
+"""Relative error of a sum of floats, below which values are the same."""
+
 ONE_SEED = "none: one seed"
 """The interval method of a figure that was measured on one seed only."""
 
@@ -74,13 +77,15 @@ def mean(values: Sequence[float]) -> float:
 
 
 def sd(values: Sequence[float]) -> float | None:
-    """Sample standard deviation (n - 1), or None for one value.
+    """Sample standard deviation (n - 1), or None for one value; values that differ by their rounding have none.
 
-    >>> sd([1.0, 3.0])
-    1.4142135623730951
+    >>> sd([1.0, 3.0]), sd([0.1 + 0.2, 0.3])
+    (1.4142135623730951, 0.0)
     """
     if len(values) < 2:
         return None
+    if max(values) - min(values) <= ROUNDING * max(map(abs, values)):
+        return 0.0
     centre = mean(values)
     return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
 
