@@ -356,19 +356,21 @@ def _print_study(table: "StudyTable", folder: Path) -> None:
     from rich.console import Console
 
     from moeframe.report.study_formats import notes
-    from moeframe.report.study_sentences import sentences
-    from moeframe.report.tables import study_table
+    from moeframe.report.study_sentences import in_short
+    from moeframe.report.tables import study_tables
 
-    Console().print(study_table(table))
-    for sentence in sentences(table):
-        click.echo(sentence)
+    console = Console()
+    for part in study_tables(table, console.width):
+        console.print(part)
+    for line in in_short(table):
+        click.echo(line)
     for note in notes(table):
         click.secho(f"caution: {note}", fg="yellow")
     for row in table.rows:
         for failure in row.failures:
             click.echo(f"warning: {row.name}, {failure}", err=True)
     click.echo(f"tables: {folder / 'tables'}")
-    click.echo(f"report: {folder / 'study.html'}")
+    click.echo(f"report, every comparison in a sentence: {folder / 'study.html'}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from rich.console import Console
 
 import moeframe
 from moeframe import checkpoint, cli, loading, phase_one, provenance
@@ -27,9 +28,10 @@ from moeframe.loading import WORKERS_AT_MOST, fetch_batches
 from moeframe.operations import count_flops, on_meta
 from moeframe.registry import Registry
 from moeframe.report.seed_folder import read_events
-from moeframe.report.study_formats import as_csv, as_latex, as_markdown
+from moeframe.report.study_formats import as_csv, as_latex, as_markdown, shown_cell
 from moeframe.report.study_sentences import sentences
 from moeframe.report.study_tables import table_of
+from moeframe.report.tables import study_tables
 from moeframe.run_folder import RunFolder
 from moeframe.runs import Borrowed, run
 from moeframe.spec_file import load_spec
@@ -154,8 +156,8 @@ def test_a_study_runs_every_variant_once_with_every_seed(done):
     assert all(run["status"] == "finished" for row in record["variants"] for run in row["runs"])
     assert not (out / "runs/again").exists(), "equal specs are run once"
     assert [run.status for run in plan(study, out)] == ["finished"] * 8
-    assert "sparse against soft gate, bits_per_dim:" in result.output.replace("\n", " ")
-    assert "underpowered" in result.output
+    assert "sparse, minus soft gate: bits_per_dim" in result.output.replace("\n", " ")
+    assert "Under 6 seeds no difference is called one" in result.output
 
 
 @pytest.mark.slow
@@ -743,6 +745,21 @@ def test_few_seeds_are_underpowered_and_nothing_is_best():
     assert (cell.against.verdict, cell.against.p_adjusted, cell.best) == ("underpowered", None, False)
     assert "underpowered: too few seeds to call it a difference" in sentences(table)[0]
     assert "†" in as_markdown(table)
+
+
+def test_a_narrow_terminal_gets_a_table_in_parts_with_every_figure_whole():
+    table = table_of(record_of({"A": A, "B": [a - 0.1 for a in A]}))
+    shown = {}
+    for width in (36, 200):
+        console = Console(width=width, file=io.StringIO())
+        parts = study_tables(table, width)
+        for part in parts:
+            console.print(part)
+        shown[width] = (len(parts), console.file.getvalue())
+    assert [shown[width][0] for width in (36, 200)] == [2, 1]
+    for _, text in shown.values():
+        assert "…" not in text
+        assert shown_cell(table.rows[1].cells["bits"], seeds=6) in text
 
 
 def test_a_row_that_lacks_a_seed_says_so_and_is_compared_over_the_common_ones():

@@ -12,6 +12,13 @@ from moeframe.report.study_tables import Table as StudyTable
 from moeframe.report.trade_off import TradeOff
 
 
+TITLE_WIDTH = 28
+"""Characters of a variant's title in a terminal; a longer one is wrapped."""
+
+BORDERS = 3
+"""Characters of a column that are no text."""
+
+
 def terminal_table(results: Results) -> Table:
     """One row per metric: value, interval, unit and direction."""
     table = Table(title=f"{results.name}, {len(results.seeds)} seed{'s' if len(results.seeds) > 1 else ''}")
@@ -59,17 +66,36 @@ def sweep_table(sweep: TradeOff) -> Table:
     return table
 
 
-def study_table(study: StudyTable) -> Table:
-    """One row per variant, the mean of each metric with half of its interval; marks as in tables/study.md."""
-    table = Table(title=f"{study.name}: {study.dataset}, against {study.baseline}")
-    table.add_column("variant")
-    for column in study.columns:
-        table.add_column(column.name, justify="right")
-    table.add_column("seeds", justify="right")
-    for row in study.rows:
-        cells = [shown_cell(row.cells[column.name], row.seeds) for column in study.columns]
-        table.add_row(row.title, *cells, f"{row.finished}/{row.seeds}")
-    return table
+def study_tables(study: StudyTable, width: int) -> list[Table]:
+    """One row per variant, the mean of each metric with half of its interval; marks as in tables/study.md.
+
+    As many tables, one below the other, as a terminal of `width` characters needs to show its figures whole.
+    """
+    titles = [row.title for row in study.rows]
+    columns = [
+        (column.name, [shown_cell(row.cells[column.name], row.seeds) for row in study.rows]) for column in study.columns
+    ]
+    columns.append(("seeds", [f"{row.finished}/{row.seeds}" for row in study.rows]))
+    widest = min(TITLE_WIDTH, max(map(len, titles)))
+    blocks: list[list[tuple[str, list[str]]]] = []
+    left = 0
+    for name, cells in columns:
+        needed = max(map(len, [name, *cells])) + BORDERS
+        if needed > left:
+            blocks.append([])
+            left = width - widest - BORDERS - 1
+        blocks[-1].append((name, cells))
+        left -= needed
+    found = []
+    for k, block in enumerate(blocks):
+        table = Table(title=f"{study.name}: {study.dataset}, against {study.baseline}" if k == 0 else None)
+        table.add_column("variant", max_width=widest)
+        for name, _ in block:
+            table.add_column(name, justify="right", no_wrap=True)
+        for title, *cells in zip(titles, *(cells for _, cells in block), strict=True):
+            table.add_row(title, *cells)
+        found.append(table)
+    return found
 
 
 def plan_table(runs: Sequence[PlannedRun]) -> Table:
