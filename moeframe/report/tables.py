@@ -11,7 +11,6 @@ from moeframe.report.study_tables import PlannedRun
 from moeframe.report.study_tables import Table as StudyTable
 from moeframe.report.trade_off import TradeOff
 
-
 TITLE_WIDTH = 28
 """Characters of a variant's title in a terminal; a longer one is wrapped."""
 
