@@ -158,7 +158,7 @@ def by_slice(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
         by: dict[str, list[float]] = {name: [] for name in names}
         for k, value in zip(reference.image_slices or [], own, strict=True):
             by[names[k]].append(value)
-        return {name: statistics.mean(values) for name, values in by.items() if values}
+        return {f"{name} ({len(of)} images)": statistics.mean(of) for name, of in by.items() if of}
 
     return _table(record, evidence, bits)
 
