@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from moeframe.errors import RunFolderError, SpecError
-from moeframe.interfaces.launcher import Launcher, Task
+from moeframe.interfaces.launcher import Task
 from moeframe.progress import Silent, Watcher
 from moeframe.registry import Registry
 from moeframe.report.study_page import write_study
@@ -128,7 +128,7 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Tab
                 and study.depth(variant) == wave
                 and place.status(variant.name, seed)[0] != "finished"
             ]
-            _launch(study.launcher, "runs" if wave == 0 else "runs that build on others", runs, study, place, watcher)
+            _launch("runs" if wave == 0 else "runs that build on others", runs, study, place, watcher)
         alone = [
             (variant, seed)
             for variant in _distinct(study)
@@ -137,13 +137,11 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Tab
             and place.status(variant.name, seed)[0] == "finished"
             and _lacks_alone(place, variant, seed)
         ]
-        launcher = study.launcher.one_at_a_time()
-        _launch(launcher, "times and memory, one by one", alone, study, place, watcher, alone=True)
+        _launch("times and memory, one by one", alone, study, place, watcher, alone=True)
         return gather(study, folder)
 
 
 def _launch(
-    launcher: Launcher,
     title: str,
     runs: list[tuple[Variant, int]],
     study: Study,
@@ -161,7 +159,7 @@ def _launch(
         task = _task(place, study, variant, seed, alone=alone)
         failures[task.name] = (place.alone_failure if alone else place.failure)(variant.name, seed)
         tasks.append(task)
-    for ended in launcher.run(tasks):
+    for ended in study.launcher.run(tasks):
         watcher.advance(f"{ended.task.name}{'' if ended.exit_status == 0 else ' failed'}")
         failure = failures[ended.task.name]
         if ended.exit_status != 0 and not failure.exists():  # it was killed before it could say why
@@ -183,7 +181,7 @@ def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, *, alon
     name = f"{variant.name}, seed {seed}"
     command = (sys.executable, "-m", "moeframe.study_task", task.model_dump_json())
     name += ", times and memory" if alone else ""
-    return Task(name, command, place.log(variant.name, seed), Path.cwd())
+    return Task(name, command, place.log(variant.name, seed), Path.cwd(), exclusive=alone)
 
 
 def _runs_of(place: StudyFolder, study: Study, variant: Variant, seed: int) -> dict[str, str]:

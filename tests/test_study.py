@@ -196,11 +196,6 @@ def test_the_plan_of_a_study_under_way_says_how_long_the_rest_takes(done):
     assert all(run.seconds is not None and run.seconds > 0 for run in plan(study_of(path), out))
 
 
-def test_tasks_that_measure_the_machine_are_launched_one_at_a_time():
-    launcher = Registry.installed().get(Launcher, "local")
-    assert launcher(launcher.Config(jobs=7)).one_at_a_time().config.jobs == 1
-
-
 @pytest.mark.slow
 def test_variants_share_what_was_found_in_the_data_and_the_slices_of_a_seed(done, tmp_path):
     _, out, _ = done
@@ -474,6 +469,26 @@ def test_the_cores_are_shared_out_among_the_jobs(tmp_path, monkeypatch):
     tasks = [Task(str(i), (sys.executable, "-c", told), tmp_path / f"{i}.log", tmp_path) for i in range(2)]
     assert [ended.exit_status for ended in launcher(launcher.Config(jobs=3)).run(tasks)] == [0, 0]
     assert {path.read_text() for path in tmp_path.glob("*.log")} == {f"2 2 2 {tmp_path}\n"}
+
+
+def test_exclusive_tasks_run_last_one_by_one_with_all_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    launcher = Registry.installed().get(Launcher, "local")
+    told = (
+        "import os, time; a = time.time_ns(); time.sleep(0.2); print(a, time.time_ns(), os.environ['OMP_NUM_THREADS'])"
+    )
+    tasks = [Task(f"{i}", (sys.executable, "-c", told), tmp_path / f"{i}.log", exclusive=i < 2) for i in range(4)]
+    order = [ended.task.name for ended in launcher(launcher.Config(jobs=2)).run(tasks)]
+    assert set(order[:2]) == {"2", "3"}
+    times = [[int(word) for word in (tmp_path / f"{name}.log").read_text().split()] for name in order]
+    assert [threads for _, _, threads in times] == [2, 2, 4, 4]
+    assert max(times[0][1], times[1][1]) < times[2][0] < times[2][1] < times[3][0]
+
+
+def test_times_and_memory_are_exclusive_tasks(study_file, tmp_path):
+    study = study_of(study_file)
+    tasks = [_task(StudyFolder(tmp_path), study, study.variants[0], 0, alone=alone) for alone in (False, True)]
+    assert [task.exclusive for task in tasks] == [False, True]
 
 
 def test_no_more_processes_decode_than_the_environment_allows(monkeypatch):

@@ -22,6 +22,8 @@ class Task:
     """Where its output goes."""
     folder: Path = Path()
     """Where the command is begun: paths in it may be relative to it."""
+    exclusive: bool = False
+    """It measures times and memory: no other task may run on its machine."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,6 @@ class Launcher(Component):
     def __init__(self, config: Config):
         self.config = config
 
-    def one_at_a_time(self) -> "Launcher":
-        """The same for tasks that measure the machine."""
-        return type(self)(self.config.model_copy(update={"jobs": 1}))
-
     @abstractmethod
     def run(self, tasks: Sequence[Task]) -> Iterator[Ended]:
-        """Each task as it ends, in any order; a task that fails stops no other."""
+        """Each task as it ends, in any order. One that fails stops no other; an exclusive one has its machine alone."""

@@ -29,31 +29,36 @@ class LocalLauncher(Launcher):
     def run(self, tasks: Sequence[Task]) -> Iterator[Ended]:
         """Starts `jobs` processes, no more than there are cores, and another whenever one has ended.
 
-        All are stopped when the caller stops, and on Linux when it is killed.
+        Exclusive tasks come last, one by one, with all cores. All are stopped when the caller stops, and on Linux when
+        it is killed.
         """
         cores = len(os.sched_getaffinity(0))
-        jobs = min(self.config.jobs, cores)
-        threads = str(cores // jobs)
-        environment = {**os.environ, **dict.fromkeys(THREADS, threads)}
-        if jobs > 1:
-            environment[WORKERS_AT_MOST] = threads
-        waiting, running = list(tasks), dict[subprocess.Popen[bytes], Task]()
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    task = waiting.pop(0)
-                    running[_started(task, environment)] = task
-                ended = [process for process in running if process.poll() is not None]
-                for process in ended:
-                    yield Ended(running.pop(process), process.returncode)
-                if not ended:
-                    time.sleep(POLL_SECONDS)
-        finally:
-            for process in running:
-                process.terminate()
-            for process in running:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(10)
+        yield from _run([task for task in tasks if not task.exclusive], min(self.config.jobs, cores), cores)
+        yield from _run([task for task in tasks if task.exclusive], 1, cores)
+
+
+def _run(tasks: Sequence[Task], jobs: int, cores: int) -> Iterator[Ended]:
+    threads = str(cores // jobs)
+    environment = {**os.environ, **dict.fromkeys(THREADS, threads)}
+    if jobs > 1:
+        environment[WORKERS_AT_MOST] = threads
+    waiting, running = list(tasks), dict[subprocess.Popen[bytes], Task]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                task = waiting.pop(0)
+                running[_started(task, environment)] = task
+            ended = [process for process in running if process.poll() is not None]
+            for process in ended:
+                yield Ended(running.pop(process), process.returncode)
+            if not ended:
+                time.sleep(POLL_SECONDS)
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(10)
 
 
 def _started(task: Task, environment: dict[str, str]) -> "subprocess.Popen[bytes]":
