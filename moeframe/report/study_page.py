@@ -5,8 +5,6 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-
 from moeframe.comparison import COMPARED_FROM
 from moeframe.report import plots
 from moeframe.report.page import Figure, Section, page_environment
@@ -194,7 +192,8 @@ def _learning(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
     curves = [
         Line(name=one.name, title=one.titled(len(one.seeds)), points=points)
         for one in evidence
-        if one.name in costs and len(points := [p for p in one.learning(costs[one.name]) if p[0] > 0]) > 1
+        if one.name in costs
+        and len(points := [(cost, Mark.of(bits)) for cost, bits in one.learning(costs[one.name]) if cost > 0]) > 1
     ]
     if curves:
         in_flops = any(cost != 1 for cost in costs.values())
@@ -206,7 +205,7 @@ def _learning(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
         lacking = [one.title for one in evidence if one.name not in costs]
         left_out = f" Not shown: {', '.join(lacking)}." if lacking else ""
         caption = (
-            f"The bound on the first held-out images while training, mean over seeds. Across: {across}; where a line "
+            f"The bound on the first held-out images while training, {_BANDS}. Across: {across}; where a line "
             "lies below another at the same place, it bought more. A longer run's learning rate is still high where a "
             f"shorter one ends, which speaks for the shorter one.{left_out}"
         )
@@ -214,6 +213,7 @@ def _learning(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
 
 
 _BITS = Axis(label="held-out bits/dim")
+_BANDS = "mean over seeds in the band of its 95 % t-intervals, each place by itself"
 
 
 def _noise(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
@@ -226,8 +226,7 @@ def _noise(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
             title = "The bound by noise level, against the baseline"
             svg = lines("noise", title, curves, NOISE, y, cast, level=0.0)
             caption = (
-                "Below zero: fewer bits than the baseline at that noise level; mean over the seeds that both have, the "
-                "same noise."
+                f"Below zero: fewer bits than the baseline at that noise level; the same noise for both, {_BANDS}."
             )
             figures.append(Figure("Where over the noise levels", caption, svg))
     routed = [one for one in evidence if one.seeds and one.seeds[0].diagnostics.router_accuracy]
@@ -235,7 +234,7 @@ def _noise(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
     if curves:
         svg = lines("router", "Router accuracy", curves, NOISE, Axis(label="routing accuracy"), cast)
         caption = (
-            "How often the largest gate weight is on the expert of the image's own slice; mean over seeds. "
+            f"How often the largest gate weight is on the expert of the image's own slice, {_BANDS}. "
             "Chance is one over the number of experts; where several weigh alike they share the hit."
         )
         figures.append(Figure("Router accuracy over noise level", caption, svg))
@@ -245,17 +244,22 @@ def _noise(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
 def _minus(one: Evidence, base: Evidence) -> Line | None:
     """The density of the bound minus the baseline's, seed by seed, and the mean of that."""
     theirs = {seed.seed: seed.diagnostics.bound_by_log_snr for seed in base.seeds}
-    found, grid = [], None
+    found: list[list[float]] = []
+    grid = None
     for seed in one.seeds:
         own, other = seed.diagnostics.bound_by_log_snr, theirs.get(seed.seed)
         if own is not None and other is not None and own.log_snr == other.log_snr:
-            found.append(np.array(own.merged) - np.array(other.merged))
+            found.append([a - b for a, b in zip(own.merged, other.merged, strict=True)])
             grid = own.log_snr
     if grid is None:
         return None
-    return Line(
-        name=one.name, title=one.titled(len(found)), points=list(zip(grid, np.mean(found, axis=0), strict=True))
-    )
+    return _line(one, grid, found)
+
+
+def _line(one: Evidence, across: Sequence[float], seeds: Sequence[Sequence[float]]) -> Line:
+    """From one row of values per seed."""
+    marks = [Mark.of(values) for values in zip(*seeds, strict=True)]
+    return Line(name=one.name, title=one.titled(len(seeds)), points=list(zip(across, marks, strict=True)))
 
 
 def _router(one: Evidence) -> Line | None:
@@ -263,10 +267,7 @@ def _router(one: Evidence) -> Line | None:
     known = [router for router in found if router is not None and None not in router.accuracy]
     if not known:
         return None
-    mean = np.array([router.accuracy for router in known], dtype=float).mean(axis=0)
-    return Line(
-        name=one.name, title=one.titled(len(known)), points=list(zip(known[0].log_snr, mean.tolist(), strict=True))
-    )
+    return _line(one, known[0].log_snr, [[hit for hit in router.accuracy if hit is not None] for router in known])
 
 
 def _samples(evidence: Sequence[Evidence]) -> Iterator[Section]:

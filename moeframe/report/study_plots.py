@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from moeframe.report.drawing import INK, NOISE_AXIS, QUIET, Hints, Record, colour_of, draw, legend
 from moeframe.report.figures import format_figure, format_interval
+from moeframe.statistics import mean, t_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +21,11 @@ class Mark(Record):
 
     mean: float
     interval: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Self:
+        """From one value per seed."""
+        return cls(mean=mean(values), interval=t_interval(values))
 
     @property
     def shown(self) -> str:
@@ -38,11 +44,11 @@ class Point(Record):
 
 
 class Line(Record):
-    """A variant along an axis."""
+    """A variant along an axis: means over seeds with their intervals."""
 
     name: str
     title: str
-    points: list[tuple[float, float]]
+    points: list[tuple[float, Mark]]
 
 
 class Axis(Record):
@@ -103,14 +109,19 @@ def scatter(name: str, title: str, points: Sequence[Point], x: Axis, y: Axis, ca
 def lines(
     name: str, title: str, curves: Sequence[Line], x: Axis, y: Axis, cast: Cast, level: float | None = None
 ) -> str:
-    """Every variant as a line; the baseline is black, a level that means something is dashed."""
+    """Every variant as a line in the band of its intervals; the baseline is black, a level of meaning dashed."""
 
     def paint(axes: "Axes") -> Hints:
         hints = {}
         for k, curve in enumerate(curves):
             style = cast.style(curve.name)
+            across, marks = zip(*curve.points, strict=True)
+            if ends := [(a, *mark.interval) for a, mark in curve.points if mark.interval is not None]:
+                at, low, high = zip(*ends, strict=True)
+                axes.fill_between(at, low, high, color=style["color"], alpha=0.1, linewidth=0, zorder=1)
             [line] = axes.plot(
-                *zip(*curve.points, strict=True),
+                across,
+                [mark.mean for mark in marks],
                 color=style["color"],
                 marker=style["marker"],
                 markersize=3,
@@ -119,8 +130,8 @@ def lines(
                 zorder=4 if curve.name == cast.baseline else 2,
             )
             line.set_gid(f"line-{k}")
-            at = [f"{x.label}: {format_figure(a)}\n{y.label}: {format_figure(b)}" for a, b in curve.points]
-            hints[f"line-{k}"] = [curve.title, *(f"{curve.title}\n{each}" for each in at)]
+            said = [f"{x.label}: {format_figure(a)}\n{y.label}: {mark.shown}" for a, mark in curve.points]
+            hints[f"line-{k}"] = [curve.title, *(f"{curve.title}\n{each}" for each in said)]
         if level is not None:
             axes.axhline(level, color=QUIET, linestyle="--", linewidth=1.0)
         _label(axes, x, y)

@@ -54,14 +54,14 @@ class Evidence:
         planned = len(self.facts["runs"])
         return self.title if n == planned else f"{self.title} ({n} of {planned} seeds)"
 
-    def learning(self, cost_of_call: float = 1.0) -> list[tuple[float, float]]:
-        """(cost of training so far, held-out bits/dim), the mean over the seeds that measured at that step."""
+    def learning(self, cost_of_call: float = 1.0) -> list[tuple[float, list[float]]]:
+        """(cost of training so far, held-out bits/dim of each seed), at the steps where all seeds measured."""
         at: dict[int, list[float]] = {}
         for seed in self.seeds:
             for step, bits in seed.held_out:
                 at.setdefault(step, []).append(bits)
         whole = [(step, bits) for step, bits in sorted(at.items()) if len(bits) == len(self.seeds)]
-        return [(cost_of_call * self._calls(step), statistics.mean(bits)) for step, bits in whole]
+        return [(cost_of_call * self._calls(step), bits) for step, bits in whole]
 
     def learning_of(self, seed: int, cost_of_call: float) -> list[tuple[float, float]]:
         """The same of one seed; nothing where it is not there."""
