@@ -22,7 +22,9 @@ import moeframe
 from moeframe import checkpoint, cli, loading, phase_one, provenance
 from moeframe.assembly import assemble
 from moeframe.errors import RunFolderError, SpecError
+from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import InMemoryExamples
+from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.launcher import Ended, Launcher, Task
 from moeframe.loading import WORKERS_AT_MOST, fetch_batches
 from moeframe.operations import count_flops, on_meta
@@ -104,14 +106,28 @@ def test_every_shipped_study_validates(path):
     assert training_calls(study.variant("same_compute")) == training_calls(study.variant("B"))
 
 
-@pytest.mark.parametrize("name", ["digits", "photo_patches"])
-def test_the_control_of_equal_parameters_has_as_many_to_a_twentieth(registry, name):
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("digits", ImageShape(1, 8, 8, 17)),
+        ("photo_patches", ImageShape(3, 16, 16, 256)),
+        ("cifar10", ImageShape(3, 32, 32, 256)),
+        pytest.param("celeba_hq", ImageShape(3, 256, 256, 256), marks=pytest.mark.slow),
+        pytest.param("lsun_church", ImageShape(3, 256, 256, 256), marks=pytest.mark.slow),
+    ],
+)
+def test_the_controls_are_equal_to_a_twentieth_in_what_they_are_named_for(registry, name, image):
     study = study_of(ROOT / f"specs/studies/{name}.yaml")
-    counts = []
-    for variant in ("B", "same_parameters"):
-        model = assemble(study.variant(variant).spec, registry, 0).model
-        counts.append(sum(parameter.numel() for parameter in model.parameters()))
-    assert counts[1] == pytest.approx(counts[0], rel=0.05)
+    parameters, flops = {}, {}
+    for variant in ("B", "same_parameters", "same_compute"):
+        spec = study.variant(variant).spec
+        experts = [on_meta(registry.get(Expert, each.type)(each, image=image)) for each in spec.expert_configs]
+        parameters[variant] = sum(value.numel() for expert in experts for value in expert.parameters())
+        per_call = count_flops(experts[0], variant, image)
+        flops[variant] = per_call * training_calls(study.variant(variant))
+    assert parameters["same_parameters"] == pytest.approx(parameters["B"], rel=0.05)
+    assert flops["same_parameters"] == pytest.approx(flops["B"], rel=0.05)
+    assert flops["same_compute"] == pytest.approx(flops["B"], rel=0.05)
 
 
 def test_validate_takes_a_study_and_run_says_what_it_is(study_file):
