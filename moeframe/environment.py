@@ -1,13 +1,18 @@
 """What a result depends on besides its spec: versions and device. No clock, no host name."""
 
+import functools
+import hashlib
 import importlib.metadata
+import importlib.util
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from moeframe.assembly import resolve_device
 
+_OWN = ("moeframe", "moeframe_builtin", "moeframe_pretrained")
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "torch-fidelity", "lpips")
 
 
@@ -16,6 +21,7 @@ def describe_environment(device_name: str) -> dict[str, Any]:
     device = resolve_device(device_name)
     facts: dict[str, Any] = {
         "moeframe": installed_version("moeframe") or "not installed",
+        "moeframe_source": source_hash(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "device": str(device),
@@ -25,6 +31,21 @@ def describe_environment(device_name: str) -> dict[str, Any]:
     for package in _PACKAGES:
         facts[package] = installed_version(package) or "not installed"
     return facts
+
+
+@functools.cache
+def source_hash() -> str:
+    """The first 12 digits of the SHA-256 of this software's Python files: one version number covers many commits.
+
+    `moeframe doctor` prints that of an installation.
+    """
+    digest = hashlib.sha256()
+    for package in _OWN:
+        found = importlib.util.find_spec(package)
+        for folder in found.submodule_search_locations or [] if found else []:
+            for path in sorted(Path(folder).rglob("*.py")):
+                digest.update(f"{package}/{path.relative_to(folder).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def installed_version(package: str) -> str | None:
