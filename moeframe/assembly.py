@@ -100,6 +100,16 @@ class Assembly:
     sampler: Sampler
     metrics: tuple[Metric, ...]
 
+    def test_numbers(self, n: int | None = None) -> Integer[Tensor, " n"]:
+        """Numbers of n test images: all in their order, or fewer drawn at random, the same for every seed.
+
+        The first of a folder are of few classes; those of n are among those of more than n, unless that is all.
+        """
+        available = len(self.test)
+        if n is None or n >= available:
+            return torch.arange(available)
+        return Streams(0).permutation(available, "test images")[:n]
+
 
 def resolve_device(name: str) -> torch.device:
     """`auto` is the GPU where there is one. Raises DeviceError for a device that is not there."""

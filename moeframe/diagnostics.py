@@ -37,7 +37,7 @@ def write_diagnostics(folder: Path, assembly: Assembly, evaluation: ModelEvaluat
     n_shown = assembly.spec.evaluation.samples_shown
     write_grid(folder / "samples.png", evaluation.shown_samples(n_shown), image.levels, 16, scale)
     shown = _write_trajectories(folder / "trajectory.png", evaluation, scale)
-    pairs = evaluation.reconstructions(RECONSTRUCTION_LOG_SNR, PAIRS)
+    pairs = evaluation.shown_reconstructions(RECONSTRUCTION_LOG_SNR, PAIRS)
     write_grid(
         folder / "reconstructions.png",
         torch.cat([pairs.originals, pairs.images]),
@@ -76,15 +76,14 @@ def _write_trajectories(path: Path, evaluation: ModelEvaluation, scale: int) -> 
 
 
 def _routing(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
-    n = min(assembly.spec.evaluation.diagnostic_images, len(assembly.test))
-    ids = torch.arange(n)
+    numbers = assembly.test_numbers(assembly.spec.evaluation.diagnostic_images)
     profile = profile_routing(
         evaluation.model,
         assembly.schedule,
         assembly.image,
-        assembly.test.images(ids),
-        assembly.slices.test[:n],
-        Trajectories(assembly.streams, ids),
+        assembly.test.images(numbers),
+        assembly.slices.test[numbers],
+        Trajectories.numbered(assembly.streams, 0, len(numbers)),
         CURVE_POINTS,
     )
     facts: dict[str, Any] = {
@@ -137,7 +136,7 @@ def _slices(assembly: Assembly, evaluation: ModelEvaluation, merged: PerItem | N
     }
     if merged is None:
         return {"slices": about}
-    own = slices.test[: len(merged)]
+    own = slices.test[assembly.test_numbers(len(merged))]
     present = [s for s in range(slices.n_slices) if bool((own == s).any())]
 
     def by_slice(bits: PerItem) -> list[float | None]:
@@ -164,11 +163,13 @@ def _covers(valid: tuple[float, float], schedule: NoiseSchedule) -> bool:
 
 
 def _bounds(assembly: Assembly, evaluation: ModelEvaluation, model: MergedDenoiser) -> PerItem:
-    """Bound of each of the first test images, bits/dim, averaged over a few draws."""
+    """Bound of each of some test images, bits/dim, averaged over a few draws."""
     n = min(assembly.spec.evaluation.diagnostic_images, len(assembly.test))
     repeats = []
     for repeat in range(BOUND_REPEATS):
-        times = assembly.streams.low_discrepancy(n, "diagnostics/times", repeat).to(assembly.device)
+        # Images of one slice, which may stand beside one another, should not get neighbouring noise levels.
+        order = assembly.streams.permutation(n, "diagnostics/order", repeat)
+        times = assembly.streams.low_discrepancy(n, "diagnostics/times", repeat)[order].to(assembly.device)
         parts = [
             continuous_bound(
                 model.eval(),
@@ -187,10 +188,10 @@ def _bounds(assembly: Assembly, evaluation: ModelEvaluation, model: MergedDenois
 @torch.no_grad()
 def _bound_by_log_snr(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
     """½ E‖ε - ε̂‖² / (D ln 2) over log-SNR: which noise levels cost the bits, for the merge and each expert alone."""
-    n = min(assembly.spec.evaluation.diagnostic_images, evaluation.batch_size, len(assembly.test))
-    ids = torch.arange(n)
-    items = Trajectories(assembly.streams, ids)
-    x = evaluation.pixels(assembly.test.images(ids))
+    numbers = assembly.test_numbers(min(assembly.spec.evaluation.diagnostic_images, evaluation.batch_size))
+    n = len(numbers)
+    items = Trajectories.numbered(assembly.streams, 0, n)
+    x = evaluation.pixels(assembly.test.images(numbers))
     noise = items.normal(assembly.image.tensor_shape, "diagnostics/noise").to(x)
     grid = assembly.schedule.log_snr(torch.linspace(1, 0, CURVE_POINTS)).tolist()
 

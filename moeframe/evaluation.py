@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 import torch
 
 from moeframe.assembly import Assembly
-from moeframe.diffusion import add_noise, to_levels, to_pixels
-from moeframe.errors import UnavailableError
+from moeframe.diffusion import add_noise, to_pixels
+from moeframe.errors import NonFiniteError, RangeError, UnavailableError
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric, Reconstructions
 from moeframe.interfaces.sampler import SamplerState
@@ -57,11 +57,9 @@ class ModelEvaluation(Evaluation):
             for row in torch.nonzero(~samples.finite)
         ]
         if broken:
-            first = ", ".join(map(str, broken[:5]))
             raise UnavailableError(
-                f"{len(broken)} of {n} samples have pixels that are NaN or infinite (numbers {first}"
-                f"{' ...' if len(broken) > 5 else ''}): see samples.png and the learning curves; train with a smaller "
-                "learning rate, or sample with more steps"
+                f"{len(broken)} of {n} samples have pixels that are NaN or infinite ({_first(broken)}): see "
+                "samples.png and the learning curves; train with a smaller learning rate, or sample with more steps"
             )
         for samples in self._store.batches(n):
             yield samples.levels
@@ -103,39 +101,61 @@ class ModelEvaluation(Evaluation):
         noise = items.normal(self.image.tensor_shape, "sampling/noise").to(self.device)
         yield from self.sampler.trajectory(self.denoiser, noise, items)
 
-    @torch.no_grad()
     def reconstructions(self, log_snr: float, n: int) -> Reconstructions:
-        """Test images noised to `log_snr`, within the schedule, and brought back by DDIM in evenly spaced time."""
-        n = min(n, len(self.test))
-        images = self.once(("reconstructions", log_snr, n), lambda: self._reconstruct(log_snr, n))
-        originals = torch.cat([levels for _, levels in self.test_batches(n)])
-        return Reconstructions(originals.long(), images.long(), log_snr)
+        """Test images noised to `log_snr`, within the schedule, and brought back by DDIM in evenly spaced time.
 
-    def _reconstruct(self, log_snr: float, n: int) -> Levels:
+        Raises UnavailableError when one of them is not finite.
+        """
+        found = self._reconstructed(log_snr, n)
+        if broken := torch.nonzero(~found.finite).flatten().tolist():
+            raise UnavailableError(
+                f"{len(broken)} of {len(found.finite)} test images brought back from log-SNR {log_snr:g} have pixels "
+                f"that are NaN or infinite ({_first(broken)}): see reconstructions.png and the learning curves; train "
+                "with a smaller learning rate, or narrow the schedule's range"
+            )
+        return self.shown_reconstructions(log_snr, n)
+
+    def shown_reconstructions(self, log_snr: float, n: int) -> Reconstructions:
+        """The same as they are, black where a pixel is not finite."""
+        found = self._reconstructed(log_snr, n)
+        originals = torch.cat([levels for _, levels in self.test_batches(n)])
+        return Reconstructions(originals.long(), found.levels.long(), log_snr)
+
+    def _reconstructed(self, log_snr: float, n: int) -> Samples:
+        n = min(n, len(self.test))
+        return self.once(("reconstructions", log_snr, n), lambda: self._reconstruct(log_snr, n))
+
+    @torch.no_grad()
+    def _reconstruct(self, log_snr: float, n: int) -> Samples:
         """Kept by every level of a curve, so in the smallest type that holds the levels."""
         stored = torch.uint8 if self.image.levels <= 256 else torch.int32
         time = float(self.schedule.time_of(torch.tensor([log_snr], dtype=torch.float64)))
         times = torch.linspace(time, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)
         grid = self.schedule.log_snr(times).tolist()
-        images = []
+        found = []
         for start, levels in self.test_batches(n):
             x = self.pixels(levels)
             items = Trajectories.numbered(self.streams, start, start + len(x))
             noise = items.normal(self.image.tensor_shape, "reconstruction/noise").to(x)
             z = add_noise(x, noise, torch.full((len(x),), log_snr, device=x.device))
             *_, last = ddim_trajectory(self.denoiser, z, items, grid, clip=True)
-            images.append(to_levels(last.z, self.image.levels).to("cpu", stored))
-        return torch.cat(images)
+            found.append(Samples.of_pixels(last.z, self.image.levels))
+        levels = torch.cat([each.levels.to(stored) for each in found])
+        return Samples(levels, torch.cat([each.finite for each in found]))
 
     def test_batches(self, n: int | None) -> Iterator[tuple[int, Levels]]:
-        """(number of the first image, images) of the first n test images."""
-        stop = len(self.test) if n is None else min(n, len(self.test))
-        for start in range(0, stop, self.batch_size):
-            yield start, self.test.images(torch.arange(start, min(start + self.batch_size, stop))).long()
+        """(place of the first image, images) of n test images, `Assembly.test_numbers`."""
+        numbers = self.assembly.test_numbers(n)
+        for start in range(0, len(numbers), self.batch_size):
+            yield start, self.test.images(numbers[start : start + self.batch_size]).long()
 
     def pixels(self, levels: Levels) -> Images:
         """Integer images as model input on the device."""
         return to_pixels(levels.to(self.device), self.image.levels)
+
+
+def _first(numbers: Sequence[int]) -> str:
+    return f"numbers {', '.join(map(str, numbers[:5]))}{' ...' if len(numbers) > 5 else ''}"
 
 
 def measure(metric: Metric, evaluation: Evaluation) -> dict[str, Any]:
@@ -145,7 +165,7 @@ def measure(metric: Metric, evaluation: Evaluation) -> dict[str, Any]:
         return {"unavailable": reason}
     try:
         measurement = metric.measure(evaluation)
-    except UnavailableError as error:
+    except (UnavailableError, NonFiniteError, RangeError) as error:  # the other metrics go on
         return {"unavailable": str(error)}
     if not math.isfinite(measurement.value):
         return {"unavailable": f"the value is {measurement.value}: look at the samples and the learning curves"}

@@ -31,27 +31,27 @@ class HeldOut:
 
 @torch.no_grad()
 def measure_held_out(assembly: Assembly, model: MergedDenoiser, step: int) -> HeldOut:
-    """The first test images, with the same times and noise each time, so that the curve moves with the model alone."""
+    """Some test images, with the same times and noise each time, so that the curve moves with the model alone."""
     a = assembly
     model = model.eval()
-    n = min(a.spec.training.held_out_images, len(a.test))
-    batch_size = a.spec.evaluation.batch_size
-    times = a.streams.low_discrepancy(n, "held_out/times")
+    numbers = a.test_numbers(a.spec.training.held_out_images)
+    n, batch_size = len(numbers), a.spec.evaluation.batch_size
+    times = a.streams.low_discrepancy(n, "held_out/times")[a.streams.permutation(n, "held_out/order")]
     parts = []
     for start in range(0, n, batch_size):
         stop = min(n, start + batch_size)
-        levels = a.test.images(torch.arange(start, stop)).to(a.device)
+        levels = a.test.images(numbers[start:stop]).to(a.device)
         items = Trajectories.numbered(a.streams, start, stop)
         parts.append(continuous_bound(model, a.schedule, a.image, levels, times[start:stop].to(a.device), items))
     bound = Bound.concatenate(parts)
-    shown = torch.arange(min(n, batch_size))
+    shown = numbers[:batch_size]
     routing = profile_routing(
         model,
         a.schedule,
         a.image,
         a.test.images(shown),
         a.slices.test[shown],
-        Trajectories(a.streams, shown),
+        Trajectories.numbered(a.streams, 0, len(shown)),
         n_levels=11,
     )
     return HeldOut(

@@ -1,6 +1,7 @@
 """A run as a straight line: spec -> parts -> warm start -> joint training -> evaluation -> results and report."""
 
 import dataclasses
+import gc
 import json
 import shutil
 from collections.abc import Sequence
@@ -105,7 +106,13 @@ def _carry_out(
         unfinished = [seed for seed in resolved.seeds if not folder.metrics(seed).exists()]
         dataset = build_dataset(resolved, registry) if unfinished else None
         for seed in unfinished:
-            _run_seed(folder, assemble(resolved, registry, seed, dataset, borrowed.data), watcher, borrowed)
+            # The trainer is gone when the model is measured, and with it moments, gradients and the other weights.
+            assembly = _train_seed(
+                folder, assemble(resolved, registry, seed, dataset, borrowed.data), watcher, borrowed
+            )
+            gc.collect()
+            _evaluate_seed(folder.seed(seed), assembly, watcher)
+            del assembly
         return _summarise(folder, resolved)
 
 
@@ -114,7 +121,8 @@ def run_folder_of(name: str, out: str | Path | None) -> Path:
     return Path("runs") / name if out is None else Path(out)
 
 
-def _run_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher, borrowed: Borrowed) -> None:
+def _train_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher, borrowed: Borrowed) -> Assembly:
+    """The assembly with the model that is to be measured, trained to the end and kept."""
     seed = assembly.streams.seed
     if not folder.card.exists():
         watcher.begin("looking through the data", 1)
@@ -130,8 +138,8 @@ def _run_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher, borrowed:
     train(trainer, folder, seed, watcher, borrowed.phase_one)
     model = trainer.averaged if assembly.spec.evaluation.weights == "ema" else trainer.model
     _finish_model(trainer, model, folder, watcher)
-    evaluation = ModelEvaluation(assembly, model, folder.seed(seed))
-    _evaluate_seed(folder.seed(seed), assembly, evaluation, watcher)
+    model.zero_grad(set_to_none=True)
+    return dataclasses.replace(assembly, model=model)
 
 
 def _take_weights(source: Path, folder: RunFolder, assembly: Assembly) -> None:
@@ -224,7 +232,8 @@ def _held_out(trainer: Trainer, phase: str, events: EventLog) -> float:
     return measured.bits_per_dim
 
 
-def _evaluate_seed(folder: Path, assembly: Assembly, evaluation: ModelEvaluation, watcher: Watcher) -> None:
+def _evaluate_seed(folder: Path, assembly: Assembly, watcher: Watcher) -> None:
+    evaluation = ModelEvaluation(assembly, assembly.model, folder)
     watcher.begin(f"seed {assembly.streams.seed}: evaluation", len(assembly.metrics) + 1)
     entries = {metric.config.key: dict[str, object]() for metric in assembly.metrics}  # in the order of the spec
     # What looks at the machine comes first, before feature networks and samples take memory.
@@ -267,8 +276,8 @@ def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watc
         place.forget_sweep()
         for seed in spec.seeds:
             loaded = load_seed(place, spec, registry, seed)
-            evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser, place.seed(seed))
-            _evaluate_seed(place.seed(seed), loaded.assembly, evaluation, watcher or Silent())
+            assembly = dataclasses.replace(loaded.assembly, model=loaded.denoiser)
+            _evaluate_seed(place.seed(seed), assembly, watcher or Silent())
         place.write_spec(spec)
         write_file(place.environment, _json(describe_environment(spec.device)))
         return _summarise(place, spec)

@@ -132,11 +132,13 @@ def _metric(loaded: LoadedRun, key: str) -> Metric:
 def _test_errors(loaded: LoadedRun) -> tuple[ExpertErrors, EndTerms]:
     """The diffusion term of each expert, and the two ends of the bound, of every test image."""
     a = loaded.assembly
-    errors = measured_errors(a, loaded.denoiser, a.test, torch.arange(len(a.test)), "sweep/times")
+    # Images beside one another in a folder should not get neighbouring noise levels.
+    order = a.streams.permutation(len(a.test), "sweep/order")
+    errors = measured_errors(a, loaded.denoiser, a.test, order, "sweep/times")
     ends = []
     with torch.no_grad():
         for start in range(0, len(a.test), a.spec.evaluation.batch_size):
-            numbers = torch.arange(start, min(len(a.test), start + a.spec.evaluation.batch_size))
+            numbers = order[start : start + a.spec.evaluation.batch_size]
             levels = a.test.images(numbers).long().to(a.device)
             ends.append(end_terms(a.schedule, a.image, levels, Trajectories(a.streams, numbers)))
     both = (torch.cat([part.reconstruction for part in ends]), torch.cat([part.prior for part in ends]))

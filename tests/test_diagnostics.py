@@ -10,6 +10,8 @@ import torch
 from moeframe.assembly import assemble
 from moeframe.diagnostics import _bound_by_log_snr, _bounds, write_diagnostics
 from moeframe.evaluation import ModelEvaluation
+from moeframe.held_out import measure_held_out
+from moeframe.likelihood.continuous import continuous_bound
 from moeframe.mixture import MergedDenoiser
 from moeframe.registry import Registry
 from moeframe.routing import _found
@@ -27,7 +29,7 @@ def assembled(tiny_spec, *overrides):
 
 @pytest.fixture
 def ideal(tiny_spec, tmp_path):
-    many = ("evaluation.diagnostic_images=256", "evaluation.batch_size=256")
+    many = ("evaluation.diagnostic_images=256", "evaluation.batch_size=256", "training.held_out_images=256")
     wide = "schedule={type: linear, log_snr_min: -10, log_snr_max: 13}"
     assembly = assembled(tiny_spec, *many, wide)
     model = MergedDenoiser([GaussianExpert(GaussianExpert.Config(std=STD), image=assembly.image)])
@@ -52,6 +54,24 @@ def test_the_bound_of_each_image_is_on_average_what_the_noise_range_costs(ideal)
     # the integral of the curve above; at log-SNR 13 a level is read off without error, at -10 nothing is left
     low, high = (0.5 * math.log2(1 + STD**2 * math.exp(end)) for end in (-10, 13))
     assert float(bits.mean()) == pytest.approx(high - low, abs=0.15)
+
+
+def test_neighbouring_images_are_not_given_neighbouring_noise_levels(ideal, monkeypatch):
+    assembly, evaluation = ideal
+    seen = []
+
+    def bound(model, schedule, image, levels, times, items):
+        seen.append(times)
+        return continuous_bound(model, schedule, image, levels, times, items)
+
+    monkeypatch.setattr("moeframe.diagnostics.continuous_bound", bound)
+    monkeypatch.setattr("moeframe.held_out.continuous_bound", bound)
+    _bounds(assembly, evaluation, evaluation.model)
+    measure_held_out(assembly, evaluation.model, step=1)
+    assert len(seen) == 5
+    for times in seen:
+        spans = [float(part.max() - part.min()) for part in times.split(len(times) // 4)]
+        assert min(spans) > 0.5, "a quarter of consecutive images sees more than half of the range"
 
 
 class SeesItsNeighbours(GaussianExpert):

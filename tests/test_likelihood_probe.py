@@ -68,6 +68,17 @@ class LabelGateThatClaimsToBeRandom(LabelGate):
         return True
 
 
+class MostlyLabelGate(LabelGateThatClaimsToBeRandom):
+    """Cheats 19 times in 20, and draws the other time."""
+
+    def route(self, z, log_snr, trajectories=None):
+        drawn = trajectories.choice(self.n_experts, "mostly")
+        honest = trajectories.choice(20, "honest") == 0
+        chosen = torch.where(honest, drawn, LABELS[trajectories.ids])
+        weights = torch.nn.functional.one_hot(chosen, self.n_experts).to(z)
+        return Routing(weights, weights)
+
+
 class SecretlyRandomGate(RandomGate):
     """Draws, and does not say so."""
 
@@ -207,8 +218,13 @@ REFUSED = {
     ),
     "labels under the name of chance": (
         lambda: gaussians(gate_of(LabelGateThatClaimsToBeRandom)),
-        "no likelihood: the gate declares itself `random`, but its weights follow the item's number and not the seed, "
-        "so they are no draws (its label, say)",
+        "no likelihood: the gate declares itself `random`, but for the same draws the prediction changes by .* of the "
+        "largest value at log-SNR .* with the item's number, so the model sees more than them (its label, say); draw "
+        "by the methods of `trajectories` alone",
+    ),
+    "labels with some chance": (
+        lambda: gaussians(gate_of(MostlyLabelGate)),
+        "no likelihood: the gate declares itself `random`, but for the same draws the prediction changes by",
     ),
     "undeclared draws": (
         lambda: gaussians(gate_of(SecretlyRandomGate, redraw="per_sample")),

@@ -1,5 +1,6 @@
 """A whole run through the public functions: what it leaves behind, and that doing it again changes nothing."""
 
+import gc
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +12,12 @@ import torch
 import moeframe
 from moeframe import runs
 from moeframe.errors import RunFolderError, SpecError
+from moeframe.mixture import MergedDenoiser
 from moeframe.report import grids
 from moeframe.report.results import UnavailableResult
 from moeframe.run_folder import EventLog
+from moeframe.runs import run
+from moeframe.training import Trainer
 
 SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
 METRICS = (
@@ -60,6 +64,24 @@ def test_a_run_leaves_everything_that_the_design_lists(finished):
             for name in ("slices.npz", "events.jsonl", "samples.png", "trajectory.png", "reconstructions.png",
                          "metrics.json", "diagnostics.json", "checkpoints/step-00000006/state.json")
         } <= names  # fmt: skip
+
+
+def test_the_trainer_is_gone_when_the_model_is_measured(tiny_spec, tmp_path, monkeypatch):
+    alive = []
+
+    def looked_at(folder, assembly, watcher):
+        found = [each for each in gc.get_objects() if issubclass(type(each), (Trainer, torch.optim.Optimizer))]
+        models = [each for each in gc.get_objects() if type(each) is MergedDenoiser]
+        gradients = [value for value in assembly.model.parameters() if value.grad is not None]
+        alive.append((len(found), models == [assembly.model], len(gradients)))
+        measured(folder, assembly, watcher)
+
+    gc.collect()
+    measured = runs._evaluate_seed
+    monkeypatch.setattr(runs, "_evaluate_seed", looked_at)
+    for weights in ("ema", "raw"):
+        run(tiny_spec, out=tmp_path / weights, overrides=[f"evaluation.weights={weights}", "seeds=[0]"])
+    assert alive == [(0, True, 0)] * 2
 
 
 @pytest.mark.slow

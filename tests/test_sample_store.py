@@ -8,10 +8,11 @@ import yaml
 
 from moeframe.assembly import assemble
 from moeframe.diffusion import to_pixels
-from moeframe.errors import UnavailableError
-from moeframe.evaluation import ModelEvaluation
+from moeframe.errors import NonFiniteError, RangeError, UnavailableError
+from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.sample_store import Samples, SampleStore
 from moeframe.spec import bind
+from moeframe_builtin.metrics.psnr import PsnrMetric
 
 
 class Drawer:
@@ -134,6 +135,39 @@ def test_samples_that_are_not_finite_are_counted_and_no_metric_gets_them(make_ev
         "6 of 6 samples have pixels that are NaN or infinite (numbers 0, 1, 2, 3, 4 ...)"
     )
     assert evaluation.shown_samples(6).shape == (6, 1, 4, 4)
+
+
+def test_reconstructions_that_are_not_finite_are_counted_and_no_metric_gets_them(make_evaluation):
+    evaluation = make_evaluation(std=math.nan)
+    text = r"4 of 4 test images brought back from log-SNR 0 have pixels that are NaN or infinite \(numbers 0, 1, 2, 3\)"
+    with pytest.raises(UnavailableError, match=text):
+        evaluation.reconstructions(0.0, 4)
+    assert evaluation.shown_reconstructions(0.0, 4).images.shape == (4, 1, 4, 4)
+    entry = measure(PsnrMetric(PsnrMetric.Config(images=4, curve=[])), evaluation)
+    assert entry["unavailable"].startswith("4 of 4 test images brought back from log-SNR 0")
+
+
+@pytest.mark.parametrize("error", [NonFiniteError, RangeError, UnavailableError])
+def test_a_metric_that_meets_numbers_without_end_leaves_the_others_alone(make_evaluation, monkeypatch, error):
+    def failing(self, evaluation):
+        raise error("the velocity at log-SNR 3 is not finite")
+
+    monkeypatch.setattr(PsnrMetric, "measure", failing)
+    entry = measure(PsnrMetric(PsnrMetric.Config()), make_evaluation())
+    assert entry == {"unavailable": "the velocity at log-SNR 3 is not finite"}
+
+
+def test_a_few_test_images_are_drawn_at_random_the_same_for_every_seed_and_all_are_in_order(make_evaluation):
+    first, other = make_evaluation(seed=0), make_evaluation(seed=1)
+    n = len(first.test)
+    assert first.assembly.test_numbers(None).tolist() == list(range(n)) == first.assembly.test_numbers(n).tolist()
+    four, two = (first.assembly.test_numbers(k).tolist() for k in (4, 2))
+    assert four == other.assembly.test_numbers(4).tolist() != list(range(4))
+    assert four[:2] == two
+    assert len(set(four)) == 4
+    images = torch.cat([levels for _, levels in first.test_batches(4)])
+    assert torch.equal(images, first.test.images(torch.tensor(four)).long())
+    assert torch.equal(first.reconstructions(0.0, 4).originals, images)
 
 
 def test_what_metrics_share_is_computed_once(make_evaluation):

@@ -770,6 +770,26 @@ def test_figures_that_were_computed_otherwise_are_not_compared():
     assert cells["C"].against.verdict == "no difference shown"
 
 
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("steps", (10, 1000)),
+        ("dequantisation", ("uniform", "truncated_normal")),
+        ("weights_sha256", ("6726825d", "0123abcd")),
+        ("chosen", ("all 449 test images", "256 of 449 test images")),
+        ("preprocessing", ("resized to 64", "resized to 96")),
+    ],
+)
+def test_what_a_figure_was_computed_with_decides_whether_it_is_compared(key, values):
+    record = record_of({"A": A, "B": A})
+    for row, value in zip(record["variants"], values, strict=True):
+        for one in row["runs"]:
+            one["metrics"]["bits"]["how"] = {key: value}
+    cell = table_of(record).rows[1].cells["bits"]
+    assert cell.mean is None
+    assert cell.why_not == f"measured otherwise: {key} {values[1]}, not {values[0]}"
+
+
 def test_few_seeds_are_underpowered_and_nothing_is_best():
     table = table_of(record_of({"A": A[:3], "B": [a - 0.5 for a in A[:3]]}))
     cell = table.rows[1].cells["bits"]

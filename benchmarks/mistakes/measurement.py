@@ -90,6 +90,22 @@ MISTAKES = (
         (f"{_T_FEATURES}test_a_subset_of_the_reference_is_drawn_by_the_seed_not_the_first",),
     ),
     Mutation(
+        "the first images of a folder for likelihoods and reconstructions",
+        "an interval for the split around the figure of a few classes",
+        "moeframe/assembly.py",
+        'return Streams(0).permutation(available, "test images")[:n]',
+        "return torch.arange(n)",
+        (f"{_T_STORE}test_a_few_test_images_are_drawn_at_random_the_same_for_every_seed_and_all_are_in_order",),
+    ),
+    Mutation(
+        "reconstructions that are not finite taken for black ones",
+        "a plausible PSNR of a model that failed",
+        "moeframe/evaluation.py",
+        "if broken := torch.nonzero(~found.finite).flatten().tolist():",
+        "if broken := []:",
+        (f"{_T_STORE}test_reconstructions_that_are_not_finite_are_counted_and_no_metric_gets_them",),
+    ),
+    Mutation(
         "levels multiplied in 8 bits before they are scaled",
         "wrapped around: noise for a network",
         _FEATURES + "space.py",

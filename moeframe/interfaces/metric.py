@@ -60,15 +60,34 @@ class Evaluation(ABC):
 
     @abstractmethod
     def reconstructions(self, log_snr: float, n: int) -> Reconstructions:
-        """The first n test images, noised to `log_snr` and brought back by the deterministic sampler."""
+        """n test images, those of `test_batches`, noised to `log_snr` and brought back by the deterministic sampler.
+
+        Raises UnavailableError, with their number, when some are not finite.
+        """
 
     @abstractmethod
     def test_batches(self, n: int | None) -> Iterator[tuple[int, Levels]]:
-        """(number of the first image, images) of the first n test images (all if None), in batches."""
+        """(place of the first image, images) of n test images in batches: all (n None or as many) in their order.
+
+        Fewer are drawn at random, the same for every seed and every metric: the first of a folder are of few classes.
+        """
 
     @abstractmethod
     def pixels(self, levels: Levels) -> Images:
         """Integer images as model input on the device."""
+
+
+def which_images(n: int, available: int) -> str:
+    """The test images of `Evaluation.test_batches`, in words.
+
+    >>> which_images(449, 449), which_images(256, 449)
+    ('all 449 test images', '256 of 449 test images, drawn at random, the same for every seed')
+    """
+    return (
+        f"all {n} test images"
+        if n == available
+        else f"{n} of {available} test images, drawn at random, the same for every seed"
+    )
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A model that sees the other items of its batch, the label or the clean image bou
 That is found by asking it, not by trusting it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,7 +18,7 @@ from moeframe.interfaces.denoiser import Denoised, Denoiser
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.likelihood.continuity import declared_jumps
-from moeframe.randomness import Streams, Trajectories
+from moeframe.randomness import Address, Streams, Trajectories
 from moeframe.shapes import Images, LogSnr
 
 TOLERANCE = 1e-3
@@ -96,7 +97,7 @@ class _Probe:
         self._require_determinism(batch, whole)
         self._require_no_coupling(batch, whole)
         if self.gate is not None and self.gate.random:
-            self._require_draws(batch, whole)
+            self._require_draws(batch)
         else:
             self._require_blind_to_numbers(batch, whole)
 
@@ -176,23 +177,34 @@ class _Probe:
                     "`trajectories` must declare itself `random`"
                 )
 
-    def _require_draws(self, batch: _Batch, whole: Denoised) -> None:
-        """What a random gate makes of the item's number must come from the seed as well: a label would not."""
-        weights, ids = whole.routing.weights, batch.items.ids
-        by_number = by_seed = False
-        for trial in range(_OTHER_NUMBERS):
-            other_ids = self._numbers("other", trial).ids
-            numbered = self._ask(batch.numbered(Trajectories(self.streams, other_ids))).routing.weights
-            seeded = self._ask(
-                batch.numbered(Trajectories(Streams(self.streams.seed + 1 + trial), ids))
-            ).routing.weights
-            by_number |= not torch.equal(numbered, weights)
-            by_seed |= not torch.equal(seeded, weights)
-        if by_number and not by_seed:
-            raise UnavailableError(
-                "no likelihood: the gate declares itself `random`, but its weights follow the item's number and not "
-                "the seed, so they are no draws (its label, say)"
-            )
+    def _require_draws(self, batch: _Batch) -> None:
+        """What a random gate makes of the item's number must be a draw: items that draw alike are treated alike."""
+        alike = [
+            self._ask(batch.numbered(_SameDraws(self.streams, ids)))
+            for ids in (batch.items.ids, *(self._numbers("other", trial).ids for trial in range(_OTHER_NUMBERS)))
+        ]
+        for found in alike[1:]:
+            change = _change(alike[0].routing.weights, found.routing.weights, batch.log_snr)
+            change = change or _change(alike[0].velocity, found.velocity, batch.log_snr)
+            if change:
+                raise UnavailableError(
+                    "no likelihood: the gate declares itself `random`, but for the same draws the prediction changes "
+                    f"by {change} with the item's number, so the model sees more than them (its label, say); draw by "
+                    "the methods of `trajectories` alone"
+                )
+
+
+class _SameDraws(Trajectories):
+    """Items that all draw as number 0 does; what differs between two of them is no draw."""
+
+    def normal(self, shape: Sequence[int], purpose: str, *address: Address) -> Tensor:
+        return self._first().normal(shape, purpose, *address)
+
+    def choice(self, n: int, purpose: str, per: Tensor | None = None) -> Tensor:
+        return self._first().choice(n, purpose, per)
+
+    def _first(self) -> Trajectories:
+        return Trajectories(self.streams, torch.zeros_like(self.ids))
 
 
 def _require_finite(velocity: Images, log_snr: LogSnr) -> None:

@@ -15,7 +15,11 @@ from moeframe.statistics import summarise
 ACTIVE = "active_per_sample"
 """A part of `parameters` that a comparison at equal cost needs beside the whole."""
 EXACT = 1e-9
-BASIS = ("method", "log_snr_range", "levels", "images", "samples", "against", "from_log_snr", "splits")
+BASIS = (
+    *("method", "log_snr_range", "levels", "images", "chosen", "steps", "dequantisation"),  # likelihoods
+    *("samples", "against", "splits", "weights_sha256", "preprocessing"),  # samples
+    *("from_log_snr", "pairs"),  # reconstructions
+)
 """What two figures must have been computed with alike to be compared, where they say it."""
 
 

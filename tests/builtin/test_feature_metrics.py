@@ -617,9 +617,36 @@ def test_the_inception_score_states_its_splits_and_the_score_of_real_images(mome
     assert (found.unit, found.better, found.n) == ("Inception score", "higher", 8000)
     assert found.interval[0] < found.value < found.interval[1]
     assert found.how["splits"].startswith("mean of 4 splits of about 2000 images")
-    assert found.how["real_images"] == "the score of 8000 test images"
+    assert found.how["real_images"] == "the score of 8000 test images in as many splits"
     assert 1 < found.value < found.parts["real_images"]  # darker samples look more alike
     assert "NOT the published" not in found.how["feature_space"]
+
+
+def test_the_inception_score_needs_no_more_real_images_than_there_are(moments_as_logits):
+    metric = InceptionScoreMetric(InceptionScoreMetric.Config(samples=40, splits=4))
+    found = metric.measure(Compared(40, 12, 10))
+    assert found.how["real_images"] == "the score of 12 test images in as many splits"
+    few = InceptionScoreMetric(InceptionScoreMetric.Config(samples=12, splits=4)).measure(Compared(40, 12, 10))
+    assert found.parts["at_floor_n"] == few.value
+    assert found.parts["real_images"] == few.parts["real_images"]
+    none = metric.measure(Compared(40, 7, 10))
+    assert none.how["real_images"] == "none: 7 test images in 4 splits leave one with one"
+    assert set(none.parts) == {"sd_of_splits"}
+
+
+def test_few_real_images_are_warned_of_however_many_the_samples(moments):
+    given = Compared(10_000, 40, 40)
+    config = {"samples": 10_000, "reference_images": 40}
+    for metric in (FrechetMetric, KidMetric, PrecisionMetric):
+        assert "N = 10000 against 40 real images" in in_space(metric, moments, **config).measure(given).how["caution"]
+
+
+def test_inception_with_other_weights_gives_no_fid_of_that_name(moments_as_logits, monkeypatch):
+    monkeypatch.setattr(Inception, "weights_sha256", "0123456789")
+    given = Compared()
+    assert FidMetric(FidMetric.Config()).measure(given).unit == "FID, unpublished Inception features"
+    score = InceptionScoreMetric(InceptionScoreMetric.Config(splits=4)).measure(given)
+    assert score.unit == "Inception score, unpublished Inception"
 
 
 def test_splits_with_a_single_sample_are_refused(moments_as_logits):

@@ -157,10 +157,10 @@ def test_a_level_where_all_is_exact_has_no_point_and_is_counted():
 def test_reconstructions_are_kept_in_a_byte_per_level_and_handed_out_as_integers(untrained):
     first, second = (untrained.reconstructions(1.5, 5) for _ in range(2))
     kept = untrained._once["reconstructions", 1.5, 5]
-    assert kept.dtype == torch.uint8
+    assert kept.levels.dtype == torch.uint8
     assert first.images.dtype == first.originals.dtype == torch.int64
     assert torch.equal(first.images, second.images)
-    assert torch.equal(first.originals, untrained.test.images(torch.arange(5)))
+    assert torch.equal(first.originals, untrained.test.images(untrained.assembly.test_numbers(5)))
 
 
 def test_without_a_number_there_are_at_most_256_images_and_a_dump_says_the_same(untrained):

@@ -43,15 +43,20 @@ class Inception(FileSpace):
 
     @property
     def name(self) -> str:
-        """Inception."""
-        return "Inception"
+        """Inception, where the weights are the published ones."""
+        return "Inception" if self._published else "unpublished Inception"
 
     @property
     def what(self) -> str:
         """Layer and network; says so where the weights are not the published ones."""
         layer = "Inception v3 (ImageNet, TensorFlow's 2015-12-05, torch-fidelity's port), 2048 pooled features"
-        published = self.weights_sha256.startswith(WEIGHTS_NAME[-12:-4])
-        return layer if published else f"{layer}; NOT the published weights, so no figure of the literature compares"
+        return (
+            layer if self._published else f"{layer}; NOT the published weights, so no figure of the literature compares"
+        )
+
+    @property
+    def _published(self) -> bool:
+        return self.weights_sha256.startswith(WEIGHTS_NAME[-12:-4])
 
     @property
     def preprocessing(self) -> str:

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, field_validator, model_serializer
 
 from moeframe.errors import UnavailableError
-from moeframe.interfaces.metric import Evaluation, Measurement, Metric
+from moeframe.interfaces.metric import Evaluation, Measurement, Metric, which_images
 from moeframe.likelihood.probe import require_valid
 from moeframe.mixture import MergedDenoiser
 from moeframe.statistics import STUDENT_FROM, Interval, normal_interval
@@ -129,6 +129,7 @@ class BitsPerDimMetric(Metric):
                 **estimate.how,
                 "split": "test",
                 "images": n,
+                "chosen": which_images(n, available),
                 "draws_per_image": repeats,
                 "network_calls_per_image": estimate.network_calls / n,
                 "log_snr_range": [evaluation.schedule.log_snr_min, evaluation.schedule.log_snr_max],

@@ -39,9 +39,12 @@ class FeatureConfig(Metric.Config):
         default=None, ge=2, description="samples; as many as there are reference images if not given"
     )
     reference_images: int | Literal["all"] | None = Field(
-        default=None, description="reference images, from 2; as many as samples if not given. Published FIDs use all"
+        default=None, description="reference images, from 2; as many as samples if not given"
     )
-    reference: Split = Field(default="test", description="the split that samples are compared with")
+    reference: Split = Field(
+        default="test",
+        description="the split that samples are compared with; most published FIDs take train, all of it",
+    )
     batch_size: int = Field(default=64, ge=1, description="images in the feature network at once")
 
     @property
@@ -66,10 +69,11 @@ class FeatureSource:
 
     Of a split that has more images than needed those are taken that the seed draws: folders are often in order of
     class. At most a batch of images is in memory at a time. Raises UnavailableError where there are fewer real images
-    than asked for, and where features are not finite.
+    than asked for, and where features are not finite. A figure of samples alone is not `compared`: as many real images
+    as there are stand beside it.
     """
 
-    def __init__(self, config: FeatureConfig, evaluation: Evaluation):
+    def __init__(self, config: FeatureConfig, evaluation: Evaluation, *, compared: bool = True):
         self._config = config
         self._evaluation = evaluation
         other: Split = "train" if config.reference == "test" else "test"
@@ -77,7 +81,7 @@ class FeatureSource:
         available = len(self._examples(config.reference))
         self.n = available if config.samples is None else config.samples
         asked = self.n if config.reference_images is None else config.reference_images
-        self.reference_n = available if asked == "all" else asked
+        self.reference_n = available if asked == "all" else asked if compared else min(asked, available)
         if self.reference_n > available:
             setting = "samples" if config.reference_images is None else "reference_images"
             raise UnavailableError(
@@ -92,6 +96,16 @@ class FeatureSource:
                 f"{available} {config.reference} and {len(self._examples(other))} {other} images are too few to "
                 "compare; each split needs at least 2"
             )
+
+    @property
+    def fewest(self) -> int:
+        """Images of the smaller side, of which the figure is as biased as of few samples."""
+        return min(self.n, self.reference_n)
+
+    @property
+    def sizes(self) -> str:
+        """N, and that of the real images where it is another."""
+        return f"N = {self.n}" + ("" if self.n == self.reference_n else f" against {self.reference_n} real images")
 
     @property
     def floor_is_of_fewer(self) -> bool:

@@ -58,7 +58,7 @@ def measure_frechet(config: FrechetConfig, source: FeatureSource, unit: str, cau
     Raises UnavailableError for fewer images than features, unless the config allows it.
     """
     n, dims = source.n, source.dims
-    least = min(n, source.reference_n)
+    least = source.fewest
     if least < dims and not config.allow_small_n:
         raise UnavailableError(
             f"{least} images are fewer than the {dims} {source.space.name} features, so their covariances are singular "
@@ -89,8 +89,8 @@ def measure_frechet(config: FrechetConfig, source: FeatureSource, unit: str, cau
                 f"intercept of a line over 1/N at N = {least}, {least // 2}, {least // 3}, mean of disjoint blocks of "
                 "samples and reference alike (after Chong and Forsyth 2020)"
             )
-    if caution or n < MANY:
-        how["caution"] = f"{caution}biased upward at N = {n}: compare only at equal N"
+    if caution or least < MANY:
+        how["caution"] = f"{caution}biased upward at {source.sizes}: compare only at equal N"
         if "real_against_real" in parts:
             how["caution"] += (
                 ", and at_floor_n with real_against_real" if source.floor_is_of_fewer else " and with the floor"

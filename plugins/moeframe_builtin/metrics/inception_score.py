@@ -36,14 +36,13 @@ class InceptionScoreMetric(Metric):
 
     def measure(self, evaluation: Evaluation) -> Measurement:
         """Mean over splits, beside the score of as many real images. Raises UnavailableError for splits of one."""
-        source = FeatureSource(self.config, evaluation)
+        source = FeatureSource(self.config, evaluation, compared=False)
         splits = self.config.splits
         if source.n < 2 * splits:
             raise UnavailableError(
                 f"{source.n} samples in {splits} splits leave a split with one; set splits: {source.n // 2} or fewer, "
                 "or more samples"
             )
-        real = inception_score(_logits(source.reference), splits)
         mean, sd = inception_score(_logits(source.sampled), splits)
         interval, method = None, f"none: {source.n // splits} images a split; the error is known from {INTERVAL_FROM}"
         if source.n // splits >= INTERVAL_FROM:
@@ -57,18 +56,26 @@ class InceptionScoreMetric(Metric):
         }
         how |= {
             "splits": f"mean of {splits} splits of about {source.n // splits} images, as torch-fidelity",
-            "real_images": f"the score of {source.reference_n} {self.config.reference} images",
             "interval_method": method,
         }
+        parts, few = {"sd_of_splits": sd}, source.fewest
+        if few < 2 * splits:
+            how["real_images"] = f"none: {few} {self.config.reference} images in {splits} splits leave one with one"
+        else:
+            how["real_images"] = f"the score of {few} {self.config.reference} images in as many splits"
+            parts["real_images"] = inception_score(_logits(source.reference)[:few], splits)[0]
+            if few < source.n:
+                parts["at_floor_n"] = inception_score(_logits(source.sampled)[:few], splits)[0]
+                how["at_floor_n"] = f"the score of {few} samples, to be held against real_images"
         if source.n < MANY:
             how["caution"] = f"biased downward at {source.n // splits} images a split: compare only at equal N"
         return Measurement(
             value=mean,
-            unit="Inception score",
+            unit=f"Inception score{'' if source.space.name == 'Inception' else f', {source.space.name}'}",
             better="higher",
             n=source.n,
             interval=interval,
-            parts={"real_images": real[0], "sd_of_splits": sd},
+            parts=parts,
             how=how,
         )
 

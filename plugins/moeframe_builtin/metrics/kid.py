@@ -43,8 +43,8 @@ class KidMetric(Metric):
         reference, sampled = source.reference.features, source.sampled.features
         size, few = min(self.config.subset_size, source.n, source.reference_n), source.floor_n
         value, spread = subset_mmd(sampled, reference, size)
-        interval, method = None, f"none: {source.n} images; the error is known from {INTERVAL_FROM} on"
-        if min(source.n, source.reference_n) >= INTERVAL_FROM:
+        interval, method = None, f"none: {source.fewest} images; the error is known from {INTERVAL_FROM} on"
+        if source.fewest >= INTERVAL_FROM:
             half = 1.96 * math.hypot(mmd_standard_error(sampled, reference), spread / math.sqrt(SUBSETS))
             interval = (value - half, value + half)
             method = "95 %, normal, jackknife of the MMD of all images, and the spread of the subsets over their number"
@@ -59,8 +59,8 @@ class KidMetric(Metric):
             "subsets": f"mean of {SUBSETS} subsets of {size} images (floor: {floor_size}), torch-fidelity's seed 2020",
             "interval_method": method,
         }
-        if other or source.n < MANY:
-            how["caution"] = f"{other}unbiased at any N, may be negative near zero; N = {source.n}: see the interval"
+        if other or source.fewest < MANY:
+            how["caution"] = f"{other}unbiased at any N, may be negative near zero; {source.sizes}: see the interval"
         kind = "squared MMD, cubic kernel" if other else "KID"
         return Measurement(
             value=value,

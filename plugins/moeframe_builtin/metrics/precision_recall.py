@@ -122,9 +122,9 @@ def _measurement(
         "means": f"{means}{config.neighbours}; torch-fidelity, float64",
         "interval_method": "none: the balls of all images overlap, and no interval was verified",
     }
-    if source.n < MANY:
+    if source.fewest < MANY:
         floor = "at_floor_n with real_against_real" if source.floor_is_of_fewer else "with real_against_real"
-        how["caution"] = f"balls shrink as N grows: compare only at N = {source.n}, and {floor}"
+        how["caution"] = f"balls shrink as N grows: compare only at {source.sizes}, and {floor}"
     return Measurement(
         value=value,
         unit=f"{what}, {source.space.name} features",

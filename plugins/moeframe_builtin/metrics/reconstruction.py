@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from moeframe.errors import UnavailableError
-from moeframe.interfaces.metric import Better, Evaluation, Measurement, Metric, Reconstructions
+from moeframe.interfaces.metric import Better, Evaluation, Measurement, Metric, Reconstructions, which_images
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.statistics import mean, normal_interval, sd
 
@@ -32,7 +32,7 @@ class ReconstructionConfig(Metric.Config):
         default=[-4.0, -2.0, 0.0, 2.0, 4.0], description="log-SNRs at which the figure is given beside the value"
     )
     images: int | None = Field(
-        default=None, ge=2, description="test images, from the first; 256, or all where there are fewer, if not given"
+        default=None, ge=2, description="test images; 256, or all where there are fewer, if not given"
     )
 
 
@@ -81,7 +81,7 @@ def measure_reconstructions(
         parts={name_of(level): mean(finite[level]) for level in config.curve if finite[level]},
         how={
             **figure.how,
-            "pairs": "test images and their reconstructions",
+            "pairs": f"{which_images(n, len(evaluation.test))} and their reconstructions",
             "from_log_snr": config.log_snr,
             "curve": "the parts: the same figure of the same images, brought back from other noise levels",
             "sampler": "ddim, 50 steps in schedule time, each prediction of the image clipped to the data's range",
