@@ -87,7 +87,7 @@ def measure_frechet(config: FrechetConfig, source: FeatureSource, unit: str, cau
             parts["at_infinite_n"] = distance_at_infinite_n(source.sampled.features[:least], reference[:least])
             how["at_infinite_n"] = (
                 f"intercept of a line over 1/N at N = {least}, {least // 2}, {least // 3}, mean of disjoint blocks of "
-                "samples and reference alike (after Chong and Forsyth 2020)"
+                "samples and reference alike (after Chong and Forsyth 2020); no interval is known"
             )
     if caution or least < MANY:
         how["caution"] = f"{caution}biased upward at {source.sizes}: compare only at equal N"
