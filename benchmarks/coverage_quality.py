@@ -73,8 +73,11 @@ def patches() -> Law:
 
 
 def heavy_tailed(dims: int = 32) -> Law:
-    """Rectified mixtures of eight Gaussians, each row times a log-normal contrast of standard deviation 0.53."""
-    mixing = Streams(5).normal((8, dims), "mixing") / 8**0.5
+    """Rectified mixtures of eight Gaussians, each row times a log-normal contrast, standard deviation over mean 0.53.
+
+    An unfavourable mixing: the intervals of most others cover 94 to 97 %.
+    """
+    mixing = torch.randn(8, dims, generator=torch.Generator().manual_seed(5)) / 8**0.5
 
     def draw(streams: Streams, n: int) -> tuple[Tensor, Tensor]:
         one, two = (
