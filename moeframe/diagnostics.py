@@ -28,6 +28,8 @@ TRAJECTORIES = 6
 STATES = 10
 BOUND_REPEATS = 4
 CURVE_POINTS = 21
+BOUND_POINTS = 25
+"""Noise levels of the bound's curve: even in log-SNR, over which it is integrated, ends included."""
 
 
 def write_diagnostics(folder: Path, assembly: Assembly, evaluation: ModelEvaluation) -> None:
@@ -193,7 +195,8 @@ def _bound_by_log_snr(assembly: Assembly, evaluation: ModelEvaluation) -> dict[s
     items = Trajectories.numbered(assembly.streams, 0, n)
     x = evaluation.pixels(assembly.test.images(numbers))
     noise = items.normal(assembly.image.tensor_shape, "diagnostics/noise").to(x)
-    grid = assembly.schedule.log_snr(torch.linspace(1, 0, CURVE_POINTS)).tolist()
+    ends = assembly.schedule.log_snr_min, assembly.schedule.log_snr_max
+    grid = torch.linspace(*ends, BOUND_POINTS, dtype=torch.float64).tolist()
 
     def curve(model: MergedDenoiser, valid: tuple[float, float] = (-math.inf, math.inf)) -> list[float | None]:
         values: list[float | None] = []

@@ -43,6 +43,9 @@ def test_the_bound_by_noise_level_of_gaussian_pixels_meets_its_closed_form(ideal
     noise = 1 / (1 + np.exp(np.array(found["log_snr"])))
     expected = 0.5 * signal / (signal + noise) / math.log(2)
     assert found["unit"] == "bits/dim per unit log-SNR"
+    # the table of a study integrates it over the whole range, whatever the schedule does with time
+    whole = 0.5 * math.log2(1 + STD**2 * math.exp(13)) - 0.5 * math.log2(1 + STD**2 * math.exp(-10))
+    assert np.trapezoid(found["merged"], found["log_snr"]) == pytest.approx(whole, rel=0.02)
     # 256 images of 64 pixels: sqrt(2 / 16384) = 1.1 % is one standard error of a mean of squares
     assert found["merged"] == pytest.approx(expected.tolist(), rel=0.05)
 
