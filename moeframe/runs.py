@@ -149,7 +149,10 @@ def _take_weights(source: Path, folder: RunFolder, assembly: Assembly) -> None:
         return
     last = checkpoint.latest(RunFolder(source).checkpoints(seed))
     if last is None or checkpoint.load(last).step != steps:
-        raise RunFolderError(f"{source}: has no checkpoint of seed {seed} after {steps} steps; finish that run first")
+        raise RunFolderError(
+            f"{source}: has no checkpoint of seed {seed} after {steps} steps; finish that run first, or use the folder "
+            "that it was trained in where only its results were kept"
+        )
     with explaining(folder.checkpoints(seed)):
         shutil.copytree(last, folder.checkpoints(seed) / last.name)
 

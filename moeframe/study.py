@@ -311,6 +311,8 @@ def _facts(study: Study) -> dict[str, object]:
                 "warm_start_steps": variant.spec.warm_start_steps,
                 "n_experts": variant.spec.n_experts,
                 "batch_size": variant.spec.training.batch_size,
+                "steps": variant.spec.training.steps,
+                "sampler": f"{variant.spec.sampler.type}, {variant.spec.sampler.steps} steps",
             }
             for variant in study.variants
         ],

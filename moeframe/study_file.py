@@ -229,6 +229,10 @@ def _own_keys(changes: Mapping[str, Any], at: SpecPath) -> Iterator[Flaw]:
             )
 
 
+NETWORK_OF_GATE = ("width", "hidden", "reads")
+"""Settings of gates that shape their network."""
+
+
 def _flaws_of_weights(variants: Sequence[Variant]) -> Iterator[Flaw]:
     """Weights that would not fit, found before what they come from has trained."""
     by_name = {variant.name: variant for variant in variants}
@@ -238,6 +242,12 @@ def _flaws_of_weights(variants: Sequence[Variant]) -> Iterator[Flaw]:
             continue
         own, other = variant.spec.dump(), source.spec.dump()
         different = [key for key in ("trunk", "experts") if own.get(key) != other.get(key)]
+        gates = [spec.get("gate") or {} for spec in (own, other)]
+        different += [
+            f"gate.{key}"
+            for key in NETWORK_OF_GATE
+            if all(key in gate for gate in gates) and gates[0][key] != gates[1][key]
+        ]
         different += ["training.steps"] if variant.spec.training.steps != source.spec.training.steps else []
         for key in different:
             yield Flaw(

@@ -30,8 +30,8 @@ from moeframe.loading import WORKERS_AT_MOST, fetch_batches
 from moeframe.operations import count_flops, on_meta
 from moeframe.registry import Registry
 from moeframe.report.seed_folder import read_events
-from moeframe.report.study_formats import as_csv, as_latex, as_markdown, shown_cell
-from moeframe.report.study_sentences import sentences
+from moeframe.report.study_formats import as_csv, as_latex, as_markdown, shown_cell, shown_difference
+from moeframe.report.study_sentences import in_short, sentences
 from moeframe.report.study_tables import table_of
 from moeframe.report.tables import study_tables
 from moeframe.run_folder import RunFolder
@@ -530,6 +530,17 @@ def test_no_more_processes_than_cores_are_started(tmp_path, monkeypatch):
     assert len(list(running)) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kept", [path.parent for path in sorted(ROOT.glob("results/studies/*/runs"))], ids=lambda path: path.name
+)
+def test_a_committed_study_is_what_this_version_makes_of_its_runs(kept, tmp_path):
+    copy = shutil.copytree(kept, tmp_path / kept.name)
+    assert CliRunner().invoke(cli.main, ["report", str(copy)]).exit_code == 0
+    for path in sorted(path for path in kept.rglob("*") if path.is_file()):
+        assert (copy / path.relative_to(kept)).read_bytes() == path.read_bytes(), path
+
+
 # --- phase 1 ----------------------------------------------------------------------------------------------------------
 
 
@@ -618,6 +629,10 @@ def test_the_gate_of_the_one_who_takes_over_is_its_own(tiny_spec, tmp_path):
         (
             {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"training.steps": 9}}}},
             "variants.x.set: training.steps differs from that of 'soft', whose weights it takes; leave training.steps",
+        ),
+        (
+            {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"gate.width": 9}}}},
+            "variants.x.set: gate.width differs from that of 'soft', whose weights it takes; leave gate.width as it is",
         ),
         (
             {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"experts.0.channels": 16}}}},
@@ -790,6 +805,29 @@ def test_what_a_figure_was_computed_with_decides_whether_it_is_compared(key, val
     assert cell.why_not == f"measured otherwise: {key} {values[1]}, not {values[0]}"
 
 
+def test_a_difference_over_fewer_seeds_says_so_wherever_it_stands():
+    table = table_of(record_of({"A": A, "B": [a - 0.1 for a in A]}, lacking={("A", 2)}))
+    assert table.rows[1].cells["bits"].against.lacking == " [5 of 6 seeds]"
+    for text in (as_markdown(table), as_latex(table), shown_difference(table.rows[1].cells["bits"].against)):
+        assert "[5 of 6 seeds]" in text
+    record = record_of({"A": A, "B": [a - 0.1 for a in A]}, lacking={("A", 2)})
+    for row in record["variants"]:
+        for one in row["runs"]:
+            one["metrics"] = {"bits_per_dim": one["metrics"]["bits"]} if one["metrics"] else {}
+    assert "[5 of 6 seeds]" in in_short(table_of(record))[0]
+
+
+@pytest.mark.parametrize("unit", ["dB", "KID, Inception features", "squared MMD, cubic kernel, made up features"])
+def test_a_unit_without_ratios_has_no_relative_gain(unit):
+    record = record_of({"A": A, "B": [a - 0.1 for a in A]})
+    for row in record["variants"]:
+        for one in row["runs"]:
+            one["metrics"]["bits"]["unit"] = unit
+    against = table_of(record).rows[1].cells["bits"].against
+    assert (against.relative_gain, against.gain_interval) == (None, None)
+    assert against.gain_method == f"none: a ratio of {unit} means nothing"
+
+
 def test_few_seeds_are_underpowered_and_nothing_is_best():
     table = table_of(record_of({"A": A[:3], "B": [a - 0.5 for a in A[:3]]}))
     cell = table.rows[1].cells["bits"]
@@ -833,3 +871,4 @@ def test_the_csv_has_every_figure_and_the_latex_escapes():
     assert r"Model B\_1" in text
     assert text.count(r"\\") == 5
     assert text.startswith(r"\begin{tabular}{lrrrr}")
+    assert r"Model \textless{}B\textgreater{}" in as_latex(table_of(record_of({"A": A, "<B>": A})))

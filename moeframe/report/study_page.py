@@ -1,9 +1,10 @@
 """study.html: one self-contained page of a study, made from its folder alone, beside the tables."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from moeframe.comparison import COMPARED_FROM
 from moeframe.report import plots
@@ -15,7 +16,7 @@ from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_
 from moeframe.report.study_sentences import QUALITY, in_short, said_of, sentences
 from moeframe.report.study_tables import Against, Cell, Column, Row, Table, begun, table_of
 from moeframe.storage import write_file
-from moeframe.study_folder import StudyFolder
+from moeframe.study_folder import StudyFolder, read_mapping
 
 ALPHA = 0.05
 COMPUTE = ("network_calls", "flops", "latency")
@@ -61,6 +62,7 @@ def write_study(folder: Path) -> Table:
             ],
             sentences=sentences(table),
             in_short=in_short(table),
+            made=_made(place, record),
             where=_supported(noise, slices),
             tested=_tested(noise, slices),
             tendencies=_tendencies(noise, slices),
@@ -81,6 +83,26 @@ def write_study(folder: Path) -> Table:
     )
     write_file(place.page, page.encode())
     return table
+
+
+def _made(place: StudyFolder, record: Mapping[str, Any]) -> list[str]:
+    """How long was trained, how sampled, and on what machine, as far as the folder says."""
+    rows = [row for row in record["variants"] if "steps" in row]
+    found = []
+    for key, say in (
+        ("steps", "{:,} training steps"),
+        ("batch_size", "batches of {}"),
+        ("sampler", "sampler {}"),
+    ):
+        named: dict[Any, list[str]] = {}
+        for row in rows:
+            named.setdefault(row[key], []).append(row["name"])
+        usual = max(named, key=lambda value: len(named[value]), default=None)
+        others = [f"{', '.join(names)}: {value}" for value, names in named.items() if value != usual]
+        found += [say.format(usual) + (f" ({'; '.join(others)})" if others else "")] if named else []
+    paths = sorted(place.path.glob("runs/*/*/environment.json"))
+    devices = dict.fromkeys(str(read_mapping(path).get("device_name", "")) for path in paths)
+    return [*found, *([f"on {', '.join(filter(None, devices))}"] if any(devices) else [])]
 
 
 def _supported(*tables: Table) -> list[str]:
@@ -235,7 +257,9 @@ def _noise(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
         svg = lines("router", "Router accuracy", curves, NOISE, Axis(label="routing accuracy"), cast)
         caption = (
             f"How often the largest gate weight is on the expert of the image's own slice, {_BANDS}. "
-            "Chance is one over the number of experts; where several weigh alike they share the hit."
+            "Chance is one over the number of experts, and a gate that sends every image to one expert hits that "
+            "expert's slice: below the largest slice's share no routing is shown. Where several weigh alike they share "
+            "the hit."
         )
         figures.append(Figure("Router accuracy over noise level", caption, svg))
     yield Section("Over noise levels", figures)

@@ -50,14 +50,22 @@ def in_short(table: Table) -> list[str]:
     found = []
     for first, second, against in compared:
         figures = [_figure(one, column) for column in columns if (one := against.get(column.name)) is not None]
-        found += [f"{first}, minus {second}: {'; '.join(figures)}."] if figures else []
+        found += [f"{first}, minus {second}{_at_cost(table, first, second)}: {'; '.join(figures)}."] if figures else []
     return found
+
+
+def _at_cost(table: Table, first: str, second: str) -> str:
+    """What the first's training takes of the second's, in operations."""
+    flops = {row.title: row.training_flops for row in table.rows}
+    own, other = flops[first], flops[second]
+    return f" (at {own / other:.2g} times its training FLOPs)" if own and other else ""
 
 
 def _figure(one: Against, column: Column) -> str:
     interval = "" if one.interval is None else f" ({format_interval(one.interval)})"
     said = {"better": ", better", "worse": ", worse", "no difference shown": ", no difference shown"}
-    return f"{column.name} {signed(one.difference, one.interval)}{interval}{said.get(one.verdict, '')}"
+    figure = f"{column.name} {signed(one.difference, one.interval)}{interval}{one.lacking}"
+    return f"{figure}{said.get(one.verdict, '')}"
 
 
 def _sentence(one: Against, title: str, other: str, table: Table, column: Column) -> str:

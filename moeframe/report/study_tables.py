@@ -1,5 +1,6 @@
 """The table of a study, from its record: rows are variants, columns metrics, each cell with what the seeds support."""
 
+import dataclasses
 import re
 import statistics
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,8 @@ from moeframe.statistics import summarise
 ACTIVE = "active_per_sample"
 """A part of `parameters` that a comparison at equal cost needs beside the whole."""
 EXACT = 1e-9
+NO_RATIOS = ("dB", "KID", "squared MMD")
+"""Beginnings of units that are logarithms, or differences whose zero is met by chance."""
 BASIS = (
     *("method", "log_snr_range", "levels", "images", "chosen", "steps", "dequantisation"),  # likelihoods
     *("samples", "against", "splits", "weights_sha256", "preprocessing"),  # samples
@@ -61,6 +64,13 @@ class Against(_Record):
     gain_interval: tuple[float, float] | None = None
     gain_method: str = ""
     n: int
+    of: int
+    """Seeds that the study has; `n` of them have both figures."""
+
+    @property
+    def lacking(self) -> str:
+        """Of how many seeds, where it is not of all."""
+        return f" [{self.n} of {self.of} seeds]" if self.n < self.of else ""
 
 
 class Cell(_Record):
@@ -313,6 +323,9 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
 
 def _against(one: Comparison, own: list[float | None], other: list[float | None], column: Column) -> Against:
     gain = relative_gain(own, other, column.better)
+    if column.unit.startswith(NO_RATIOS):
+        reason = f"none: a ratio of {column.unit} means nothing"
+        gain = dataclasses.replace(gain, value=None, interval=None, method=reason)
     return Against(
         difference=one.mean_difference,
         interval=one.interval,
@@ -322,6 +335,7 @@ def _against(one: Comparison, own: list[float | None], other: list[float | None]
         gain_interval=gain.interval,
         gain_method=gain.method,
         n=one.n,
+        of=len(own),
     )
 
 
@@ -365,4 +379,5 @@ def _why_not(row: Mapping[str, Any], column: Column) -> str:
     unavailable = [metric.get("unavailable") or run["cause"] for metric, run in zip(found, row["runs"], strict=True)]
     reasons = [*others, *unavailable]
     found = list(dict.fromkeys(reason for reason in reasons if reason))
-    return "; ".join(found) or "not run yet"
+    finished = any(run["status"] == "finished" for run in row["runs"])
+    return "; ".join(found) or ("not measured" if finished else "not run yet")
