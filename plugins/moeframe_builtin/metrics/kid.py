@@ -18,7 +18,8 @@ PACKAGES = ("torch_fidelity",)
 SUBSETS = 100
 BLOCK = 1024
 INTERVAL_FROM = 200
-"""Images from which the interval is given: in simulations it covers 93.5 % and more from here on."""
+"""Images from which the interval is given: in simulations with Gaussian and EfficientNet's features it covers 93.5 % and
+more from here on; with heavy-tailed ones, of log-normal contrast, as little as 87 %."""
 
 Rows = Float[Tensor, "_ features"]
 
