@@ -18,8 +18,11 @@ PACKAGES = ("torch_fidelity",)
 SUBSETS = 100
 BLOCK = 1024
 INTERVAL_FROM = 200
-"""Images from which the interval is given: in simulations with Gaussian and EfficientNet's features it covers 93.5 % and
-more from here on; with heavy-tailed ones, of log-normal contrast, as little as 87 %."""
+"""Images from which the interval is given.
+
+In simulations with Gaussian and EfficientNet's features it covers 93.5 % and more from here on; with heavy-tailed ones,
+of log-normal contrast, as little as 87 %.
+"""
 
 Rows = Float[Tensor, "_ features"]
 
