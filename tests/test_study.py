@@ -406,7 +406,7 @@ def test_only_some_variants_bring_the_baseline_and_what_they_are_made_of(study_f
     variants = {
         "soft": {},
         "other": {"set": {"gate": {"type": "uniform"}}},
-        "sparse": {"set": {"gate": {"type": "top_k", "k": 1}}},
+        "sparse": {"set": {"gate": {"type": "top_k", "k": 1, "width": 4}}},
         "cut": {"weights_of": "sparse"},
     }
     study = study_of(changed(study_file, variants=variants))

@@ -82,7 +82,7 @@ def test_it_says_at_which_noise_levels_and_on_which_slices_a_variant_helped_and_
     [where] = re.findall(r'<ul class="where">(.*?)</ul>', page, re.S)
     lines = re.findall(r"<li>(.*)</li>", where)
     helped = {re.match(r"(.): .* against .*?, (.*?): ", line).groups() for line in lines}
-    assert helped == {("B", "log-SNR 0 to 4"), ("B", "log-SNR 4 to 8"), ("B", "light")}
+    assert helped == {("B", "log-SNR 0 to 4"), ("B", "log-SNR 4 to 8"), ("B", "light (4 images)")}
     assert all("better on average" in line for line in lines)
 
 
@@ -271,7 +271,7 @@ def test_a_variant_measured_on_other_images_is_left_out_of_the_slices(tmp_path):
         path.write_text(json.dumps(data | {"image_bits": data["image_bits"][:-1]}))
     write_study(folder)
     slices = json.loads((folder / "tables/slices.json").read_text())
-    means = {each["name"]: each["cells"]["light"]["mean"] for each in slices["rows"]}
+    means = {each["name"]: each["cells"]["light (4 images)"]["mean"] for each in slices["rows"]}
     assert means["D"] is None
     assert means["A"] is not None
 
