@@ -817,6 +817,25 @@ def test_a_difference_over_fewer_seeds_says_so_wherever_it_stands():
     assert "[5 of 6 seeds]" in in_short(table_of(record))[0]
 
 
+@pytest.mark.parametrize(
+    ("flops", "said"),
+    [
+        ((8.0, 2.0), "Model B, minus Model A (at 4 times its training FLOPs): "),
+        ((2.02, 2.0), "Model B, minus Model A (at equal training FLOPs): "),
+        ((None, 2.0), "Model B, minus Model A: "),
+    ],
+)
+def test_what_is_said_in_short_tells_the_cost_of_the_comparison(flops, said):
+    record = record_of({"A": A, "B": [a - 0.1 for a in A]})
+    for row in record["variants"]:
+        for one in row["runs"]:
+            one["metrics"] = {"bits_per_dim": one["metrics"]["bits"]}
+    table = table_of(record)
+    costs = dict(zip(("B", "A"), flops, strict=True))
+    rows = [row.model_copy(update={"training_flops": costs[row.name]}) for row in table.rows]
+    assert in_short(table.model_copy(update={"rows": rows}))[0].startswith(said)
+
+
 @pytest.mark.parametrize("unit", ["dB", "KID, Inception features", "squared MMD, cubic kernel, made up features"])
 def test_a_unit_without_ratios_has_no_relative_gain(unit):
     record = record_of({"A": A, "B": [a - 0.1 for a in A]})

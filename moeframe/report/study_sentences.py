@@ -6,6 +6,8 @@ from moeframe.report.figures import format_interval, signed
 from moeframe.report.study_tables import Against, Column, Table
 
 LIKELIHOOD = ("bits_per_dim",)
+EQUAL = 0.05
+"""Relative difference of training operations that is called none, as of the controls in specs/studies."""
 QUALITY = ("fid", "frechet", "kid", "inception_score")
 """Metrics of samples; the first that was measured speaks for them."""
 
@@ -58,7 +60,10 @@ def _at_cost(table: Table, first: str, second: str) -> str:
     """What the first's training takes of the second's, in operations."""
     flops = {row.title: row.training_flops for row in table.rows}
     own, other = flops[first], flops[second]
-    return f" (at {own / other:.2g} times its training FLOPs)" if own and other else ""
+    if not own or not other:
+        return ""
+    ratio = own / other
+    return " (at equal training FLOPs)" if abs(ratio - 1) < EQUAL else f" (at {ratio:.2g} times its training FLOPs)"
 
 
 def _figure(one: Against, column: Column) -> str:
