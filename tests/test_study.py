@@ -98,12 +98,14 @@ def test_every_shipped_study_validates(path):
     names = {variant.name for variant in study.variants}
     assert names >= {*"ABCD", "random_per_sample", "random_per_step", "uniform", "alignment_without_balance"}
     assert names >= {"without_load", "without_ent", "mutual_info", "cut_to_top2", "K2", "K8", "switch"}
-    assert names >= {"same_parameters", "same_compute"}
+    assert names >= {"same_parameters", "same_compute", "switch_compute"}
     assert study.variant("C").spec.gate.type == "top_k"
     assert study.variant("B").spec.gate.type == study.variant("D").spec.gate.type == "softmax"
     assert not [variant.name for variant in study.variants if variant.same_as], "each variant runs once"
     assert {("B", "same_parameters"), ("B", "same_compute"), ("C", "B"), ("cut_to_top2", "B")} <= set(study.compare)
     assert training_calls(study.variant("same_compute")) == training_calls(study.variant("B"))
+    merged = [study.variant(source) for source in study.variant("switch").runs_of.values()]
+    assert training_calls(study.variant("switch_compute")) == sum(map(training_calls, merged))
 
 
 @pytest.mark.parametrize(
