@@ -259,7 +259,7 @@ def study(
     from rich.console import Console
 
     from moeframe.progress import watching
-    from moeframe.report.tables import plan_table
+    from moeframe.report.tables import plan_notes, plan_table
     from moeframe.study import plan, run_study, study_folder_of
     from moeframe.study_file import load_study
 
@@ -270,7 +270,10 @@ def study(
         loaded = loaded.only_seeds(seeds)
     folder = study_folder_of(loaded.name, out)
     if plan_only:
-        Console().print(plan_table(plan(loaded, folder)))
+        runs = plan(loaded, folder)
+        Console().print(plan_table(runs))
+        for note in plan_notes(runs):
+            click.echo(note)
         return
     with watching() as watcher:
         table = run_study(loaded, folder, watcher)

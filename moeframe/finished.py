@@ -99,7 +99,11 @@ def load_seed(place: RunFolder, spec: RunSpec, registry: Registry, seed: int) ->
     """The same for one seed of a run whose spec is read already."""
     newest = checkpoint.latest(place.checkpoints(seed))
     if newest is None:
-        raise RunFolderError(f"{place.path}: has no checkpoint of seed {seed}; its seeds are {spec.seeds}")
+        if seed in spec.seeds:
+            reason = "its weights were not kept, or they lie in the folder that it was trained in"
+        else:
+            reason = f"its seeds are {', '.join(map(str, spec.seeds))}"
+        raise RunFolderError(f"{place.path}: has no checkpoint of seed {seed}; {reason}")
     assembly = assemble(spec, registry, seed)
     tensors = checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"]
     with naming(newest):

@@ -67,8 +67,10 @@ class RunFolder:
             self._clear()
         else:
             changes = spec_changes(self.read_spec(), spec.dump())
-            if changes and self.seeds():  # without a seed nothing was begun: a first try with a mistake in it
-                measuring = all(change.startswith(MEASURING) for change in changes)
+            measuring = all(change.startswith(MEASURING) for change in changes)
+            # Without a seed nothing was begun: a first try with a mistake in it. How to measure may change until then.
+            done = any(self.metrics(seed).exists() for seed in self.seeds()) if measuring else self.seeds()
+            if changes and done:
                 instead = "measure the trained model anew with `moeframe evaluate`, " if measuring else ""
                 raise RunFolderError(
                     f"{self.path}: belongs to another spec ({'; '.join(changes[:6])}); {instead}"

@@ -4,9 +4,10 @@ import dataclasses
 import gc
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from moeframe import checkpoint, phase_one
 from moeframe.assembly import Assembly, assemble, build_dataset
@@ -28,7 +29,7 @@ from moeframe.report.seed_folder import EVENTS
 from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
 from moeframe.slicing import write_slices
 from moeframe.spec import RunSpec
-from moeframe.spec_file import load_spec
+from moeframe.spec_file import Override, load_spec
 from moeframe.storage import explaining, write_file
 from moeframe.training import StepLog, Trainer
 
@@ -283,6 +284,42 @@ def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watc
             _evaluate_seed(place.seed(seed), assembly, watcher or Silent())
         place.write_spec(spec)
         write_file(place.environment, _json(describe_environment(spec.device)))
+        return _summarise(place, spec)
+
+
+def measure_lacking(
+    folder: str | Path, metrics: Sequence[Mapping[str, Any]], watcher: Watcher | None = None
+) -> Results:
+    """Measure of a trained run what it lacks of `metrics`, as settings; what was measured with the same stays as it is.
+
+    Metrics that are not among them stay too. Results, report and the folder's spec.yaml are rewritten; the environment
+    is that of the run, and a figure that another one measured says so. Raises what `evaluate` raises.
+    """
+    registry, watcher = Registry.installed(), watcher or Silent()
+    place = RunFolder(Path(folder))
+    place.read_spec()
+    then = {metric.key: metric.model_dump(mode="json") for metric in load_spec(place.spec, registry).metrics}
+    asked = {str(settings.get("label") or settings["type"]): dict(settings) for settings in metrics}
+    together = list({**asked, **then, **asked}.values())  # in the order asked for, then what was there before
+    spec = load_spec(place.spec, registry, [Override("metrics", together, str(place.spec))])
+    same = {metric.key for metric in spec.metrics if then.get(metric.key) == metric.model_dump(mode="json")}
+    with place.claimed():
+        then_with, now = read_json(place.environment), describe_environment(spec.device)
+        differently = {name: value for name, value in now.items() if then_with.get(name) != value}
+        for seed in spec.seeds:
+            loaded, entries = load_seed(place, spec, registry, seed), dict(read_metrics(place.metrics(seed)))
+            evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser, place.seed(seed))
+            lacking = [metric for metric in loaded.assembly.metrics if metric.config.key not in same & set(entries)]
+            watcher.begin(f"seed {seed}: evaluation", len(lacking))
+            for metric in lacking:
+                entry = measure(metric, evaluation)
+                if "how" in entry and differently:
+                    entry["how"] = {**entry["how"], "measured_with": differently}
+                entries[metric.config.key] = entry
+                watcher.advance(metric.config.key)
+            ordered = {metric.config.key: entries[metric.config.key] for metric in loaded.assembly.metrics}
+            write_file(place.metrics(seed), _json(ordered))
+        place.write_spec(spec)
         return _summarise(place, spec)
 
 

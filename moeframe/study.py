@@ -7,25 +7,21 @@ import dataclasses
 import json
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-import yaml
-
-from moeframe.errors import RunFolderError, SpecError
 from moeframe.interfaces.launcher import Task
 from moeframe.progress import Silent, Watcher
 from moeframe.registry import Registry
 from moeframe.report.study_page import write_study
-from moeframe.report.study_tables import PlannedRun, Table
-from moeframe.run_folder import MEASURING, RunFolder, spec_changes
-from moeframe.spec_file import load_spec
-from moeframe.storage import LOCK, write_file
+from moeframe.report.study_tables import PlannedRun, Standing, Table
+from moeframe.storage import write_file
+from moeframe.study_admission import admit, changes_since, expect_own, lacking, lacking_alone, runs_of
 from moeframe.study_cost import all_training_calls, joint_calls, predicted_costs, sources_of, training_calls
 from moeframe.study_file import Study, Variant
 from moeframe.study_folder import StudyFolder, read_mapping
-from moeframe.study_task import StudyTask, asked_alone, settings_alone, weights_key, weights_of_all
+from moeframe.study_task import StudyTask, What, failure_of, settings_alone, settings_beside
 
 
 def study_folder_of(name: str, out: Path | None) -> Path:
@@ -46,7 +42,7 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
     place = StudyFolder(folder)
     study = _settled(study, place)
     if place.record.exists():
-        _expect_own(study, place)
+        expect_own(study, place)
     taken = {
         variant.name: [
             read_mapping(path)["seconds"] for seed in study.seeds if (path := _finished(place, variant, seed))
@@ -66,7 +62,7 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
         for seed in study.seeds:
             if not study.asks(variant, seed):
                 continue
-            status, cause = place.status(variant.name, seed)
+            status, cause = _standing(study, place, variant, seed)
             found.append(
                 PlannedRun(
                     variant=variant.name,
@@ -80,6 +76,18 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
                 )
             )
     return found
+
+
+def _standing(study: Study, place: StudyFolder, variant: Variant, seed: int) -> tuple[Standing, str]:
+    """How a run stands against what the study says now, and why."""
+    if changes := changes_since(variant, seed, study, place):
+        return "changed", "; ".join(changes[:4])
+    status, cause = place.status(variant.name, seed)
+    if status == "finished":
+        lacks = [*lacking(variant, seed, place), *lacking_alone(variant, seed, place)]
+        if lacks:
+            return "to measure", "; ".join([", ".join(lacks), *filter(None, [cause])])
+    return status, cause
 
 
 def _finished(place: StudyFolder, variant: Variant, seed: int) -> Path | None:
@@ -106,6 +114,16 @@ def _distinct(study: Study) -> Iterator[Variant]:
     return (variant for variant in study.variants if variant.same_as is None)
 
 
+Run: TypeAlias = tuple[Variant, int]
+"""A variant and a seed."""
+
+WORDS: dict[What, tuple[str, str]] = {
+    "train": ("runs", ""),
+    "measure": ("metrics that finished runs lack", ", metrics"),
+    "measure alone": ("times and memory, one by one", ", times and memory"),
+}
+"""What the watcher and the tasks are told."""
+
 # --- carrying it out --------------------------------------------------------------------------------------------------
 
 
@@ -118,46 +136,54 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Tab
     watcher, place = watcher or Silent(), StudyFolder(folder)
     with place.claimed():
         study = _settled(study, place)
-        _admit(study, place)
+        admit(study, place)
+        write_file(place.record, _json(_facts(study, place)))
         for wave in range(1 + max(study.depth(variant) for variant in study.variants)):
             runs = [
                 (variant, seed)
-                for seed in study.seeds  # seed by seed: a study that is stopped has whole pairs
-                for variant in _distinct(study)
-                if study.asks(variant, seed)
-                and study.depth(variant) == wave
-                and place.status(variant.name, seed)[0] != "finished"
+                for variant, seed in _asked(study)
+                if study.depth(variant) == wave and place.status(variant.name, seed)[0] != "finished"
             ]
-            _launch("runs" if wave == 0 else "runs that build on others", runs, study, place, watcher)
-        alone = [
-            (variant, seed)
-            for variant in _distinct(study)
-            for seed in study.seeds
-            if study.asks(variant, seed)
-            and place.status(variant.name, seed)[0] == "finished"
-            and _lacks_alone(place, variant, seed)
-        ]
-        _launch("times and memory, one by one", alone, study, place, watcher, alone=True)
+            _launch("train", runs, study, place, watcher)
+        finished = [run for run in _asked(study) if place.status(run[0].name, run[1])[0] == "finished"]
+        _measure(finished, "measure", lacking, study, place, watcher)
+        _measure(finished, "measure alone", lacking_alone, study, place, watcher)
         return gather(study, folder)
 
 
-def _launch(
-    title: str,
-    runs: list[tuple[Variant, int]],
+def _measure(
+    finished: list[Run],
+    what: What,
+    lacks: Callable[[Variant, int, StudyFolder], list[str]],
     study: Study,
     place: StudyFolder,
     watcher: Watcher,
-    *,
-    alone: bool = False,
 ) -> None:
+    """Of finished runs what they lack; a failure is forgotten where nothing is asked for any longer."""
+    runs = [run for run in finished if lacks(*run, place)]
+    for variant, seed in finished:
+        if (variant, seed) not in runs:
+            failure_of(what, place, variant.name, seed).unlink(missing_ok=True)
+    _launch(what, runs, study, place, watcher)
+
+
+def _asked(study: Study) -> Iterator[Run]:
+    """Seed by seed: a study that is stopped has whole pairs."""
+    for seed in study.seeds:
+        for variant in _distinct(study):
+            if study.asks(variant, seed):
+                yield variant, seed
+
+
+def _launch(what: What, runs: list[Run], study: Study, place: StudyFolder, watcher: Watcher) -> None:
     if not runs:
         return
-    watcher.begin(title, len(runs))
+    watcher.begin(WORDS[what][0], len(runs))
     failures = {}
     tasks = []
     for variant, seed in runs:
-        task = _task(place, study, variant, seed, alone=alone)
-        failures[task.name] = (place.alone_failure if alone else place.failure)(variant.name, seed)
+        task = _task(place, study, variant, seed, what)
+        failures[task.name] = failure_of(what, place, variant.name, seed)
         tasks.append(task)
     for ended in study.launcher.run(tasks):
         watcher.advance(f"{ended.task.name}{'' if ended.exit_status == 0 else ' failed'}")
@@ -167,115 +193,22 @@ def _launch(
             write_file(failure, _json({"cause": cause}))
 
 
-def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, *, alone: bool = False) -> Task:
+def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, what: What = "train") -> Task:
     source = None if variant.weights_of is None else study.source_of(variant.weights_of)
+    asked = {"train": [], "measure": settings_beside(variant.spec), "measure alone": settings_alone(variant.spec)}
     task = StudyTask(
         study=place.path,
         variant=variant.name,
         seed=seed,
-        overrides=[f"{path}={folder}" for path, folder in _runs_of(place, study, variant, seed).items()],
+        what=what,
+        overrides=[f"{path}={folder}" for path, folder in runs_of(place, study, variant, seed).items()],
         weights_of=source,
         sources=sources_of(study, variant),
-        alone=settings_alone(variant.spec) if alone else [],
+        metrics=asked[what],
     )
-    name = f"{variant.name}, seed {seed}"
+    name = f"{variant.name}, seed {seed}{WORDS[what][1]}"
     command = (sys.executable, "-m", "moeframe.study_task", task.model_dump_json())
-    name += ", times and memory" if alone else ""
-    return Task(name, command, place.log(variant.name, seed), Path.cwd(), exclusive=alone)
-
-
-def _runs_of(place: StudyFolder, study: Study, variant: Variant, seed: int) -> dict[str, str]:
-    """The run folders of this seed that stand in the variant's spec, by their place in it."""
-    return {path: str(place.run(study.source_of(other), seed)) for path, other in variant.runs_of.items()}
-
-
-def _lacks_alone(place: StudyFolder, variant: Variant, seed: int) -> bool:
-    asked = settings_alone(variant.spec)
-    path = place.alone(variant.name, seed)
-    if not asked or not path.exists():
-        return bool(asked)
-    found, weights = read_mapping(path), weights_key(place.run(variant.name, seed), seed)
-    return found.get("settings") != asked or bool(weights and found.get("weights") != weights)
-
-
-# --- what may be in the folder ----------------------------------------------------------------------------------------
-
-
-def _expect_own(study: Study, place: StudyFolder) -> None:
-    if place.record.exists():
-        record = read_mapping(place.record)
-        name = record.get("name")
-        if name != study.name:
-            raise RunFolderError(f"{place.path}: is the folder of the study '{name}', not of '{study.name}'; use --out")
-        theirs = [str(row.get("name")) for row in record.get("variants", [])]
-        if theirs and not {variant.name for variant in study.variants} & set(theirs):
-            raise RunFolderError(
-                f"{place.path}: is the folder of another study '{name}', of {', '.join(theirs)}, none of which this "
-                "one has; use --out"
-            )
-    elif strangers := sorted(path.name for path in place.path.iterdir() if path.name != LOCK):
-        raise RunFolderError(f"{place.path}: holds {', '.join(strangers[:5])} but no study; choose an empty folder")
-
-
-def _admit(study: Study, place: StudyFolder) -> None:
-    _expect_own(study, place)
-    for variant in study.variants:
-        _admit_variant(variant, study, place)
-    # the launcher, titles and the like may change; what was run may not
-    write_file(place.record, _json(_facts(study)))
-
-
-def _admit_variant(variant: Variant, study: Study, place: StudyFolder) -> None:
-    spec = variant.spec.model_copy(update={"metrics": [m for m in variant.spec.metrics if not asked_alone(m)]})
-    for seed in study.seeds:
-        folder = place.run(variant.name, seed)
-        if not RunFolder(folder).spec.exists() or not RunFolder(folder).seeds():
-            continue  # nothing was begun
-        then, now = _spec_then(RunFolder(folder)), spec.model_copy(update={"seeds": [seed]}).dump()
-        for path, run in _runs_of(place, study, variant, seed).items():
-            for each in (then, now):  # the study's folder may be named in another way than before
-                _put(each, path.split("."), run)
-        if changes := spec_changes(then, now):
-            measuring = all(change.startswith(MEASURING) for change in changes)
-            instead = f"measure it anew with `moeframe evaluate {folder} --set ...`, " if measuring else ""
-            raise RunFolderError(
-                f"{folder}: was run with other settings ({'; '.join(changes[:4])}); {instead}give the variant another "
-                f"name, or delete {folder.parent} to run it again"
-            )
-        _expect_sources(variant, seed, study, place)
-    write_file(place.spec(variant.name), yaml.safe_dump(spec.dump(), sort_keys=False).encode())
-
-
-def _expect_sources(variant: Variant, seed: int, study: Study, place: StudyFolder) -> None:
-    path = place.sources(variant.name, seed)
-    if not place.results(variant.name, seed).exists() or not path.exists():
-        return
-    for source, weights in weights_of_all(place, sources_of(study, variant), seed).items():
-        only_results = not weights and place.results(source, seed).exists()  # as in a study that is kept
-        if not only_results and read_mapping(path).get(source) != weights:
-            folder = place.run(variant.name, seed)
-            raise RunFolderError(
-                f"{folder}: was made of weights that are no longer those of '{source}'; delete {folder} to use the "
-                "present ones"
-            )
-
-
-def _spec_then(folder: RunFolder) -> dict[str, Any]:
-    """What was run; a setting that is younger than the run has its default there too."""
-    written = folder.read_spec()
-    try:
-        return load_spec(folder.spec, Registry.installed()).dump()
-    except SpecError:
-        return written
-
-
-def _put(data: object, path: list[str], value: str) -> None:
-    """Set a value of nested mappings and lists."""
-    *above, last = path
-    for key in above:
-        data = data[int(key)] if isinstance(data, list) else data[key]  # type: ignore[index]
-    assert isinstance(data, dict)
-    data[last] = value
+    return Task(name, command, place.log(variant.name, seed), Path.cwd(), exclusive=what == "measure alone")
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------
@@ -284,12 +217,22 @@ def _put(data: object, path: list[str], value: str) -> None:
 def gather(study: Study, folder: Path) -> Table:
     """Write study.json, tables and page from the results that are there; the same results give the same bytes."""
     place = StudyFolder(folder)
-    write_file(place.record, _json(_facts(_settled(study, place))))
+    write_file(place.record, _json(_facts(_settled(study, place), place)))
     return write_study(folder)
 
 
-def _facts(study: Study) -> dict[str, object]:
-    """What study.json says before it is filled from the runs."""
+def _facts(study: Study, place: StudyFolder) -> dict[str, object]:
+    """What study.json says before it is filled from the runs.
+
+    A variant that is not asked for this time, and whose settings are no longer those of its runs, stays as it was.
+    """
+    record = read_mapping(place.record) if place.record.exists() else {}
+    before = {row["name"]: {**row, "runs": []} for row in record.get("variants", [])}
+    changed = {
+        variant.name
+        for variant in _distinct(study)
+        if variant.name in before and any(changes_since(variant, seed, study, place) for seed in study.seeds)
+    }
     return {
         "schema_version": 2,
         "name": study.name,
@@ -298,24 +241,28 @@ def _facts(study: Study) -> dict[str, object]:
         "compare": [list(pair) for pair in study.compare],
         "dataset": study.variants[0].spec.dataset.type,
         "variants": [
-            {
-                "name": variant.name,
-                "title": variant.title,
-                "same_as": variant.same_as,
-                "weights_of": variant.weights_of,
-                "runs_of": list(dict.fromkeys(variant.runs_of.values())),
-                "spec_hash": variant.spec.hash(),
-                "training_calls": all_training_calls(study, variant),
-                "own_training_calls": training_calls(variant),
-                "joint_calls": joint_calls(variant),
-                "warm_start_steps": variant.spec.warm_start_steps,
-                "n_experts": variant.spec.n_experts,
-                "batch_size": variant.spec.training.batch_size,
-                "steps": variant.spec.training.steps,
-                "sampler": f"{variant.spec.sampler.type}, {variant.spec.sampler.steps} steps",
-            }
-            for variant in study.variants
+            before[variant.name] if variant.name in changed else _facts_of(study, variant) for variant in study.variants
         ],
+    }
+
+
+def _facts_of(study: Study, variant: Variant) -> dict[str, object]:
+    return {
+        "name": variant.name,
+        "title": variant.title,
+        "same_as": variant.same_as,
+        "weights_of": variant.weights_of,
+        "runs_of": list(dict.fromkeys(variant.runs_of.values())),
+        "spec_hash": variant.spec.hash(),
+        "training_calls": all_training_calls(study, variant),
+        "own_training_calls": training_calls(variant),
+        "joint_calls": joint_calls(variant),
+        "warm_start_steps": variant.spec.warm_start_steps,
+        "n_experts": variant.spec.n_experts,
+        "batch_size": variant.spec.training.batch_size,
+        "steps": variant.spec.training.steps,
+        "sampler": f"{variant.spec.sampler.type}, {variant.spec.sampler.steps} steps",
+        "metrics": [metric.key for metric in variant.spec.metrics],
     }
 
 

@@ -5,11 +5,13 @@ studies/NAME/study.html, tables/      the report
 studies/NAME/specs/VARIANT.yaml       the resolved spec of each
 studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, where it failed SEED.failure.json, and
                                       SEED.alone.json with what was measured while nothing else ran
-                                          (or SEED.alone.failure.json)
+                                          (or SEED.alone.failure.json);
+                                      SEED.later.failure.json where a metric asked for later could not be measured
 studies/NAME/phase_one/, data/        warm starts, slices and what the data was found to hold, which variants share
 """
 
 import json
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +62,10 @@ class StudyFolder:
         """Why that failed."""
         return self.runs_of(variant) / f"{seed}.alone.failure.json"
 
+    def later_failure(self, variant: str, seed: int) -> Path:
+        """Why metrics that were asked for after the run had finished could not be measured."""
+        return self.runs_of(variant) / f"{seed}.later.failure.json"
+
     def sources(self, variant: str, seed: int) -> Path:
         """Which weights of other variants the run was made of."""
         return self.runs_of(variant) / f"{seed}.sources.json"
@@ -73,16 +79,21 @@ class StudyFolder:
         return self.path / "specs" / f"{variant}.yaml"
 
     def status(self, variant: str, seed: int) -> tuple[Status, str]:
-        """How a run stands, and why it failed, or why times and memory of a finished one could not be measured."""
+        """How a run stands, and why it failed, or what of a finished one could not be measured."""
         if self.results(variant, seed).exists():
-            return "finished", self._alone_cause(variant, seed)
+            return "finished", "; ".join(self._not_measured(variant, seed))
         if self.failure(variant, seed).exists():
             return "failed", str(read_mapping(self.failure(variant, seed)).get("cause", "unknown"))
         return "to do", ""
 
-    def _alone_cause(self, variant: str, seed: int) -> str:
-        path = self.alone_failure(variant, seed)
-        return f"times and memory: {read_mapping(path).get('cause', 'unknown')}" if path.exists() else ""
+    def _not_measured(self, variant: str, seed: int) -> Iterator[str]:
+        failures = {
+            "metrics added later": self.later_failure(variant, seed),
+            "times and memory": self.alone_failure(variant, seed),
+        }
+        for what, path in failures.items():
+            if path.exists():
+                yield f"{what}: {read_mapping(path).get('cause', 'unknown')}"
 
     def claimed(self) -> AbstractContextManager[None]:
         """Hold the folder for one process."""

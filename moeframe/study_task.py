@@ -5,9 +5,9 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,27 +19,31 @@ from moeframe.interfaces.metric import Metric
 from moeframe.registry import Registry
 from moeframe.report.results import combine_seeds
 from moeframe.run_folder import RunFolder
-from moeframe.runs import Borrowed, run
+from moeframe.runs import Borrowed, measure_lacking, run
 from moeframe.spec import RunSpec
 from moeframe.storage import write_file
 from moeframe.study_folder import StudyFolder
 
+What = Literal["train", "measure", "measure alone"]
+"""A whole run, metrics that a finished one lacks, or those that look at the machine."""
+
 
 class StudyTask(BaseModel):
-    """What one process does: a run of a variant with a seed, or times and memory of that run once it is finished."""
+    """What one process does for a variant and a seed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     study: Path
     variant: str
     seed: int
+    what: What
     overrides: list[str] = []
     """Of the variant's spec, beside the seed: the run folders of other variants."""
     weights_of: str | None = None
     sources: list[str] = []
     """Variants that it is made of, whose weights are noted."""
-    alone: list[dict[str, Any]] = []
-    """Metrics to measure of the finished run; if there are none, the run itself is to be done."""
+    metrics: list[dict[str, Any]] = []
+    """Settings of those to be measured of a finished run."""
 
 
 def asked_alone(config: Metric.Config) -> bool:
@@ -52,6 +56,22 @@ def asked_alone(config: Metric.Config) -> bool:
 def settings_alone(spec: RunSpec) -> list[dict[str, Any]]:
     """The settings of those metrics, as the spec asks for them."""
     return [config.model_dump(mode="json") for config in spec.metrics if asked_alone(config)]
+
+
+def settings_beside(spec: RunSpec) -> list[dict[str, Any]]:
+    """The settings of all others, which can be measured while other runs are under way."""
+    return [config.model_dump(mode="json") for config in spec.metrics if not asked_alone(config)]
+
+
+def key_of(settings: Mapping[str, Any]) -> str:
+    """The metric's name in results.json."""
+    return str(settings.get("label") or settings["type"])
+
+
+def failure_of(what: What, place: StudyFolder, variant: str, seed: int) -> Path:
+    """Where a process leaves why it failed."""
+    failure = {"train": place.failure, "measure": place.later_failure, "measure alone": place.alone_failure}[what]
+    return failure(variant, seed)
 
 
 def weights_key(folder: Path, seed: int) -> str:
@@ -69,10 +89,10 @@ def main(arguments: Sequence[str]) -> int:
     """Do it; a failure is left beside the run's folder with its cause. Returns the exit status."""
     task = StudyTask.model_validate_json(arguments[0])
     place = StudyFolder(task.study)
-    failure = (place.alone_failure if task.alone else place.failure)(task.variant, task.seed)
+    failure = failure_of(task.what, place, task.variant, task.seed)
     failure.unlink(missing_ok=True)
     try:
-        (_measure_alone if task.alone else _run)(task, place)
+        {"train": _run, "measure": _measure_lacking, "measure alone": _measure_alone}[task.what](task, place)
     except MoeframeError as error:
         cause = str(error)
     except Exception as error:  # whatever it was, the table must say so
@@ -102,19 +122,23 @@ def _run(task: StudyTask, place: StudyFolder) -> None:
         write_file(place.seconds(task.variant, task.seed), _json(taken))
 
 
+def _measure_lacking(task: StudyTask, place: StudyFolder) -> None:
+    measure_lacking(place.run(task.variant, task.seed), task.metrics)
+
+
 def _measure_alone(task: StudyTask, place: StudyFolder) -> None:
     folder = place.run(task.variant, task.seed)
     loaded = load(folder, task.seed)
     evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser, folder / f"seed-{task.seed}")
     registry = Registry.installed()
-    classes = [registry.get(Metric, settings["type"]) for settings in task.alone]
+    classes = [registry.get(Metric, settings["type"]) for settings in task.metrics]
     metrics = [
-        metric(metric.Config.model_validate(settings)) for metric, settings in zip(classes, task.alone, strict=True)
+        metric(metric.Config.model_validate(settings)) for metric, settings in zip(classes, task.metrics, strict=True)
     ]
     entries = {metric.config.key: measure(metric, evaluation) for metric in metrics}
     results = combine_seeds(task.variant, loaded.spec.hash(), {}, {task.seed: entries})
     weights = weights_key(folder, task.seed)
-    content = {"settings": task.alone, "weights": weights, "metrics": results.model_dump(mode="json")["metrics"]}
+    content = {"settings": task.metrics, "weights": weights, "metrics": results.model_dump(mode="json")["metrics"]}
     write_file(place.alone(task.variant, task.seed), _json(content))
 
 

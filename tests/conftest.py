@@ -5,6 +5,8 @@
 
 import os
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the cores to the tests beside them
+
 from jaxtyping import install_import_hook
 
 if os.environ.get("MOEFRAME_CHECK_SHAPES") != "0":

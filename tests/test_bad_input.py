@@ -222,7 +222,7 @@ def test_evaluate_refuses_to_change_what_was_trained(finished):
 
 def test_a_seed_that_was_not_trained_is_refused(finished):
     assert refusal(2, "sample", finished, "--run-seed", "5") == (
-        f"error: {finished}: has no checkpoint of seed 5; its seeds are [0]"
+        f"error: {finished}: has no checkpoint of seed 5; its seeds are 0"
     )
 
 

@@ -397,7 +397,7 @@ def test_equal_variants_share_the_runs_that_are_there_whatever_their_order(study
         folder.mkdir(parents=True)
         (folder / "results.json").write_text('{"metrics": {}}')
     found = {(run.variant, run.status) for run in plan(study, tmp_path / "out")}
-    assert found == {("twin", "finished")}
+    assert found == {("twin", "to measure")}  # latency
     gather(study, tmp_path / "out")
     record = json.loads((tmp_path / "out/study.json").read_text())
     assert [row["same_as"] for row in record["variants"]] == ["twin", None, "twin"]
@@ -505,8 +505,9 @@ def test_exclusive_tasks_run_last_one_by_one_with_all_cores(tmp_path, monkeypatc
 
 def test_times_and_memory_are_exclusive_tasks(study_file, tmp_path):
     study = study_of(study_file)
-    tasks = [_task(StudyFolder(tmp_path), study, study.variants[0], 0, alone=alone) for alone in (False, True)]
-    assert [task.exclusive for task in tasks] == [False, True]
+    whats = ("train", "measure", "measure alone")
+    tasks = [_task(StudyFolder(tmp_path), study, study.variants[0], 0, what) for what in whats]
+    assert [task.exclusive for task in tasks] == [False, False, True]
 
 
 def test_no_more_processes_decode_than_the_environment_allows(monkeypatch):
@@ -711,6 +712,79 @@ def test_a_variant_that_changed_after_it_was_run_is_refused(done, tmp_path):
         run_study(study_of(other), out)
 
 
+@pytest.mark.slow
+def test_a_metric_asked_for_later_is_measured_and_nothing_else_is(done, tmp_path):
+    """One with other settings is measured again, one that is not asked for is not shown."""
+    path, out, _ = done
+    copy = shutil.copytree(out, tmp_path / "copy")
+    before = {p: p.read_bytes() for p in copy.glob("runs/*/*/seed-*/checkpoints/**/*") if p.is_file()}
+    figures = json.loads((copy / "runs/soft/3/results.json").read_text())["metrics"]
+    later = tmp_path / "little.yaml"
+    content = yaml.safe_load(path.read_text()) | {"spec": str(path.parent / "tiny.yaml")}
+    content["set"]["metrics"] = [{"type": "network_calls"}, {"type": "bits_per_dim", "repeats": 2}]
+    later.write_text(yaml.safe_dump(content, sort_keys=False))
+    study = study_of(later).only(["sparse"]).only_seeds([3])
+    assert {(run.status, run.cause) for run in plan(study, copy)} == {("to measure", "network_calls, bits_per_dim")}
+    table = run_study(study, copy)
+    assert {column.name for column in table.columns} == {"network_calls", "bits_per_dim"}
+    found = json.loads((copy / "runs/soft/3/results.json").read_text())["metrics"]
+    assert list(found) == ["network_calls", "bits_per_dim", "parameters"]
+    assert found["parameters"] == figures["parameters"]
+    assert found["bits_per_dim"]["how"] != figures["bits_per_dim"]["how"]
+    assert {p: p.read_bytes() for p in copy.glob("runs/*/*/seed-*/checkpoints/**/*") if p.is_file()} == before
+    assert {run.status for run in plan(study, copy)} == {"finished"}
+    assert {run.status for run in plan(study_of(later), copy)} == {"finished", "to measure"}, "the other seed"
+    alone = run(copy / "specs/sparse.yaml", overrides=["seeds=[3]"], out=tmp_path / "alone")
+    within = json.loads((copy / "runs/sparse/3/results.json").read_text())["metrics"]["bits_per_dim"]
+    assert within["mean"] == alone.metrics["bits_per_dim"].mean
+
+
+@pytest.mark.slow
+def test_a_metric_that_cannot_be_measured_later_takes_no_figure_away(done, tmp_path):
+    path, out, _ = done
+    copy = shutil.copytree(out, tmp_path / "copy")
+    for folder in copy.glob("runs/*/*/seed-*/checkpoints"):
+        shutil.rmtree(folder)  # as in a study that is kept
+    later = tmp_path / "little.yaml"
+    content = yaml.safe_load(path.read_text()) | {"spec": str(path.parent / "tiny.yaml"), "seeds": [3]}
+    content["set"]["metrics"].append({"type": "network_calls"})
+    content["variants"] = {"soft": content["variants"]["soft"]}
+    later.write_text(yaml.safe_dump(content, sort_keys=False))
+    row = run_study(study_of(later), copy).rows[0]
+    assert row.complete
+    assert row.failures == [
+        f"seed 3: metrics added later: {copy}/runs/soft/3: has no checkpoint of seed 3; its weights were not kept, or "
+        "they lie in the folder that it was trained in"
+    ]
+    assert row.cells["bits_per_dim"].mean is not None
+    content["set"]["metrics"].pop()
+    later.write_text(yaml.safe_dump(content, sort_keys=False))
+    assert run_study(study_of(later), copy).rows[0].failures == []
+
+
+@pytest.mark.slow
+def test_a_changed_variant_is_seen_by_the_plan_and_stops_no_other(done, tmp_path):
+    path, out, _ = done
+    copy = shutil.copytree(out, tmp_path / "copy")
+    content = yaml.safe_load(path.read_text()) | {"spec": str(path.parent / "tiny.yaml")}
+    content["variants"]["sparse"] = {"title": "uniform now", "set": {"gate": {"type": "uniform"}}}
+    content["variants"]["more"] = {"set": {"gate": {"type": "random"}}}
+    (tmp_path / "little.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    study = study_of(tmp_path / "little.yaml")
+    found = {(run.variant, run.status): run.cause for run in plan(study, copy)}
+    assert "gate.type: 'top_k' there, 'uniform' now" in found["sparse", "changed"]
+    assert ("soft", "finished") in found
+    arguments = ["study", str(tmp_path / "little.yaml"), "--out", str(copy)]
+    result = CliRunner().invoke(cli.main, [*arguments, "--plan"])
+    assert "sparse, seeds 0, 3: changed: gate" in result.output
+    assert CliRunner().invoke(cli.main, arguments).exit_code == 2
+    result = CliRunner().invoke(cli.main, [*arguments, "--only", "more", "--seed", "3"])
+    assert result.exit_code == 0, result.output
+    rows = {row["name"]: row for row in json.loads((copy / "study.json").read_text())["variants"]}
+    assert rows["sparse"]["title"] == "sparse", "the record says what was run"
+    assert [run["status"] for run in rows["more"]["runs"]] == ["to do", "finished"]
+
+
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
@@ -847,6 +921,36 @@ def test_a_unit_without_ratios_has_no_relative_gain(unit):
     against = table_of(record).rows[1].cells["bits"].against
     assert (against.relative_gain, against.gain_interval) == (None, None)
     assert against.gain_method == f"none: a ratio of {unit} means nothing"
+
+
+def test_a_variant_that_repeats_another_is_no_further_comparison():
+    figures = {"A": A, "B": [a - 0.1 + 0.002 * i for i, a in enumerate(A)], "C": [a + 0.1 + 0.01 * a for a in A]}
+    alone = table_of(record_of(figures))
+    record = record_of({**figures, "twin": figures["B"], "again": A})
+    record["compare"] = [["B", "C"], ["twin", "C"], ["B", "twin"]]
+    for name, source in (("twin", "B"), ("again", "A")):
+        next(row for row in record["variants"] if row["name"] == name)["same_as"] = source
+    table = table_of(record)
+    cells = {row.name: row.cells["bits"] for row in table.rows}
+    assert cells["B"] == cells["twin"] == alone.rows[1].cells["bits"]
+    assert cells["B"].best
+    assert cells["again"].against is None
+    pairs = {(pair.first, pair.second): pair.against["bits"] for pair in table.pairs}
+    assert list(pairs) == [("B", "C"), ("twin", "C")]
+    assert pairs["B", "C"] == pairs["twin", "C"]
+    single = table_of({**record_of(figures), "compare": [["B", "C"]]})
+    assert pairs["B", "C"].p_adjusted == single.pairs[0].against["bits"].p_adjusted
+
+
+def test_a_plan_fits_eighty_columns_with_every_name_and_figure_whole(monkeypatch):
+    study = study_of(ROOT / "specs/studies/digits.yaml")
+    monkeypatch.setenv("COLUMNS", "80")
+    arguments = ["study", str(ROOT / "specs/studies/digits.yaml"), "--plan", "--out", "none"]
+    text = CliRunner().invoke(cli.main, arguments).output
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(variant.name in text for variant in study.variants)
+    assert "0-5" in text
 
 
 def test_few_seeds_are_underpowered_and_nothing_is_best():

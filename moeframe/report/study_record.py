@@ -93,6 +93,8 @@ def refreshed(folder: Path) -> dict[str, Any]:
                 metrics = dict(read_mapping(place.results(source, seed))["metrics"])
                 if place.alone(source, seed).exists():
                     metrics |= read_mapping(place.alone(source, seed))["metrics"]
+                if "metrics" in row:  # a run may have more, of a time when the study asked for them
+                    metrics = {key: metrics[key] for key in row["metrics"] if key in metrics}
             row["runs"].append({"seed": seed, "status": status, "cause": cause, "metrics": metrics})
     write_file(place.record, (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
     return record

@@ -26,6 +26,10 @@ BASIS = (
 """What two figures must have been computed with alike to be compared, where they say it."""
 
 
+Standing = Literal["finished", "to measure", "failed", "to do", "changed"]
+"""Of a run against what its study says now: finished but without a metric, or done with other settings."""
+
+
 class PlannedRun(BaseModel):
     """One run of a study before it is done."""
 
@@ -33,9 +37,9 @@ class PlannedRun(BaseModel):
 
     variant: str
     seed: int
-    status: Literal["finished", "failed", "to do"]
+    status: Standing
     cause: str
-    """Why it failed; empty otherwise."""
+    """Why it failed, which metrics it lacks, which settings changed; empty otherwise."""
     training_calls: int
     """Predicted network evaluations of training, forward and backward, one image each."""
     training_flops: float | None = None
@@ -205,7 +209,7 @@ def table_of(record: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] |
         baseline=record["baseline"],
         columns=columns,
         rows=rows,
-        pairs=_pairs(columns, values, record.get("compare", [])),
+        pairs=_pairs(columns, values, record.get("compare", []), own_runs(record)),
         seeds=record["seeds"],
         planned_seeds=record.get("planned_seeds", len(record["seeds"])),
         not_run=record.get("not_run", []),
@@ -290,8 +294,11 @@ def _otherwise(metric: Mapping[str, Any], column: Column) -> str:
 
 
 def _cells(column: Column, values: Mapping[str, list[float | None]], record: Mapping[str, Any]) -> dict[str, Cell]:
-    baseline = record["baseline"]
-    measured = {name: seeds for name, seeds in values.items() if any(value is not None for value in seeds)}
+    own = own_runs(record)
+    baseline = own[record["baseline"]]  # a variant that repeats another is no further comparison
+    measured = {
+        name: seeds for name, seeds in values.items() if own[name] == name and any(value is not None for value in seeds)
+    }
     comparable = {
         name: seeds
         for name, seeds in measured.items()
@@ -303,7 +310,9 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
     means = {name: statistics.mean(v for v in seeds if v is not None) for name, seeds in measured.items()}
     cells = {}
     for row in record["variants"]:
-        name = row["name"]
+        name = own[row["name"]]
+        if name != row["name"]:
+            continue
         if name not in measured:
             cells[name] = Cell(why_not=_why_not(row, column))
             continue
@@ -318,7 +327,14 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
             best=name == best,
             against=None if one is None else _against(one, values[name], values[baseline], column),
         )
-    return cells
+    return {name: cells[source] for name, source in own.items()}
+
+
+def own_runs(record: Mapping[str, Any]) -> dict[str, str]:
+    """Of each variant the one whose runs it shows: itself, or the one that it repeats."""
+    names = {row["name"] for row in record["variants"]}
+    sources = {row["name"]: row.get("same_as") for row in record["variants"]}
+    return {name: source if source in names else name for name, source in sources.items()}
 
 
 def _against(one: Comparison, own: list[float | None], other: list[float | None], column: Column) -> Against:
@@ -340,23 +356,27 @@ def _against(one: Comparison, own: list[float | None], other: list[float | None]
 
 
 def _pairs(
-    columns: list[Column], values: Mapping[str, Mapping[str, list[float | None]]], compare: list[list[str]]
+    columns: list[Column],
+    values: Mapping[str, Mapping[str, list[float | None]]],
+    compare: list[list[str]],
+    own: Mapping[str, str],
 ) -> list[Pair]:
-    """The pairs that the study asks for, Holm's correction over them in each metric."""
-    found: dict[tuple[str, str], dict[str, Against]] = {(first, second): {} for first, second in compare}
+    """The pairs that the study asks for, Holm's correction over them in each metric; equal pairs count once."""
+    asked = [(first, second) for first, second in compare if own[first] != own[second]]
+    found: dict[tuple[str, str], dict[str, Against]] = {pair: {} for pair in asked}
     for column in columns:
-        own = values[column.name]
+        figures = values[column.name]
         possible = {
-            f"{first} {second}": (first, second)
+            f"{own[first]} {own[second]}": (figures[first], figures[second])
             for first, second in found
             if not column.exact
-            and any(a is not None and b is not None for a, b in zip(own[first], own[second], strict=True))
+            and any(a is not None and b is not None for a, b in zip(figures[first], figures[second], strict=True))
         }
-        compared = adjust(
-            {key: compare_paired(own[first], own[second], column.better) for key, (first, second) in possible.items()}
-        )
-        for key, (first, second) in possible.items():
-            found[first, second][column.name] = _against(compared[key], own[first], own[second], column)
+        compared = adjust({key: compare_paired(*pair, column.better) for key, pair in possible.items()})
+        for first, second in found:
+            key = f"{own[first]} {own[second]}"
+            if key in compared:
+                found[first, second][column.name] = _against(compared[key], *possible[key], column)
     return [Pair(first=first, second=second, against=against) for (first, second), against in found.items()]
 
 

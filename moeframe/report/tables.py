@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from moeframe.report.figures import format_figure, format_interval
@@ -98,23 +99,60 @@ def study_tables(study: StudyTable, width: int) -> list[Table]:
 
 
 def plan_table(runs: Sequence[PlannedRun]) -> Table:
-    """One row per run of a study, and what is left of them together."""
-    left = [run for run in runs if run.status != "finished"]
-    table = Table(title=f"{len(runs)} runs, {len(runs) - len(left)} finished", caption=_all_of(left))
-    columns = ("variant", "seed", "state", "training calls", "training FLOPs", "calls/sample", "minutes")
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("variant", "state") else "right")
+    """The runs of a study, one row for the seeds of a variant that stand alike, and what is left of them together."""
+    finished = sum(run.status == "finished" for run in runs)
+    title = f"{len(runs)} runs, {finished} finished; training is of one run, sampling of one image"
+    table = Table(title=title, caption=_all_of(runs), box=box.SIMPLE, pad_edge=False, padding=0)
+    table.add_column("variant", no_wrap=True)
+    table.add_column("seeds")
+    table.add_column("state", no_wrap=True)
+    for column in ("training\ncalls", "training\nFLOPs", "sampling\ncalls", "minutes"):
+        table.add_column(column, justify="right", no_wrap=True)
+    alike: dict[tuple[str, str], list[PlannedRun]] = {}
     for run in runs:
-        state = f"{run.status}: {run.cause}" if run.cause else run.status
-        minutes = "" if run.seconds is None else f"~{run.seconds / 60:.1f}"
-        flops = "" if run.training_flops is None else f"{run.training_flops:.3g}"
-        calls = (f"{run.training_calls:,}", flops, f"≤ {run.sampling_calls:,}")
-        table.add_row(run.variant, str(run.seed), state, *calls, minutes)
+        alike.setdefault((run.variant, run.status), []).append(run)
+    for (variant, status), of in alike.items():
+        minutes = "" if of[0].seconds is None else f"~{of[0].seconds / 60:.1f}"
+        flops = "" if of[0].training_flops is None else f"{of[0].training_flops:.1e}"
+        calls = (_short(of[0].training_calls), flops, f"≤ {_short(of[0].sampling_calls)}")
+        table.add_row(variant, _ranges([run.seed for run in of]), status, *calls, minutes)
     return table
 
 
-def _all_of(left: Sequence[PlannedRun]) -> str:
-    """What the runs that are left take together, as far as it is known."""
+def plan_notes(runs: Sequence[PlannedRun]) -> list[str]:
+    """Why runs stand as they do: why they failed, what they lack, which settings changed."""
+    alike: dict[tuple[str, str, str], list[int]] = {}
+    for run in runs:
+        if run.cause:
+            alike.setdefault((run.variant, run.status, run.cause), []).append(run.seed)
+    return [
+        f"{variant}, seed{'s' if len(seeds) > 1 else ''} {_ranges(seeds)}: {status}: {cause}"
+        for (variant, status, cause), seeds in alike.items()
+    ]
+
+
+def _short(count: int) -> str:
+    """Like 950, 384k or 25.6M."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return str(count)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Like `0-2, 5`."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and found[-1][-1] == number - 1:
+            found[-1].append(number)
+        else:
+            found.append([number])
+    return ", ".join(f"{of[0]}-{of[-1]}" if len(of) > 2 else ", ".join(map(str, of)) for of in found)
+
+
+def _all_of(runs: Sequence[PlannedRun]) -> str:
+    """What the runs that are left to be trained take together, as far as it is known."""
+    left = [run for run in runs if run.status in ("failed", "to do")]
     flops = [run.training_flops for run in left if run.training_flops is not None]
     seconds = [run.seconds for run in left if run.seconds is not None]
     known = [f"{sum(flops):.3g} FLOPs of training"] if len(flops) == len(left) > 0 else []

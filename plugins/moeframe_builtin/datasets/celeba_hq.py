@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 
 from moeframe.errors import DataError
+from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Split
 from moeframe_builtin.datasets.celeba_lists import (
     PARTS,
@@ -106,6 +107,11 @@ class CelebAHq(EncodedDataset):
     def decoder(self) -> ImageDecoder:
         """RGB, shrunk from the one size that all faces have. Raises DataError when no first face can be looked at."""
         return ImageDecoder(self.config.size, 3, (self._source_size, self._source_size), self.config.other_modes)
+
+    @property
+    def image(self) -> ImageShape:
+        """Three channels, square, 8 bits; known before any face is there."""
+        return ImageShape(channels=3, height=self.config.size, width=self.config.size, levels=256)
 
     def provenance(self) -> dict[str, Any]:
         """Where the faces come from, on which terms, and how they are split."""

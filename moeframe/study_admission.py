@@ -1,0 +1,136 @@
+"""What is in the folder of a study already: whether it belongs there, and what it lacks of what is asked for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from moeframe.errors import RunFolderError, SpecError
+from moeframe.registry import Registry
+from moeframe.run_folder import MEASURING, RunFolder, spec_changes
+from moeframe.spec_file import load_spec
+from moeframe.storage import LOCK, write_file
+from moeframe.study_cost import sources_of
+from moeframe.study_file import Study, Variant
+from moeframe.study_folder import StudyFolder, read_mapping
+from moeframe.study_task import key_of, settings_alone, settings_beside, weights_key, weights_of_all
+
+
+def expect_own(study: Study, place: StudyFolder) -> None:
+    """Raise RunFolderError for the folder of another study, or of none."""
+    if place.record.exists():
+        record = read_mapping(place.record)
+        name = record.get("name")
+        if name != study.name:
+            raise RunFolderError(f"{place.path}: is the folder of the study '{name}', not of '{study.name}'; use --out")
+        theirs = [str(row.get("name")) for row in record.get("variants", [])]
+        if theirs and not {variant.name for variant in study.variants} & set(theirs):
+            raise RunFolderError(
+                f"{place.path}: is the folder of another study '{name}', of {', '.join(theirs)}, none of which this "
+                "one has; use --out"
+            )
+    elif strangers := sorted(path.name for path in place.path.iterdir() if path.name != LOCK):
+        raise RunFolderError(f"{place.path}: holds {', '.join(strangers[:5])} but no study; choose an empty folder")
+
+
+def admit(study: Study, place: StudyFolder) -> None:
+    """Take the folder for what the study asks for, and write the spec of each variant.
+
+    Raises RunFolderError for the folder of another study, and for a run that is asked for and was done with other
+    settings, or of weights that are there no longer. The launcher, titles, and the list of metrics may change.
+    """
+    expect_own(study, place)
+    for variant in study.variants:
+        asked = [seed for seed in study.seeds if study.asks(variant, seed)]
+        for seed in asked:
+            if changes := changes_since(variant, seed, study, place):
+                raise RunFolderError(_refusal(changes, variant, seed, place))
+            _expect_sources(variant, seed, study, place)
+        if asked:
+            spec = variant.spec.dump() | {"metrics": settings_beside(variant.spec)}
+            write_file(place.spec(variant.name), yaml.safe_dump(spec, sort_keys=False).encode())
+
+
+def changes_since(variant: Variant, seed: int, study: Study, place: StudyFolder) -> list[str]:
+    """In which settings the run differs from what the study says now; metrics can be measured afterwards.
+
+    One that is not finished may change in anything that says how it is measured.
+    """
+    folder = RunFolder(place.run(variant.name, seed))
+    if not folder.spec.exists() or not folder.seeds():
+        return []  # nothing was begun
+    then, now = _spec_then(folder), variant.spec.model_copy(update={"seeds": [seed]}).dump()
+    for path, run in runs_of(place, study, variant, seed).items():
+        for each in (then, now):  # the study's folder may be named in another way than before
+            _put(each, path.split("."), run)
+    finished = place.results(variant.name, seed).exists()
+    later = ("metrics",) if finished else MEASURING
+    return [change for change in spec_changes(then, now) if not change.startswith(later)]
+
+
+def _refusal(changes: Sequence[str], variant: Variant, seed: int, place: StudyFolder) -> str:
+    folder = place.run(variant.name, seed)
+    measuring = all(change.startswith(MEASURING) for change in changes)
+    instead = f"measure it anew with `moeframe evaluate {folder} --set ...`, " if measuring else ""
+    return (
+        f"{folder}: was run with other settings ({'; '.join(changes[:4])}); {instead}give the variant another "
+        f"name, or delete {folder.parent} to run it again"
+    )
+
+
+def lacking(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
+    """Metrics of a finished run that were not measured, or with other settings."""
+    folder = RunFolder(place.run(variant.name, seed))
+    if not folder.spec.exists():
+        return []
+    asked = settings_beside(variant.spec)
+    then, found = _spec_then(folder).get("metrics", []), read_mapping(folder.results)["metrics"]
+    return [key_of(settings) for settings in asked if settings not in then or key_of(settings) not in found]
+
+
+def lacking_alone(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
+    """The same of metrics that look at the machine, which are measured together."""
+    asked = settings_alone(variant.spec)
+    path = place.alone(variant.name, seed)
+    if asked and path.exists():
+        found, weights = read_mapping(path), weights_key(place.run(variant.name, seed), seed)
+        if found.get("settings") == asked and not (weights and found.get("weights") != weights):
+            return []
+    return [key_of(settings) for settings in asked]
+
+
+def runs_of(place: StudyFolder, study: Study, variant: Variant, seed: int) -> dict[str, str]:
+    """The run folders of this seed that stand in the variant's spec, by their place in it."""
+    return {path: str(place.run(study.source_of(other), seed)) for path, other in variant.runs_of.items()}
+
+
+def _expect_sources(variant: Variant, seed: int, study: Study, place: StudyFolder) -> None:
+    path = place.sources(variant.name, seed)
+    if not place.results(variant.name, seed).exists() or not path.exists():
+        return
+    for source, weights in weights_of_all(place, sources_of(study, variant), seed).items():
+        only_results = not weights and place.results(source, seed).exists()  # as in a study that is kept
+        if not only_results and read_mapping(path).get(source) != weights:
+            folder = place.run(variant.name, seed)
+            raise RunFolderError(
+                f"{folder}: was made of weights that are no longer those of '{source}'; delete {folder} to use the "
+                "present ones"
+            )
+
+
+def _spec_then(folder: RunFolder) -> dict[str, Any]:
+    """What was run; a setting that is younger than the run has its default there too."""
+    written = folder.read_spec()
+    try:
+        return load_spec(folder.spec, Registry.installed()).dump()
+    except SpecError:
+        return written
+
+
+def _put(data: object, path: list[str], value: str) -> None:
+    """Set a value of nested mappings and lists."""
+    *above, last = path
+    for key in above:
+        data = data[int(key)] if isinstance(data, list) else data[key]  # type: ignore[index]
+    assert isinstance(data, dict)
+    data[last] = value
