@@ -269,3 +269,16 @@ def test_events_after_the_checkpoint_are_dropped_and_a_torn_line_with_them(tmp_p
         file.write('{"kind": "train", "st')
     EventLog(path, 2)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.slow
+def test_how_it_is_measured_may_change_until_it_is_measured(tiny_spec, tmp_path):
+    moeframe.run(tiny_spec, out=tmp_path / "run")
+    changed = ["metrics=[{type: parameters}]", "sampler.steps=3"]
+    with pytest.raises(RunFolderError, match="measure the trained model anew with `moeframe evaluate`"):
+        moeframe.run(tiny_spec, out=tmp_path / "run", overrides=changed)
+    (tmp_path / "run/seed-0/metrics.json").unlink()  # as if it had been interrupted before
+    assert list(moeframe.run(tiny_spec, out=tmp_path / "run", overrides=changed).metrics) == ["parameters"]
+    (tmp_path / "run/seed-0/metrics.json").unlink()
+    with pytest.raises(RunFolderError, match="belongs to another spec"):
+        moeframe.run(tiny_spec, out=tmp_path / "run", overrides=["training.steps=5"])
