@@ -73,8 +73,17 @@ def _said(first: Evidence, second: Evidence, costs: Mapping[str, float]) -> Iter
     yield (
         f"{first.title} against {second.title} at equal training compute, {grid[0]:.3g} to {grid[-1]:.3g}: {found}; at "
         f"the last common place {end} bits/dim over {over}; there {done[0]} and {done[1]} of "
-        "their trainings are done."
+        f"their trainings are done{_warming([first, second], grid, costs)}."
     )
+
+
+def _warming(variants: Sequence[Evidence], grid: Sequence[float], costs: Mapping[str, float]) -> str:
+    """Whose warm start the places reach into: there each expert sees its own slice, and no gate is trained."""
+    counts = {one.title: sum(cost <= one.warm_start(costs[one.name]) for cost in grid) for one in variants}
+    said = [
+        f"{count} of the {len(grid)} places in the warm start of {title}" for title, count in counts.items() if count
+    ]
+    return f"; {' and '.join(said)}" if said else ""
 
 
 def without_curve(table: Table, evidence: Sequence[Evidence]) -> list[str]:

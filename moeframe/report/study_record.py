@@ -68,6 +68,10 @@ class Evidence:
         found = (one.held_out for one in self.seeds if one.seed == seed)
         return [(cost_of_call * self._calls(step), bits) for step, bits in sorted(next(found, []))]
 
+    def warm_start(self, cost_of_call: float) -> float:
+        """Cost of its phase 1; 0 where there is none, as of a single expert, whose slice is all of the data."""
+        return cost_of_call * self._calls(self.facts["warm_start_steps"]) if self.facts["n_experts"] > 1 else 0.0
+
     def _calls(self, step: int) -> int:
         warm = min(step, self.facts["warm_start_steps"])
         per_step = self.facts["n_experts"] * warm + self.facts["joint_calls"] * (step - warm)

@@ -153,6 +153,14 @@ def test_training_compute_is_counted_in_operations_where_they_were_measured(tmp_
         r"common place -0\.10* \(.*\) bits/dim over 6 seeds; there 100% and 100% of their trainings are done\.",
         said,
     )
+    record = json.loads((folder / "study.json").read_text())
+    for facts in record["variants"]:
+        facts["warm_start_steps"] = 25
+    (folder / "study.json").write_text(json.dumps(record))
+    write_study(folder)
+    assert "trainings are done; 1 of the 3 places in the warm start of B: K = 4, soft gate." in (
+        folder / "study.html"
+    ).read_text(encoding="utf-8"), "a single expert has none"
     noise = (folder / "tables/noise_levels.md").read_text()
     assert f"| {3 * 6400 * 40:.3g} |" in noise, "costs stand beside the parts too"
 
