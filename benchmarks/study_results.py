@@ -47,7 +47,8 @@ def main(folder: Path) -> None:
 
 def _keep_run(place: StudyFolder, out: StudyFolder, variant: str, seed: int, *, pictures: bool) -> None:
     """What the report reads of a run, and what tells how it was made; the samples of one seed."""
-    for file in (StudyFolder.failure, StudyFolder.alone, StudyFolder.alone_failure, StudyFolder.sources):
+    failures = (StudyFolder.failure, StudyFolder.later_failure, StudyFolder.alone_failure)
+    for file in (*failures, StudyFolder.alone, StudyFolder.sources):
         _copy(file(place, variant, seed), file(out, variant, seed))
     _copy(place.seconds(variant, seed), out.seconds(variant, seed))
     run, kept, own = place.run(variant, seed), out.run(variant, seed), f"seed-{seed}"

@@ -299,7 +299,8 @@ def measure_lacking(
     place = RunFolder(Path(folder))
     place.read_spec()
     then = {metric.key: metric.model_dump(mode="json") for metric in load_spec(place.spec, registry).metrics}
-    asked = {str(settings.get("label") or settings["type"]): dict(settings) for settings in metrics}
+    wanted = load_spec(place.spec, registry, [Override("metrics", list(map(dict, metrics)), str(place.spec))]).metrics
+    asked = {metric.key: metric.model_dump(mode="json") for metric in wanted}
     together = list({**asked, **then, **asked}.values())  # in the order asked for, then what was there before
     spec = load_spec(place.spec, registry, [Override("metrics", together, str(place.spec))])
     same = {metric.key for metric in spec.metrics if then.get(metric.key) == metric.model_dump(mode="json")}

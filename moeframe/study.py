@@ -21,7 +21,17 @@ from moeframe.study_admission import admit, changes_since, expect_own, lacking, 
 from moeframe.study_cost import all_training_calls, joint_calls, predicted_costs, sources_of, training_calls
 from moeframe.study_file import Study, Variant
 from moeframe.study_folder import StudyFolder, read_mapping
-from moeframe.study_task import StudyTask, What, failure_of, settings_alone, settings_beside
+from moeframe.study_task import StudyTask, What, failure_of, metrics_alone, metrics_beside, settings_of
+
+Run: TypeAlias = tuple[Variant, int]
+"""A variant and a seed."""
+
+WORDS: dict[What, tuple[str, str]] = {
+    "train": ("runs", ""),
+    "measure": ("metrics that finished runs lack", ", metrics"),
+    "measure alone": ("times and memory, one by one", ", times and memory"),
+}
+"""What the watcher and the tasks are told."""
 
 
 def study_folder_of(name: str, out: Path | None) -> Path:
@@ -114,16 +124,6 @@ def _distinct(study: Study) -> Iterator[Variant]:
     return (variant for variant in study.variants if variant.same_as is None)
 
 
-Run: TypeAlias = tuple[Variant, int]
-"""A variant and a seed."""
-
-WORDS: dict[What, tuple[str, str]] = {
-    "train": ("runs", ""),
-    "measure": ("metrics that finished runs lack", ", metrics"),
-    "measure alone": ("times and memory, one by one", ", times and memory"),
-}
-"""What the watcher and the tasks are told."""
-
 # --- carrying it out --------------------------------------------------------------------------------------------------
 
 
@@ -195,7 +195,7 @@ def _launch(what: What, runs: list[Run], study: Study, place: StudyFolder, watch
 
 def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, what: What = "train") -> Task:
     source = None if variant.weights_of is None else study.source_of(variant.weights_of)
-    asked = {"train": [], "measure": settings_beside(variant.spec), "measure alone": settings_alone(variant.spec)}
+    asked = {"train": [], "measure": metrics_beside(variant.spec), "measure alone": metrics_alone(variant.spec)}
     task = StudyTask(
         study=place.path,
         variant=variant.name,
@@ -204,7 +204,7 @@ def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, what: W
         overrides=[f"{path}={folder}" for path, folder in runs_of(place, study, variant, seed).items()],
         weights_of=source,
         sources=sources_of(study, variant),
-        metrics=asked[what],
+        metrics=settings_of(asked[what]),
     )
     name = f"{variant.name}, seed {seed}{WORDS[what][1]}"
     command = (sys.executable, "-m", "moeframe.study_task", task.model_dump_json())

@@ -1,6 +1,9 @@
 """What is in the folder of a study already: whether it belongs there, and what it lacks of what is asked for."""
 
+import copy
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,7 +16,7 @@ from moeframe.storage import LOCK, write_file
 from moeframe.study_cost import sources_of
 from moeframe.study_file import Study, Variant
 from moeframe.study_folder import StudyFolder, read_mapping
-from moeframe.study_task import key_of, settings_alone, settings_beside, weights_key, weights_of_all
+from moeframe.study_task import metrics_alone, metrics_beside, settings_of, weights_key, weights_of_all
 
 
 def expect_own(study: Study, place: StudyFolder) -> None:
@@ -47,7 +50,7 @@ def admit(study: Study, place: StudyFolder) -> None:
                 raise RunFolderError(_refusal(changes, variant, seed, place))
             _expect_sources(variant, seed, study, place)
         if asked:
-            spec = variant.spec.dump() | {"metrics": settings_beside(variant.spec)}
+            spec = variant.spec.dump() | {"metrics": settings_of(metrics_beside(variant.spec))}
             write_file(place.spec(variant.name), yaml.safe_dump(spec, sort_keys=False).encode())
 
 
@@ -83,20 +86,23 @@ def lacking(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
     folder = RunFolder(place.run(variant.name, seed))
     if not folder.spec.exists():
         return []
-    asked = settings_beside(variant.spec)
     then, found = _spec_then(folder).get("metrics", []), read_mapping(folder.results)["metrics"]
-    return [key_of(settings) for settings in asked if settings not in then or key_of(settings) not in found]
+    return [
+        metric.key
+        for metric in metrics_beside(variant.spec)
+        if metric.key not in found or metric.model_dump(mode="json") not in then
+    ]
 
 
 def lacking_alone(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
     """The same of metrics that look at the machine, which are measured together."""
-    asked = settings_alone(variant.spec)
+    asked = metrics_alone(variant.spec)
     path = place.alone(variant.name, seed)
     if asked and path.exists():
         found, weights = read_mapping(path), weights_key(place.run(variant.name, seed), seed)
-        if found.get("settings") == asked and not (weights and found.get("weights") != weights):
+        if found.get("settings") == settings_of(asked) and not (weights and found.get("weights") != weights):
             return []
-    return [key_of(settings) for settings in asked]
+    return [metric.key for metric in asked]
 
 
 def runs_of(place: StudyFolder, study: Study, variant: Variant, seed: int) -> dict[str, str]:
@@ -120,6 +126,13 @@ def _expect_sources(variant: Variant, seed: int, study: Study, place: StudyFolde
 
 def _spec_then(folder: RunFolder) -> dict[str, Any]:
     """What was run; a setting that is younger than the run has its default there too."""
+    return copy.deepcopy(_resolved(folder.path, folder.spec.read_bytes()))
+
+
+@functools.cache
+def _resolved(path: Path, _content: bytes) -> dict[str, Any]:
+    """Once for what the file holds: a plan and a study ask for it several times, of each run."""
+    folder = RunFolder(path)
     written = folder.read_spec()
     try:
         return load_spec(folder.spec, Registry.installed()).dump()

@@ -5,7 +5,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,19 +53,19 @@ def asked_alone(config: Metric.Config) -> bool:
     return not component.DETERMINISTIC
 
 
-def settings_alone(spec: RunSpec) -> list[dict[str, Any]]:
-    """The settings of those metrics, as the spec asks for them."""
-    return [config.model_dump(mode="json") for config in spec.metrics if asked_alone(config)]
+def metrics_alone(spec: RunSpec) -> list[Metric.Config]:
+    """Those that look at the machine, as the spec asks for them."""
+    return [config for config in spec.metrics if asked_alone(config)]
 
 
-def settings_beside(spec: RunSpec) -> list[dict[str, Any]]:
-    """The settings of all others, which can be measured while other runs are under way."""
-    return [config.model_dump(mode="json") for config in spec.metrics if not asked_alone(config)]
+def metrics_beside(spec: RunSpec) -> list[Metric.Config]:
+    """All others, which can be measured while other runs are under way."""
+    return [config for config in spec.metrics if not asked_alone(config)]
 
 
-def key_of(settings: Mapping[str, Any]) -> str:
-    """The metric's name in results.json."""
-    return str(settings.get("label") or settings["type"])
+def settings_of(metrics: Iterable[Metric.Config]) -> list[dict[str, Any]]:
+    """As plain values."""
+    return [config.model_dump(mode="json") for config in metrics]
 
 
 def failure_of(what: What, place: StudyFolder, variant: str, seed: int) -> Path:

@@ -209,7 +209,7 @@ def table_of(record: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] |
         baseline=record["baseline"],
         columns=columns,
         rows=rows,
-        pairs=_pairs(columns, values, record.get("compare", []), own_runs(record)),
+        pairs=_pairs(columns, values, record.get("compare", []), _own_runs(record)),
         seeds=record["seeds"],
         planned_seeds=record.get("planned_seeds", len(record["seeds"])),
         not_run=record.get("not_run", []),
@@ -294,7 +294,7 @@ def _otherwise(metric: Mapping[str, Any], column: Column) -> str:
 
 
 def _cells(column: Column, values: Mapping[str, list[float | None]], record: Mapping[str, Any]) -> dict[str, Cell]:
-    own = own_runs(record)
+    own = _own_runs(record)
     baseline = own[record["baseline"]]  # a variant that repeats another is no further comparison
     measured = {
         name: seeds for name, seeds in values.items() if own[name] == name and any(value is not None for value in seeds)
@@ -310,8 +310,8 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
     means = {name: statistics.mean(v for v in seeds if v is not None) for name, seeds in measured.items()}
     cells = {}
     for row in record["variants"]:
-        name = own[row["name"]]
-        if name != row["name"]:
+        name = row["name"]
+        if own[name] != name:
             continue
         if name not in measured:
             cells[name] = Cell(why_not=_why_not(row, column))
@@ -330,7 +330,7 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
     return {name: cells[source] for name, source in own.items()}
 
 
-def own_runs(record: Mapping[str, Any]) -> dict[str, str]:
+def _own_runs(record: Mapping[str, Any]) -> dict[str, str]:
     """Of each variant the one whose runs it shows: itself, or the one that it repeats."""
     names = {row["name"] for row in record["variants"]}
     sources = {row["name"]: row.get("same_as") for row in record["variants"]}
