@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -16,12 +17,14 @@ from moeframe_builtin.metrics.feature_source import MANY, FeatureConfig, Feature
 
 PACKAGES = ("torch_fidelity",)
 SUBSETS = 100
+SEED = 2020
+"""torch-fidelity's, of its subsets."""
 BLOCK = 1024
 INTERVAL_FROM = 200
 """Images from which the interval is given.
 
 In simulations with Gaussian and EfficientNet's features it covers 93.5 % and more from here on; with heavy-tailed ones,
-of log-normal contrast, as little as 87 %.
+of log-normal contrast, 87 %, and at 1,000 images 92 %.
 """
 
 Rows = Float[Tensor, "_ features"]
@@ -60,7 +63,7 @@ class KidMetric(Metric):
         how = {
             **source.how(),
             "kernel": "(xᵀy / features + 1)³",
-            "subsets": f"mean of {SUBSETS} subsets of {size} images (floor: {floor_size}), torch-fidelity's seed 2020",
+            "subsets": f"mean of {SUBSETS} subsets of {size} images (floor: {floor_size}), as torch-fidelity draws them",
             "interval_method": method,
         }
         if other or source.fewest < MANY:
@@ -78,13 +81,19 @@ class KidMetric(Metric):
 
 
 def subset_mmd(first: Rows, second: Rows, size: int) -> tuple[float, float]:
-    """(mean, sd) over 100 subsets of `size` rows of the unbiased squared MMD, by torch-fidelity in float64."""
-    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+    """(mean, sd) over 100 subsets of `size` rows of the unbiased squared MMD, by torch-fidelity in float64.
 
-    found = kid_features_to_metric(
-        first.double(), second.double(), kid_subsets=SUBSETS, kid_subset_size=size, verbose=False
-    )
-    return float(found[KEY_METRIC_KID_MEAN]), float(found[KEY_METRIC_KID_STD])
+    The subsets are those that it draws itself; one at a time is float64, not all rows.
+    """
+    from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
+
+    drawn = np.random.RandomState(SEED)
+    distances = []
+    for _ in range(SUBSETS):
+        one, two = (rows[drawn.choice(len(rows), size, replace=False)].double() for rows in (first, second))
+        found = kid_features_to_metric(one, two, kid_subsets=1, kid_subset_size=size, verbose=False)
+        distances.append(found[KEY_METRIC_KID_MEAN])
+    return float(np.mean(distances)), float(np.std(distances))
 
 
 def mmd_standard_error(first: Rows, second: Rows) -> float:
