@@ -307,7 +307,7 @@ def report(folder: Path) -> None:
 @click.option("--run-seed", type=int, help="Which training seed of the run; its first if not given.")
 def export(run_folder: Path, format_name: str, out: Path, expert: int | None, run_seed: int | None) -> None:
     """Write the trained model in RUN, or one of its experts, as files that others load, with a model card."""
-    from moeframe.runs import export as export_run
+    from moeframe.exporting import export as export_run
 
     how = export_run(run_folder, out, into=format_name, expert=expert, seed=run_seed)
     click.echo(f"{out}: written; load it with\n{how}")

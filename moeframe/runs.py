@@ -16,9 +16,8 @@ from moeframe.diagnostics import write_diagnostics
 from moeframe.environment import describe_environment
 from moeframe.errors import InputError, NonFiniteError, RunFolderError
 from moeframe.evaluation import ModelEvaluation, measure
-from moeframe.finished import load, load_seed, naming
+from moeframe.finished import load_seed, naming
 from moeframe.held_out import measure_held_out
-from moeframe.interfaces.exporter import Exporter, TrainedModel
 from moeframe.mixture import MergedDenoiser
 from moeframe.progress import Silent, Watcher
 from moeframe.provenance import write_provenance
@@ -322,46 +321,6 @@ def measure_lacking(
             write_file(place.metrics(seed), _json(ordered))
         place.write_spec(spec)
         return _summarise(place, spec)
-
-
-def export(
-    folder: str | Path,
-    out: str | Path,
-    *,
-    into: str,
-    expert: int | None = None,
-    seed: int | None = None,
-) -> str:
-    """Write the trained model of a run, or one of its experts, as files that others load; returns how to load them.
-
-    `into` names an installed exporter, a format, `out` a folder that is not there yet or empty. Raises InputError, or
-    RunFolderError, CheckpointError, PluginError.
-    """
-    place, target = RunFolder(Path(folder)), Path(out)
-    exporter_class = Registry.installed().get(Exporter, into)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target}: is there already; name a folder that is not there yet, or empty it")
-    loaded = load(folder, seed, device="cpu")
-    if expert is not None and not 0 <= expert < len(loaded.experts):
-        raise InputError(f"expert {expert}: '{loaded.spec.name}' has the experts 0 .. {len(loaded.experts) - 1}")
-    model = TrainedModel(
-        name=loaded.spec.name,
-        denoiser=loaded.denoiser,
-        experts=tuple(loaded.experts),
-        schedule=loaded.schedule,
-        sampler=loaded.sampler,
-        image=loaded.assembly.image,
-        seed=loaded.seed,
-        spec=loaded.spec.dump(),
-        results=read_json(place.results) if place.results.exists() else {},
-        card=read_json(place.card) if place.card.exists() else {},
-    )
-    exporter = exporter_class(exporter_class.Config.model_validate({"type": into}))
-    with explaining(target):
-        target.mkdir(parents=True, exist_ok=True)
-    if expert is None:
-        return exporter.export_merged(model, target)
-    return exporter.export_expert(model, expert, target)
 
 
 def _json(value: object) -> bytes:

@@ -1,0 +1,51 @@
+"""A trained run, or one of its experts, in a format that others load."""
+
+from pathlib import Path
+
+from moeframe.errors import InputError
+from moeframe.finished import load
+from moeframe.interfaces.exporter import Exporter, TrainedModel
+from moeframe.registry import Registry
+from moeframe.report.results import read_json
+from moeframe.run_folder import RunFolder
+from moeframe.storage import explaining
+
+
+def export(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    into: str,
+    expert: int | None = None,
+    seed: int | None = None,
+) -> str:
+    """Write the trained model of a run, or one of its experts, as files that others load; returns how to load them.
+
+    `into` names an installed exporter, a format, `out` a folder that is not there yet or empty. Raises InputError, or
+    RunFolderError, CheckpointError, PluginError.
+    """
+    place, target = RunFolder(Path(folder)), Path(out)
+    exporter_class = Registry.installed().get(Exporter, into)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target}: is there already; name a folder that is not there yet, or empty it")
+    loaded = load(folder, seed, device="cpu")
+    if expert is not None and not 0 <= expert < len(loaded.experts):
+        raise InputError(f"expert {expert}: '{loaded.spec.name}' has the experts 0 .. {len(loaded.experts) - 1}")
+    model = TrainedModel(
+        name=loaded.spec.name,
+        denoiser=loaded.denoiser,
+        experts=tuple(loaded.experts),
+        schedule=loaded.schedule,
+        sampler=loaded.sampler,
+        image=loaded.assembly.image,
+        seed=loaded.seed,
+        spec=loaded.spec.dump(),
+        results=read_json(place.results) if place.results.exists() else {},
+        card=read_json(place.card) if place.card.exists() else {},
+    )
+    exporter = exporter_class(exporter_class.Config.model_validate({"type": into}))
+    with explaining(target):
+        target.mkdir(parents=True, exist_ok=True)
+    if expert is None:
+        return exporter.export_merged(model, target)
+    return exporter.export_expert(model, expert, target)
