@@ -63,7 +63,7 @@ class KidMetric(Metric):
         how = {
             **source.how(),
             "kernel": "(xᵀy / features + 1)³",
-            "subsets": f"mean of {SUBSETS} subsets of {size} images (floor: {floor_size}), drawn as torch-fidelity does",
+            "subsets": f"mean of {SUBSETS} subsets of {size} images (floor: {floor_size}), as torch-fidelity draws",
             "interval_method": method,
         }
         if other or source.fewest < MANY:
