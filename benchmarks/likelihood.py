@@ -236,6 +236,9 @@ def requirements(document: dict[str, Any]) -> dict[str, bool]:
         name = f"{one['method']}, {one['data']}, {one['images']} images, {one['draws_per_image']} draws"
         found[f"{name}: standard error within 15 % of the spread"] = abs(one["standard_error_over_spread"] - 1) < 0.15
         found[f"{name}: coverage 95 ± 1.5 %"] = abs(one["coverage"] - 0.95) <= 0.015
+    if document["trained"] is not None:
+        falls = document["trained"]["discrete_falls_with_steps"]
+        found["trained: the discrete bound falls to the continuous one"] = all(one["bits_per_dim"] > 0 for one in falls)
     ratios = document["variance_ratio_of_low_discrepancy_at_64"]
     return found | {f"variance ratio, {dims}: 30 or more": ratio >= 30 for dims, ratio in ratios.items()}
 
