@@ -12,7 +12,7 @@ from moeframe.errors import MoeframeError
 
 if TYPE_CHECKING:
     from moeframe.registry import Registry
-    from moeframe.report.study_tables import Table as StudyTable
+    from moeframe.report.study_rows import Table as StudyTable
 
 KINDS = (
     "datasets",

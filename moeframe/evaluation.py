@@ -159,10 +159,10 @@ def _first(numbers: Sequence[int]) -> str:
 
 
 def measure(metric: Metric, evaluation: Evaluation) -> dict[str, Any]:
-    """A metric's entry in metrics.json; what cannot be computed says why."""
+    """A metric's entry in metrics.json; what cannot be computed says why, and whether something was `missing`."""
     reason = metric.unavailable()
     if reason is not None:
-        return {"unavailable": reason}
+        return {"unavailable": reason, "missing": True}
     try:
         measurement = metric.measure(evaluation)
     except (UnavailableError, NonFiniteError, RangeError) as error:  # the other metrics go on

@@ -291,8 +291,9 @@ def measure_lacking(
 ) -> Results:
     """Measure of a trained run what it lacks of `metrics`, as settings; what was measured with the same stays as it is.
 
-    Metrics that are not among them stay too. Results, report and the folder's spec.yaml are rewritten; the environment
-    is that of the run, and a figure that another one measured says so. Raises what `evaluate` raises.
+    Metrics that are not among them stay too; those for which weights or packages were missing are tried again. Results,
+    report and the folder's spec.yaml are rewritten; the environment is that of the run, and a figure that another one
+    measured says so. Raises what `evaluate` raises.
     """
     registry, watcher = Registry.installed(), watcher or Silent()
     place = RunFolder(Path(folder))
@@ -309,7 +310,8 @@ def measure_lacking(
         for seed in spec.seeds:
             loaded, entries = load_seed(place, spec, registry, seed), dict(read_metrics(place.metrics(seed)))
             evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser, place.seed(seed))
-            lacking = [metric for metric in loaded.assembly.metrics if metric.config.key not in same & set(entries)]
+            there = {key for key in same & set(entries) if not entries[key].get("missing")}
+            lacking = [metric for metric in loaded.assembly.metrics if metric.config.key not in there]
             watcher.begin(f"seed {seed}: evaluation", len(lacking))
             for metric in lacking:
                 entry = measure(metric, evaluation)

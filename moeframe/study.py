@@ -15,7 +15,7 @@ from moeframe.interfaces.launcher import Task
 from moeframe.progress import Silent, Watcher
 from moeframe.registry import Registry
 from moeframe.report.study_page import write_study
-from moeframe.report.study_tables import PlannedRun, Standing, Table
+from moeframe.report.study_rows import PlannedRun, Standing, Table
 from moeframe.storage import write_file
 from moeframe.study_admission import admit, changes_since, expect_own, lacking, lacking_alone, runs_of
 from moeframe.study_cost import all_training_calls, joint_calls, predicted_costs, sources_of, training_calls

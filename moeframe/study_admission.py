@@ -10,13 +10,14 @@ import yaml
 
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.registry import Registry
+from moeframe.report.results import read_metrics
 from moeframe.run_folder import MEASURING, RunFolder, spec_changes
 from moeframe.spec_file import load_spec
 from moeframe.storage import LOCK, write_file
 from moeframe.study_cost import sources_of
 from moeframe.study_file import Study, Variant
 from moeframe.study_folder import StudyFolder, read_mapping
-from moeframe.study_task import metrics_alone, metrics_beside, settings_of, weights_key, weights_of_all
+from moeframe.study_task import component_of, metrics_alone, metrics_beside, settings_of, weights_key, weights_of_all
 
 
 def expect_own(study: Study, place: StudyFolder) -> None:
@@ -82,15 +83,18 @@ def _refusal(changes: Sequence[str], variant: Variant, seed: int, place: StudyFo
 
 
 def lacking(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
-    """Metrics of a finished run that were not measured, or with other settings."""
+    """Metrics of a finished run that were not measured, or with other settings, or for want of what is there now."""
     folder = RunFolder(place.run(variant.name, seed))
     if not folder.spec.exists():
         return []
     then, found = _spec_then(folder).get("metrics", []), read_mapping(folder.results)["metrics"]
+    entries = read_metrics(folder.metrics(seed)) if folder.metrics(seed).exists() else {}
     return [
         metric.key
         for metric in metrics_beside(variant.spec)
-        if metric.key not in found or metric.model_dump(mode="json") not in then
+        if metric.key not in found
+        or metric.model_dump(mode="json") not in then
+        or (entries.get(metric.key, {}).get("missing") and component_of(metric).unavailable() is None)
     ]
 
 

@@ -46,11 +46,16 @@ class StudyTask(BaseModel):
     """Settings of those to be measured of a finished run."""
 
 
-def asked_alone(config: Metric.Config) -> bool:
-    """Whether a metric looks at the machine, so that other runs beside it would disturb it."""
+def component_of(config: Metric.Config) -> Metric:
+    """The metric of these settings."""
     component = config.component
     assert issubclass(component, Metric)
-    return not component.DETERMINISTIC
+    return component(config)
+
+
+def asked_alone(config: Metric.Config) -> bool:
+    """Whether a metric looks at the machine, so that other runs beside it would disturb it."""
+    return not component_of(config).DETERMINISTIC
 
 
 def metrics_alone(spec: RunSpec) -> list[Metric.Config]:

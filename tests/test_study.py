@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from torch import nn
 
 import moeframe
 from moeframe import checkpoint, cli, loading, phase_one, provenance
@@ -732,6 +733,33 @@ def test_a_metric_asked_for_later_is_measured_and_nothing_else_is(done, tmp_path
     alone = run(copy / "specs/sparse.yaml", overrides=["seeds=[3]"], out=tmp_path / "alone")
     within = json.loads((copy / "runs/sparse/3/results.json").read_text())["metrics"]["bits_per_dim"]
     assert within["mean"] == alone.metrics["bits_per_dim"].mean
+
+
+@pytest.mark.slow
+def test_a_metric_is_measured_once_its_weights_are_there(done, tmp_path):
+    path, out, _ = done
+    copy = shutil.copytree(out, tmp_path / "copy")
+    weights, later = tmp_path / "network.pt", tmp_path / "little.yaml"
+    content = yaml.safe_load(path.read_text()) | {"spec": str(path.parent / "tiny.yaml"), "seeds": [3]}
+    content["set"]["metrics"].append(
+        {"type": "kid", "features": "torchscript", "weights": str(weights), "samples": 8, "reference": "train"}
+    )
+    content["variants"] = {"soft": content["variants"]["soft"]}
+    later.write_text(yaml.safe_dump(content, sort_keys=False))
+    study = study_of(later)
+    assert "kid" not in run_study(study, copy).rows[0].cells
+    before = json.loads((copy / "runs/soft/3/results.json").read_text())["metrics"]
+    assert str(weights) in before["kid"]["unavailable"]
+    assert {run.status for run in plan(study, copy)} == {"finished"}, "it would be missing again"
+    torch.jit.script(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())).save(weights)
+    assert {(run.status, run.cause) for run in plan(study, copy)} == {("to measure", "kid")}
+    row = run_study(study, copy).rows[0]
+    assert row.cells["kid"].mean is not None
+    after = json.loads((copy / "runs/soft/3/results.json").read_text())["metrics"]
+    assert {name: entry for name, entry in after.items() if name != "kid"} == {
+        name: entry for name, entry in before.items() if name != "kid"
+    }
+    assert {run.status for run in plan(study, copy)} == {"finished"}
 
 
 @pytest.mark.slow

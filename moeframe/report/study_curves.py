@@ -9,7 +9,7 @@ from moeframe.comparison import COMPARED_FROM
 from moeframe.report.figures import format_interval, signed
 from moeframe.report.study_costs import BACKWARD, flops_per_call
 from moeframe.report.study_record import Evidence
-from moeframe.report.study_tables import Table
+from moeframe.report.study_rows import Table
 from moeframe.statistics import mean, t_interval
 
 Curve = Sequence[tuple[float, float]]

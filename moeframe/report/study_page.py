@@ -13,8 +13,9 @@ from moeframe.report.study_curves import costs_of_calls, overtaking, without_cur
 from moeframe.report.study_formats import notes, shown_cell, shown_difference, shown_flops, write_table
 from moeframe.report.study_plots import NOISE, Axis, Cast, Line, Mark, Point, lines, scatter
 from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_of, refreshed
+from moeframe.report.study_rows import Against, Cell, Column, Row, Table
 from moeframe.report.study_sentences import QUALITY, in_short, said_of, sentences
-from moeframe.report.study_tables import Against, Cell, Column, Row, Table, begun, table_of
+from moeframe.report.study_tables import begun, table_of
 from moeframe.storage import write_file
 from moeframe.study_folder import StudyFolder, read_mapping
 

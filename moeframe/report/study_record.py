@@ -13,7 +13,8 @@ import numpy as np
 from moeframe.errors import RunFolderError
 from moeframe.report.plots import BoundByNoise
 from moeframe.report.seed_folder import EVENTS, Diagnostics, read_diagnostics, read_events
-from moeframe.report.study_tables import Table, table_of
+from moeframe.report.study_rows import Table
+from moeframe.report.study_tables import table_of
 from moeframe.storage import write_file
 from moeframe.study_folder import StudyFolder, read_mapping
 

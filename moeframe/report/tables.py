@@ -8,8 +8,8 @@ from rich.table import Table
 from moeframe.report.figures import format_figure, format_interval
 from moeframe.report.results import Results, UnavailableResult
 from moeframe.report.study_formats import shown_cell
-from moeframe.report.study_tables import PlannedRun
-from moeframe.report.study_tables import Table as StudyTable
+from moeframe.report.study_rows import PlannedRun
+from moeframe.report.study_rows import Table as StudyTable
 from moeframe.report.trade_off import TradeOff
 
 TITLE_WIDTH = 28

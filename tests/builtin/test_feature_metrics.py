@@ -511,7 +511,7 @@ def test_missing_packages_are_named_with_how_to_get_them(monkeypatch):
     for metric in (*INCEPTION_METRICS, PrecisionMetric, RecallMetric):
         reason = "torch_fidelity not installed; pip install 'moeframe[quality]'"
         assert metric(metric.Config()).unavailable() == reason
-        assert measure(metric(metric.Config()), Compared()) == {"unavailable": reason}
+        assert measure(metric(metric.Config()), Compared()) == {"unavailable": reason, "missing": True}
 
 
 @pytest.mark.parametrize(
