@@ -1,14 +1,8 @@
-"""RunSpec: everything that determines a run, as one validated, frozen value bound to what is installed.
-
-Component sections are validated by the Config of the component that their `type` names, so that a plugin's settings
-are checked as strictly as our own and a broken plugin cannot spoil the spec of a run that does not name it. The parts
-of a component that is made of others are read in the same way, at any depth.
-"""
+"""RunSpec: everything that determines a run, as one validated, frozen value."""
 
 import hashlib
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,12 +11,10 @@ from pydantic import (
     Field,
     PrivateAttr,
     SerializeAsAny,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from moeframe.interfaces.component import Component, SpecFacts
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
@@ -32,9 +24,6 @@ from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
 from moeframe.interfaces.trunk import Trunk
-from moeframe.plugins import KINDS
-from moeframe.registry import Registry
-from moeframe.spec_flaws import Flaw, FlawsError, Path, flaws_of, shown
 
 SECTIONS = {
     "dataset": "datasets",
@@ -189,180 +178,3 @@ class RunSpec(_Section):
         if len(set(seeds)) != len(seeds):
             raise ValueError(f"seeds are repeated: {seeds}; name each seed once")
         return seeds
-
-
-def bind(data: dict[str, Any], registry: Registry) -> RunSpec:
-    """Validate plain data against the installed components. Raises FlawsError with every flaw at once."""
-    binder = _Binder(registry)
-    bound = binder.bind(data)
-    flaws = list(binder.flaws)
-    spec = None
-    try:
-        spec = RunSpec.model_validate(bound)
-    except ValidationError as error:
-        flaws += [flaw for flaw in flaws_of(error, RunSpec) if not binder.covers(flaw.path)]
-    flaws += [flaw for flaw in _conflicts(bound, spec, registry) if not binder.covers(flaw.path)]
-    if spec is None or flaws:
-        raise FlawsError(flaws)
-    return spec
-
-
-class _Binder:
-    """Replaces each component section by its validated Config and collects what is wrong."""
-
-    def __init__(self, registry: Registry):
-        self.registry = registry
-        self.flaws: list[Flaw] = []
-
-    def covers(self, path: Path) -> bool:
-        """Whether a flaw at or above this path is known already."""
-        return bool(path) and any(path[: len(f.path)] == f.path or f.path[: len(path)] == path for f in self.flaws)
-
-    def bind(self, data: dict[str, Any]) -> dict[str, Any]:
-        bound = dict(data)
-        for section, kind in SECTIONS.items():
-            if section in bound and not (section in OPTIONAL_SECTIONS and bound[section] is None):
-                bound[section] = self._component((section,), kind, bound[section])
-        for section, kind in LIST_SECTIONS.items():
-            items = bound.get(section)
-            if isinstance(items, list):
-                bound[section] = [self._component((section, i), kind, item) for i, item in enumerate(items)]
-        return bound
-
-    def _component(self, path: Path, kind: str, value: Any) -> Any:
-        installed = ", ".join(self.registry.names(kind)) or "none"
-        if not isinstance(value, dict):
-            self.flaws.append(
-                Flaw(path, f"must be a mapping with a 'type', not {shown(value)}; installed {kind}: {installed}")
-            )
-            return None
-        if "type" not in value:
-            self.flaws.append(Flaw(path, f"missing key 'type'; installed {kind}: {installed}"))
-            return None
-        name = value["type"]
-        if not isinstance(name, str):
-            words = f"must be the name of a component, not {shown(name)}; installed {kind}: {installed}"
-            self.flaws.append(Flaw((*path, "type"), words))
-            return None
-        if name not in self.registry.names(kind):
-            self.flaws.append(Flaw((*path, "type"), self.registry.why_not(kind, name)))
-            return None
-        component = self.registry.get(KINDS[kind], name)
-        config, settings = component.Config, self._with_parts(path, component, value)
-        try:
-            return config.model_validate(settings)
-        except ValidationError as error:
-            flaws = [Flaw((*path, *flaw.path), flaw.message, flaw.about_key) for flaw in flaws_of(error, config)]
-            self.flaws += [flaw for flaw in flaws if not self.covers(flaw.path)]
-            return None
-
-    def _with_parts(self, path: Path, component: type[Component], settings: dict[str, Any]) -> dict[str, Any]:
-        """The settings with the components in them replaced by their Configs."""
-        bound = dict(settings)
-        for field, kind in component.PARTS.items():
-            items = settings.get(field)
-            if isinstance(items, list):
-                bound[field] = [self._part((*path, field, i), kind, item) for i, item in enumerate(items)]
-            elif isinstance(items, dict) and component.holds_one(field):
-                bound[field] = self._part((*path, field), kind, items)
-        return bound
-
-    def _part(self, path: Path, kind: str, value: Any) -> Any:
-        config = self._component(path, kind, value)
-        if config is None:
-            return None
-        component = self.registry.get(KINDS[kind], config.type)
-        if config.component is not component:  # what is made of parts builds them from their Configs alone
-            words = f"'{config.type}' cannot be a part, because its Config is that of {config.component.__name__}"
-            self.flaws.append(Flaw((*path, "type"), f"{words}; give {component.__name__} a nested Config of its own"))
-            return None
-        return config
-
-
-def _conflicts(bound: dict[str, Any], spec: RunSpec | None, registry: Registry) -> Iterator[Flaw]:
-    """What is wrong between sections that are each right on their own, as far as the flaws found before let us see."""
-    configs = dict(_component_configs(bound))
-    experts = [config.copies for config in configs.values() if isinstance(config, Expert.Config)]
-    if experts and len(experts) == len(bound["experts"]):
-        k = sum(experts)
-        if k > 1 and bound.get("gate") is None:
-            yield Flaw(
-                ("gate",), f"{k} experts need a gate: add a section 'gate', for example  gate: {{type: softmax}}"
-            )
-        if k > 1 and bound.get("slicer") is None and spec is not None and spec.warm_start_steps > 0:
-            yield Flaw(
-                ("slicer",),
-                f"the warm start of {k} experts needs a slicer: add a section 'slicer', or set training.warm_start: 0",
-            )
-        facts = SpecFacts(
-            n_experts=k,
-            log_snr_range=_log_snr_range(bound.get("schedule"), registry),
-            training_steps=0 if spec is None else spec.training.steps,
-            has_trunk=isinstance(bound.get("trunk"), Trunk.Config),
-        )
-        for path, config in configs.items():
-            for key, message in config.conflicts(facts):
-                yield Flaw((*path, key), message)
-    yield from _repetitions(configs)
-    if spec is not None:
-        yield from _untrainable(spec, registry)
-    if spec is not None and _experts_learn_nothing(spec, registry):
-        yield Flaw(("objective",), "the experts learn from no term, all are about the gate; add one: {type: nll}")
-
-
-def _log_snr_range(config: Any, registry: Registry) -> tuple[float, float]:
-    if not isinstance(config, NoiseSchedule.Config):
-        return (-math.inf, math.inf)
-    schedule = registry.get(NoiseSchedule, config.type)(config)
-    return (schedule.log_snr_min, schedule.log_snr_max)
-
-
-def _untrainable(spec: RunSpec, registry: Registry) -> Iterator[Flaw]:
-    """What `trainable` leaves nothing to train, or freezes although another setting trains it."""
-    training = spec.training
-    if spec.evaluation.offload and training.trainable == "all" and training.steps > 0:
-        message = "experts that are trained stay on the device; set false, or training.trainable: gate or none"
-        yield Flaw(("evaluation", "offload"), message)
-    if training.trainable == "none" and training.steps > 0:
-        message = f"nothing is trainable, so {training.steps} steps do nothing; set steps: 0, or trainable: gate or all"
-        yield Flaw(("training", "steps"), message)
-    if training.trainable != "gate":
-        return
-    if training.warm_start > 0:
-        message = "the warm start trains the experts, which trainable: gate freezes; set warm_start: 0"
-        yield Flaw(("training", "warm_start"), message)
-    if spec.gate is None:
-        yield Flaw(("training", "trainable"), "there is no gate to train; add a section 'gate', or set all or none")
-    elif not registry.get(Gate, spec.gate.type).LEARNS:
-        message = f"gate '{spec.gate.type}' has no parameters to train; use a gate that learns, or trainable: none"
-        yield Flaw(("training", "trainable"), message)
-
-
-def _repetitions(configs: dict[Path, Component.Config]) -> Iterator[Flaw]:
-    seen: set[tuple[str, str]] = set()
-    for path, config in configs.items():
-        if isinstance(config, Metric.Config):
-            item, message = ("metric", config.key), f"a second metric is called '{config.key}'; give it its own 'label'"
-        elif isinstance(config, Loss.Config):
-            item, message = ("loss", config.type), f"a second loss '{config.type}'; name each loss once"
-        else:
-            continue
-        if item in seen:
-            yield Flaw(path, message)
-        seen.add(item)
-
-
-def _experts_learn_nothing(spec: RunSpec, registry: Registry) -> bool:
-    gate_is_trained_alone = spec.gate is not None and spec.warm_start_steps == 0
-    return not gate_is_trained_alone and all(registry.get(Loss, term.type).NEEDS_GATE for term in spec.objective)
-
-
-def _component_configs(bound: dict[str, Any]) -> Iterator[tuple[Path, Component.Config]]:
-    for section in SECTIONS:
-        if isinstance(bound.get(section), Component.Config):
-            yield (section,), bound[section]
-    for section in LIST_SECTIONS:
-        items = bound.get(section)
-        for i, config in enumerate(items if isinstance(items, list) else []):
-            if isinstance(config, Component.Config):
-                yield (section, i), config

@@ -14,7 +14,8 @@ import yaml
 
 from moeframe.errors import InputError, Problem, SpecError
 from moeframe.registry import Registry
-from moeframe.spec import RunSpec, bind
+from moeframe.spec import RunSpec
+from moeframe.spec_binding import bind
 from moeframe.spec_flaws import Flaw, FlawsError, shown
 from moeframe.spec_flaws import Path as SpecPath
 

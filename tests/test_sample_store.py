@@ -11,7 +11,7 @@ from moeframe.diffusion import to_pixels
 from moeframe.errors import NonFiniteError, RangeError, UnavailableError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.sample_store import Samples, SampleStore
-from moeframe.spec import bind
+from moeframe.spec_binding import bind
 from moeframe_builtin.metrics.psnr import PsnrMetric
 
 

@@ -13,7 +13,8 @@ from moeframe.errors import SpecError
 from moeframe.interfaces.slicer import Slicer
 from moeframe.plugins import KINDS, LoadedPlugins, Provided, installed_entry_points, load_plugins
 from moeframe.registry import Registry
-from moeframe.spec import LIST_SECTIONS, SECTIONS, RunSpec, bind
+from moeframe.spec import LIST_SECTIONS, SECTIONS, RunSpec
+from moeframe.spec_binding import bind
 from moeframe.spec_file import load_spec
 from moeframe.spec_flaws import FlawsError
 from moeframe.spec_schema import json_schema

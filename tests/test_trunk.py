@@ -18,7 +18,7 @@ from moeframe.likelihood.probe import require_valid
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
-from moeframe.spec import bind
+from moeframe.spec_binding import bind
 from moeframe.spec_file import load_spec
 from moeframe.testing.rules import stirred
 from moeframe.training import Trainer

@@ -10,7 +10,7 @@ from moeframe.interfaces.gate import Gate
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
-from moeframe.spec import bind
+from moeframe.spec_binding import bind
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe.testing.rules import stirred
 from moeframe.training import Trainer

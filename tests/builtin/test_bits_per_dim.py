@@ -22,7 +22,7 @@ from moeframe.likelihood.discrete import discrete_bound
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.registry import Registry
-from moeframe.spec import bind
+from moeframe.spec_binding import bind
 from moeframe.spec_flaws import FlawsError
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.metrics.bits_per_dim import SETTINGS, BitsPerDimMetric

@@ -20,7 +20,7 @@ from moeframe.interfaces.component import SpecFacts
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.metric import Metric
 from moeframe.randomness import Streams
-from moeframe.spec import bind
+from moeframe.spec_binding import bind
 from moeframe.spec_flaws import FlawsError
 from moeframe_builtin.features.catalogue import SPACES, SpaceName
 from moeframe_builtin.features.efficientnet import PACKAGES

@@ -17,7 +17,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams
 from moeframe.run_folder import RunFolder
-from moeframe.spec import bind
+from moeframe.spec_binding import bind
 from moeframe.testing import check_expert
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.experts.weight_space import AverageExpert
