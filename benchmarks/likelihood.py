@@ -159,8 +159,27 @@ def variance_ratio(model: MergedDenoiser, schedule: Any, image: ImageShape, imag
     return variances[0] / variances[1]
 
 
+def variance_ratio_of_times_alone() -> float:
+    """The same of the expected term at these times, in closed form: what is left when noise and images do not vary."""
+    schedule, std = line(-10, 9), CASES["Gaussian, 2 dims"].density.stds[0]
+
+    def expected(times: Tensor) -> float:
+        snr = schedule.log_snr(times).double().exp()
+        per_nat = (schedule.log_snr_max - schedule.log_snr_min) / 2
+        return float((per_nat * snr * std**2 / (1 + snr * std**2)).mean()) / math.log(2)
+
+    free, even = (
+        float(np.var([expected(draw(repeat)) for repeat in range(200)], ddof=1))
+        for draw in (
+            lambda repeat: STREAMS.uniform((64,), "free", repeat),
+            lambda repeat: STREAMS.low_discrepancy(64, "even", repeat),
+        )
+    )
+    return free / even
+
+
 def analytic_variance_ratios() -> dict[str, float]:
-    found = {}
+    found = {"times alone, any dims": variance_ratio_of_times_alone()}
     for side in (1, 8, 16, 32):
         case = Case(CASES["Gaussian, 2 dims"].density, ImageShape(1, side, max(side, 2), 32))
         images = lambda repeat, case=case: case.levels(64, repeat)  # noqa: E731
