@@ -1,14 +1,18 @@
 """How often the 95 % intervals of Fréchet distance, KID and inception score hold the mean figure at their N.
 
-    python benchmarks/coverage_quality.py    # an hour of one core; writes results/evaluation/coverage_quality.json
+    python benchmarks/coverage_quality.py                 # two hours of one core; writes coverage_quality.json
+    python benchmarks/coverage_quality.py --only Fréchet  # the rows of that name; others stay as they were
 
 Features of known distributions, and EfficientNet-Lite0's of colour patches with and without noise (random projections),
 drawn anew 2,000 times. The truth is the mean over the studies: a Fréchet distance and an inception score
 of N images are biased, and their intervals are about the mean at that N.
 """
 
+import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +53,7 @@ def gaussians(dims: int, *, apart: float, scale: float = 1) -> Law:
     return draw
 
 
+@cache
 def patches(dims: int) -> Law:
     """EfficientNet-Lite0's features of colour patches, the other ones with noise, in random directions."""
     examples = PhotoPatches(PhotoPatches.Config(size=16)).split("train")
@@ -162,7 +167,6 @@ def rows() -> Iterator[tuple[str, Study, bool]]:
         (IS_FROM, 1, 10),
         (IS_FROM, 1, 1008),
         (IS_FROM, 2, 1008),
-        (2 * IS_FROM, 2, 1008),
         (10 * IS_FROM, 10, 10),
     ):
         name = f"inception score, {n} images in {splits} splits, {classes} classes"
@@ -172,7 +176,7 @@ def rows() -> Iterator[tuple[str, Study, bool]]:
 def limits() -> Iterator[tuple[str, Study]]:
     """Laws for which the intervals are known to err, to either side."""
     for n in (KID_FROM, 1000):
-        yield f"KID, {n} images of heavy-tailed features", kid(heavy_tailed(), n, n)
+        yield f"KID, {n} images of heavy-tailed features", kid(heavy_tailed(), n, KID_FROM)
     for n in (400, 1600):
         yield f"Fréchet distance, {n} images of heavy-tailed features", frechet(heavy_tailed(), n)
 
@@ -183,26 +187,39 @@ def fewest(dims: int) -> int:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="part of the names of the rows to be measured")
+    only = parser.parse_args().only
     torch.set_num_threads(1)
-    found, erring = {}, {}
-    for name, study, offered in rows():
-        found[name] = coverage_of(study, offered=offered)
-        print(name, found[name], flush=True)
-    for name, study in limits():
-        erring[name] = coverage_of(study, offered=False)
-        print(name, erring[name], flush=True)
-    asked = [row["met"] for row in found.values() if row["offered"]]
+    asked = [(name, study, offered, "coverage") for name, study, offered in rows()]
+    asked += [(name, study, False, "limits") for name, study in limits()]
+    before = json.loads(OUT.read_text()) if OUT.exists() else {"coverage": {}, "limits": {"coverage": {}}}
+    found = {"coverage": before["coverage"], "limits": before["limits"]["coverage"]}
+    for name, study, offered, table in asked:
+        if only in name:
+            found[table][name] = coverage_of(study, offered=offered)
+            print(name, found[table][name], flush=True)
+    kept = {
+        table: {name: found[table][name] for name, _, _, where in asked if where == table and name in found[table]}
+        for table in found
+    }
+    met = [row["met"] for row in kept["coverage"].values() if row["offered"]]
     report = {
         "command": "python benchmarks/coverage_quality.py",
         "environment": describe_environment("cpu"),
         "required": "95 ± 1.5 % where offered",
         "studies": STUDIES,
-        "met": sum(asked),
-        "of": len(asked),
-        "coverage": found,
-        "limits": {"what": "laws for which the intervals err, though they are given", "coverage": erring},
+        "met": sum(met),
+        "of": len(met),
+        "coverage": kept["coverage"],
+        "limits": {
+            "what": "laws for which the intervals err, though they are given",
+            "coverage": kept["limits"],
+        },
     }
     OUT.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    if sum(met) < len(met):
+        sys.exit("a coverage that is required is not met")
 
 
 if __name__ == "__main__":

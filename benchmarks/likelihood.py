@@ -10,6 +10,7 @@ import argparse
 import itertools
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from moeframe.statistics import normal_interval
 from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric
 
 OUT = Path(__file__).resolve().parent.parent / "results/evaluation/likelihood.json"
+KNOWN = {f"variance ratio, {dims} dims: 30 or more" for dims in (2, 64)}
+"""What is not met: in few dimensions noise and images cause most of the variance, which times cannot take away."""
 STREAMS = Streams(31)
 CASES = dict(cases())
 
@@ -287,6 +290,8 @@ def main() -> None:
     document |= {"met": len(required) - len(unmet), "of": len(required), "not_met": unmet}
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    if set(unmet) - KNOWN:
+        sys.exit(f"not met: {', '.join(sorted(set(unmet) - KNOWN))}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from moeframe.assembly import Assembly
-from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_levels, velocity_of
+from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, velocity_of
 from moeframe.errors import UnavailableError
 from moeframe.evaluation import ModelEvaluation
 from moeframe.interfaces.schedule import NoiseSchedule
@@ -19,6 +19,7 @@ from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.report.grids import write_grid
 from moeframe.routing import profile_routing
+from moeframe.sample_store import Samples
 from moeframe.shapes import PerItem
 from moeframe.storage import write_file
 
@@ -37,17 +38,20 @@ def write_diagnostics(folder: Path, assembly: Assembly, evaluation: ModelEvaluat
     image = assembly.image
     scale = max(1, 64 // image.width)
     n_shown = assembly.spec.evaluation.samples_shown
-    write_grid(folder / "samples.png", evaluation.shown_samples(n_shown), image.levels, 16, scale)
+    samples = evaluation.shown_samples(n_shown)
+    write_grid(folder / "samples.png", samples.levels, image.levels, 16, scale)
     shown = _write_trajectories(folder / "trajectory.png", evaluation, scale)
-    pairs = evaluation.shown_reconstructions(RECONSTRUCTION_LOG_SNR, PAIRS)
+    brought_back = evaluation.shown_reconstructions(RECONSTRUCTION_LOG_SNR, PAIRS)
+    originals = torch.cat([levels for _, levels in evaluation.test_batches(len(brought_back.levels))])
     write_grid(
         folder / "reconstructions.png",
-        torch.cat([pairs.originals, pairs.images]),
+        torch.cat([originals, brought_back.levels.long()]),
         image.levels,
-        len(pairs.images),
+        len(originals),
         scale,
     )
     facts: dict[str, Any] = {
+        "not_finite": {"samples": samples.broken, "reconstructions": brought_back.broken},
         "trajectory_log_snr": shown,
         "reconstruction_log_snr": RECONSTRUCTION_LOG_SNR,
     }
@@ -71,7 +75,7 @@ def _write_trajectories(path: Path, evaluation: ModelEvaluation, scale: int) -> 
     states = list(evaluation.trajectory(0, TRAJECTORIES))
     # A set, because a sampler of few steps has fewer states than there is room for.
     chosen = [states[i] for i in sorted({round(i * (len(states) - 1) / (STATES - 1)) for i in range(STATES)})]
-    columns = [to_levels(state.z, evaluation.image.levels).cpu() for state in chosen]
+    columns = [Samples.of_pixels(state.z, evaluation.image.levels).levels for state in chosen]
     rows = torch.stack(columns, 1).flatten(0, 1)
     write_grid(path, rows, evaluation.image.levels, len(chosen), scale)
     return [state.log_snr for state in chosen[:-1]]

@@ -16,7 +16,7 @@ from moeframe.diffusion import add_noise, to_pixels
 from moeframe.errors import NonFiniteError, RangeError, UnavailableError
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric, Reconstructions
-from moeframe.interfaces.sampler import SamplerState
+from moeframe.interfaces.sampler import SamplerState, last_state
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.sample_store import Samples, SampleStore
@@ -64,16 +64,17 @@ class ModelEvaluation(Evaluation):
         for samples in self._store.batches(n):
             yield samples.levels
 
-    def shown_samples(self, n: int) -> Levels:
+    def shown_samples(self, n: int) -> Samples:
         """The first n samples as they are, black where a pixel is not finite."""
-        return torch.cat([samples.levels for samples in self._store.batches(n)])
+        found = list(self._store.batches(n))
+        return Samples(torch.cat([each.levels for each in found]), torch.cat([each.finite for each in found]))
 
     @cached_property
     def _store(self) -> SampleStore:
         return SampleStore(self._folder / "samples", self._model_key(), self.batch_size, self._draw)
 
     def _draw(self, start: int, stop: int) -> Samples:
-        *_, last = self.trajectory(start, stop)
+        last = last_state(self.trajectory(start, stop))
         return Samples.of_pixels(last.z, self.image.levels)
 
     def _model_key(self) -> str:
@@ -106,22 +107,18 @@ class ModelEvaluation(Evaluation):
 
         Raises UnavailableError when one of them is not finite.
         """
-        found = self._reconstructed(log_snr, n)
+        found = self.shown_reconstructions(log_snr, n)
         if broken := torch.nonzero(~found.finite).flatten().tolist():
             raise UnavailableError(
                 f"{len(broken)} of {len(found.finite)} test images brought back from log-SNR {log_snr:g} have pixels "
                 f"that are NaN or infinite ({_first(broken)}): see reconstructions.png and the learning curves; train "
                 "with a smaller learning rate, or narrow the schedule's range"
             )
-        return self.shown_reconstructions(log_snr, n)
-
-    def shown_reconstructions(self, log_snr: float, n: int) -> Reconstructions:
-        """The same as they are, black where a pixel is not finite."""
-        found = self._reconstructed(log_snr, n)
         originals = torch.cat([levels for _, levels in self.test_batches(n)])
         return Reconstructions(originals.long(), found.levels.long(), log_snr)
 
-    def _reconstructed(self, log_snr: float, n: int) -> Samples:
+    def shown_reconstructions(self, log_snr: float, n: int) -> Samples:
+        """The test images brought back as they are, black where a pixel is not finite."""
         n = min(n, len(self.test))
         return self.once(("reconstructions", log_snr, n), lambda: self._reconstruct(log_snr, n))
 
@@ -138,7 +135,7 @@ class ModelEvaluation(Evaluation):
             items = Trajectories.numbered(self.streams, start, start + len(x))
             noise = items.normal(self.image.tensor_shape, "reconstruction/noise").to(x)
             z = add_noise(x, noise, torch.full((len(x),), log_snr, device=x.device))
-            *_, last = ddim_trajectory(self.denoiser, z, items, grid, clip=True)
+            last = last_state(ddim_trajectory(self.denoiser, z, items, grid, clip=True))
             found.append(Samples.of_pixels(last.z, self.image.levels))
         levels = torch.cat([each.levels.to(stored) for each in found])
         return Samples(levels, torch.cat([each.finite for each in found]))

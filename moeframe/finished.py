@@ -1,6 +1,5 @@
 """Finished runs: the trained model of a folder, with its schedule and sampler, ready for a notebook."""
 
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from moeframe.assembly import Assembly, assemble
 from moeframe.errors import CheckpointError, NonFiniteError, RunFolderError
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
-from moeframe.interfaces.sampler import Sampler, SamplerState
+from moeframe.interfaces.sampler import Sampler, SamplerState, last_state
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
@@ -69,7 +68,7 @@ class LoadedRun:
         """n images, integers 0 .. levels-1, (batch, channels, height, width), `evaluation.batch_size` at a time."""
         size = self.spec.evaluation.batch_size
         for start in range(0, n, size):
-            [last] = deque(self._trajectory(start, min(start + size, n), seed), maxlen=1)  # the states are not kept
+            last = last_state(self._trajectory(start, min(start + size, n), seed))
             samples = Samples.of_pixels(last.z, self.assembly.image.levels)
             if broken := int((~samples.finite).sum()):
                 raise NonFiniteError(

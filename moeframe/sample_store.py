@@ -37,6 +37,11 @@ class Samples:
         levels = torch.where(sound, to_levels(pixels.nan_to_num(0.0), n_levels), 0)
         return cls(levels.cpu(), sound.flatten(1).all(dim=1).cpu())
 
+    @property
+    def broken(self) -> int:
+        """How many are not finite."""
+        return int((~self.finite).sum())
+
 
 class SampleStore:
     """The samples 0, 1, 2 ... of one model, in blocks of `block` samples below `folder`."""

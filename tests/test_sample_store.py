@@ -1,6 +1,7 @@
 """Samples are drawn once, in order, and never mixed with those of another model."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -10,9 +11,12 @@ from moeframe.assembly import assemble
 from moeframe.diffusion import to_pixels
 from moeframe.errors import NonFiniteError, RangeError, UnavailableError
 from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.interfaces.sampler import SamplerState
 from moeframe.sample_store import Samples, SampleStore
 from moeframe.spec_binding import bind
 from moeframe_builtin.metrics.psnr import PsnrMetric
+from moeframe_builtin.metrics.sampling_run import sample_once
+from moeframe_builtin.samplers.ddim import DdimSampler
 
 
 class Drawer:
@@ -120,6 +124,25 @@ def test_samples_do_not_depend_on_how_many_are_drawn_at_a_time(make_evaluation):
     assert torch.equal(torch.cat(list(make_evaluation(std=0.01).sample_batches(5))), one_by_one)
 
 
+def test_no_state_of_a_trajectory_is_kept_but_the_last(make_evaluation, monkeypatch):
+    """Else as many images as there are steps would be in memory, and peak_memory that of all of them."""
+    seen, most = [], 0
+
+    def walk(sampler, denoiser, noise, *_):
+        nonlocal most
+        for step in range(20):
+            z = torch.full_like(noise, step / 20)
+            seen.append(weakref.ref(z))
+            most = max(most, sum(each() is not None for each in seen))
+            yield SamplerState(z, z, math.inf, step)
+
+    monkeypatch.setattr(DdimSampler, "trajectory", walk)
+    evaluation = make_evaluation()
+    list(evaluation.sample_batches(4))
+    assert sample_once(evaluation, 4).network_calls == 19
+    assert 1 <= most <= 3
+
+
 def test_samples_are_drawn_without_dropout(make_evaluation):
     network = {"type": "unet", "copies": 2, "channels": 4, "channel_multipliers": [1], "dropout": 0.5}
     evaluation = make_evaluation(std=0.1, experts=[network])
@@ -134,7 +157,8 @@ def test_samples_that_are_not_finite_are_counted_and_no_metric_gets_them(make_ev
     assert str(error.value).startswith(
         "6 of 6 samples have pixels that are NaN or infinite (numbers 0, 1, 2, 3, 4 ...)"
     )
-    assert evaluation.shown_samples(6).shape == (6, 1, 4, 4)
+    shown = evaluation.shown_samples(6)
+    assert (shown.levels.shape, shown.broken) == ((6, 1, 4, 4), 6)
 
 
 def test_reconstructions_that_are_not_finite_are_counted_and_no_metric_gets_them(make_evaluation):
@@ -142,7 +166,8 @@ def test_reconstructions_that_are_not_finite_are_counted_and_no_metric_gets_them
     text = r"4 of 4 test images brought back from log-SNR 0 have pixels that are NaN or infinite \(numbers 0, 1, 2, 3\)"
     with pytest.raises(UnavailableError, match=text):
         evaluation.reconstructions(0.0, 4)
-    assert evaluation.shown_reconstructions(0.0, 4).images.shape == (4, 1, 4, 4)
+    shown = evaluation.shown_reconstructions(0.0, 4)
+    assert (shown.levels.shape, shown.broken) == ((4, 1, 4, 4), 4)
     entry = measure(PsnrMetric(PsnrMetric.Config(images=4, curve=[])), evaluation)
     assert entry["unavailable"].startswith("4 of 4 test images brought back from log-SNR 0")
 

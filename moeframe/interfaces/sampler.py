@@ -1,6 +1,7 @@
 """Sampler: from noise to an image, one state at a time."""
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -27,6 +28,12 @@ class SamplerState:
     """λ of the state; inf for the last."""
     network_calls: int
     """Expert evaluations so far, summed over the batch."""
+
+
+def last_state(states: Iterator[SamplerState]) -> SamplerState:
+    """The end of a trajectory, none of whose other states is kept: they would be as many images as there are steps."""
+    [last] = deque(states, maxlen=1)
+    return last
 
 
 class Sampler(Component):

@@ -146,7 +146,10 @@ class _Flow:
         self.function_evaluations += 1
         self.network_calls += denoised.network_calls
         if not (denoised.velocity.isfinite().all() and trace.isfinite().all()):
-            raise NonFiniteError(f"the velocity or its divergence is not a number at log-SNR {float(asked):g}")
+            raise NonFiniteError(
+                f"the velocity or its divergence is not a number at log-SNR {float(asked):g}: see the learning curves; "
+                "train with a smaller learning rate, or narrow the schedule's range"
+            )
         rate = -0.5 * alpha(log_snr) * sigma(log_snr)
         return rate * denoised.velocity.detach().to(z.dtype), bits_per_dim(rate * trace.to(z.dtype), z[0].numel())
 

@@ -141,6 +141,8 @@ def _pictures(folder: Path, diagnostics: Diagnostics) -> Iterator[Section]:
         path = folder / f"{stem}.png"
         if path.exists():
             png = base64.b64encode(path.read_bytes()).decode()
+            if broken := diagnostics.not_finite.get(stem):
+                caption += f" {broken} of them not finite: such pixels are NaN or infinite, and black here."
             yield Section(title, [Figure(title, caption, png=png)], "pictures")
 
 

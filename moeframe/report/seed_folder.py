@@ -63,10 +63,12 @@ class Diagnostics(Entry):
     bound_by_log_snr: plots.BoundByNoise | None = None
     no_bound: str | None = None
     """Why numbers of this model would bound no likelihood, so that none is here."""
+    not_finite: dict[str, int] = {}
+    """How many of the images in a picture, by its name, have pixels that are NaN or infinite."""
     reconstruction_log_snr: float | None = None
     trajectory_log_snr: list[float] | None = None
     image_bits: list[float] | None = None
-    """Bound of each of the first held-out images, bits/dim; the same images and noise in every run of a seed."""
+    """Bound of each of some held-out images, bits/dim; the same images and noise in every run of a seed."""
     image_slices: list[int] | None = None
     """Their slices."""
 

@@ -53,8 +53,8 @@ class DinoV2(FileSpace):
 
     @property
     def name(self) -> str:
-        """DINOv2 ViT-L/14."""
-        return "DINOv2 ViT-L/14"
+        """With the first digits of the weights' hash: the published file's is not known here."""
+        return f"DINOv2 ViT-L/14 ({self.weights_sha256[:8]})"
 
     @property
     def what(self) -> str:

@@ -105,7 +105,9 @@ class FeatureSpace(ABC):
 def to_rgb(levels: Levels, n_levels: int) -> Rgb:
     """Images of `n_levels` levels as 8-bit RGB: round(255 level / (L - 1)). Raises UnavailableError for 2 channels."""
     if levels.shape[1] not in (1, 3):
-        raise UnavailableError(f"feature networks see images of 1 or 3 channels, and these have {levels.shape[1]}")
+        raise UnavailableError(
+            f"feature networks see images of 1 or 3 channels, and these have {levels.shape[1]}; leave the metric out"
+        )
     scaled = (levels.double() * HIGHEST_LEVEL / (n_levels - 1)).round().to(torch.uint8)
     return scaled.expand(-1, 3, -1, -1) if levels.shape[1] == 1 else scaled
 

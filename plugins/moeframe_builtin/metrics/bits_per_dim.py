@@ -24,7 +24,9 @@ class BitsPerDimMetric(Metric):
 
     class Config(Metric.Config):
         type: Literal["bits_per_dim"] = "bits_per_dim"
-        images: int | None = Field(default=None, ge=2, description="test images, from the first; all if not given")
+        images: int | None = Field(
+            default=None, ge=2, description="test images, drawn at random, the same for every seed; all if not given"
+        )
         repeats: int = Field(default=4, ge=1, description="independent draws (times, noise) for every image")
         method: Literal["continuous", "discrete", "ode"] = Field(
             default="continuous",

@@ -1,6 +1,5 @@
 """How different samples are from one another: LPIPS between pairs of them. Not the LPIPS of reconstructions."""
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -9,7 +8,7 @@ from pydantic import Field
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe.shapes import Levels
-from moeframe.statistics import mean, normal_interval, sd
+from moeframe.statistics import mean, skewed_interval
 from moeframe_builtin.metrics.lpips_network import LpipsConfig, lpips_network, why_unavailable
 
 
@@ -34,7 +33,7 @@ class DiversityMetric(Metric):
             [distance for first, second in disjoint_pairs(batches) for distance in network.distances(first, second)]
             for batches in (evaluation.sample_batches(2 * self.config.pairs), self._real(evaluation, 2 * n_real))
         )
-        interval = normal_interval(mean(sampled), (sd(sampled) or 0.0) / math.sqrt(len(sampled)), len(sampled))
+        interval = skewed_interval(sampled, evaluation.streams.seed)
         return Measurement(
             value=mean(sampled),
             unit=network.unit,

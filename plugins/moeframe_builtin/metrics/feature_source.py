@@ -50,7 +50,8 @@ class FeatureConfig(Metric.Config):
     @property
     def settings(self) -> SpaceSettings:
         """What the feature space may use."""
-        return SpaceSettings(self.weights, self.verify, self.input_size, self.module)
+        weights = None if self.weights is None else self.weights.expanduser()
+        return SpaceSettings(weights, self.verify, self.input_size, self.module)
 
     def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:  # noqa: ARG002
         """Settings that the chosen space does not take, or lacks."""

@@ -50,7 +50,7 @@ class Method(ABC):
 
     @abstractmethod
     def estimate(self, evaluation: Evaluation, n: int, repeats: int) -> Estimate:
-        """`repeats` draws of each of the first n test images. Raises UnavailableError where it does not apply."""
+        """`repeats` draws of each of n test images. Raises UnavailableError where it does not apply."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _of_bounds(bounds: list[Bound], how: Mapping[str, Any], pilot_calls: int, n_
 
 
 def _draws(evaluation: Evaluation, n: int, repeats: int, bound_of: BoundOf) -> list[Bound]:
-    """The bound of the first n test images, with new times and noise in each repeat."""
+    """The bound of n test images, with new times and noise in each repeat."""
     bounds = []
     for repeat in range(repeats):
         times = _times(evaluation, n, repeat)

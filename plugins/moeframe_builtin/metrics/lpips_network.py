@@ -73,10 +73,12 @@ class LpipsNetwork:
     def distances(self, first: Levels, second: Levels) -> list[float]:
         """The distance of each pair of images; zero for equal ones."""
         found: list[float] = []
-        for start in range(0, len(first), self.batch_size):
-            chosen = slice(start, start + self.batch_size)
-            inputs = (lpips_input(levels[chosen].to(self.device), self.n_levels) for levels in (first, second))
-            found += self.module(*inputs).flatten().double().tolist()
+        # a GPU would else round convolutions to the 10 bits of TF32
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            for start in range(0, len(first), self.batch_size):
+                chosen = slice(start, start + self.batch_size)
+                inputs = (lpips_input(levels[chosen].to(self.device), self.n_levels) for levels in (first, second))
+                found += self.module(*inputs).flatten().double().tolist()
         return found
 
 

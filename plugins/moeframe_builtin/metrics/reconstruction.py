@@ -12,7 +12,7 @@ from pydantic import Field
 from moeframe.errors import UnavailableError
 from moeframe.interfaces.metric import Better, Evaluation, Measurement, Metric, Reconstructions, which_images
 from moeframe.interfaces.schedule import NoiseSchedule
-from moeframe.statistics import mean, normal_interval, sd
+from moeframe.statistics import mean, skewed_interval
 
 Score = Callable[[Reconstructions], list[float]]
 """One figure per image; infinite where a reconstruction is exact and the figure has no value for that."""
@@ -71,7 +71,7 @@ def measure_reconstructions(
             f"{exact[name_of(config.log_snr)]} of {len(scores[config.log_snr])} reconstructions are exact, "
             f"so their {figure.unit} is infinite; set a lower log_snr"
         )
-    interval = normal_interval(mean(values), (sd(values) or 0.0) / math.sqrt(len(values)), len(values))
+    interval = skewed_interval(values, evaluation.streams.seed)
     return Measurement(
         value=mean(values),
         unit=figure.unit,

@@ -7,7 +7,7 @@ import torch
 from moeframe.environment import describe_environment
 from moeframe.interfaces.denoiser import Denoiser
 from moeframe.interfaces.metric import Evaluation
-from moeframe.interfaces.sampler import SamplerState
+from moeframe.interfaces.sampler import SamplerState, last_state
 from moeframe.randomness import Trajectories
 
 
@@ -16,7 +16,7 @@ def sample_once(evaluation: Evaluation, batch_size: int, denoiser: Denoiser | No
     items = Trajectories.numbered(evaluation.streams, 0, batch_size)
     noise = items.normal(evaluation.image.tensor_shape, "sampling/noise").to(evaluation.device)
     with torch.no_grad():
-        *_, last = evaluation.sampler.trajectory(denoiser or evaluation.denoiser, noise, items)
+        last = last_state(evaluation.sampler.trajectory(denoiser or evaluation.denoiser, noise, items))
     synchronise(evaluation.device)
     return last
 
