@@ -58,7 +58,7 @@ class Photographs(GivenImages):
         test, train = (data.split(name).images(torch.arange(N)) for name in ("test", "train"))
         noise = torch.randn(test.shape, generator=torch.Generator().manual_seed(1))
         # Enough noise for a KID that float32 numbers near 1, whose difference torch-fidelity takes, hold to 1e-5.
-        super().__init__(test, (test + 24 * noise).round().clamp(0, 255).long(), 256)
+        super().__init__(test, (test + 44 * noise).round().clamp(0, 255).long(), 256)
         self.train = InMemoryExamples(train, torch.zeros(N, dtype=torch.long))
 
     def sample_batches(self, n: int) -> Iterator[Tensor]:

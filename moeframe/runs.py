@@ -3,7 +3,6 @@
 import dataclasses
 import gc
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
 from moeframe.slicing import write_slices
 from moeframe.spec import RunSpec
 from moeframe.spec_file import Override, load_spec
-from moeframe.storage import explaining, write_file
+from moeframe.storage import write_file
 from moeframe.training import StepLog, Trainer
 
 
@@ -148,13 +147,13 @@ def _take_weights(source: Path, folder: RunFolder, assembly: Assembly) -> None:
     if checkpoint.latest(folder.checkpoints(seed)) is not None:
         return
     last = checkpoint.latest(RunFolder(source).checkpoints(seed))
-    if last is None or checkpoint.load(last).step != steps:
+    snapshot = None if last is None else checkpoint.load(last)
+    if snapshot is None or snapshot.step != steps:
         raise RunFolderError(
             f"{source}: has no checkpoint of seed {seed} after {steps} steps; finish that run first, or use the folder "
             "that it was trained in where only its results were kept"
         )
-    with explaining(folder.checkpoints(seed)):
-        shutil.copytree(last, folder.checkpoints(seed) / last.name)
+    checkpoint.save(folder.checkpoints(seed), snapshot)
 
 
 def train(
@@ -170,7 +169,7 @@ def train(
         snapshot = checkpoint.load(newest)
         with naming(newest):
             trainer.restore(snapshot)
-    elif phase_one_folder is not None and trainer.assembly.spec.warm_start_steps > 0:
+    if phase_one_folder is not None and trainer.step < trainer.assembly.spec.warm_start_steps:
         with phase_one.shared(trainer, phase_one_folder) as taken:
             events = folder.seed(seed) / EVENTS
             if taken:

@@ -239,6 +239,7 @@ def _facts(study: Study, place: StudyFolder) -> dict[str, object]:
         "seeds": list(study.seeds),
         "baseline": study.baseline,
         "compare": [list(pair) for pair in study.compare],
+        "changes": list(study.changes),
         "dataset": study.variants[0].spec.dataset.type,
         "variants": [
             before[variant.name] if variant.name in changed else _facts_of(study, variant) for variant in study.variants
@@ -250,6 +251,7 @@ def _facts_of(study: Study, variant: Variant) -> dict[str, object]:
     return {
         "name": variant.name,
         "title": variant.title,
+        "changes": list(variant.changes),
         "same_as": variant.same_as,
         "weights_of": variant.weights_of,
         "runs_of": list(dict.fromkeys(variant.runs_of.values())),

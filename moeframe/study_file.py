@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moeframe.errors import InputError, Problem, SpecError
@@ -70,6 +71,8 @@ class Variant:
     weights_of: str | None
     same_as: str | None
     """An earlier variant whose runs are these too, because their specs are equal."""
+    changes: tuple[str, ...] = ()
+    """What it changes of the base spec, beside what all variants change, a line each."""
 
     @property
     def made_of(self) -> list[str]:
@@ -88,6 +91,8 @@ class Study:
     launcher: Launcher
     compare: tuple[tuple[str, str], ...] = ()
     """Pairs that are compared beside each variant with the baseline."""
+    changes: tuple[str, ...] = ()
+    """What all variants change of the base spec, a line each."""
     asked_variants: frozenset[str] | None = None
     asked_seeds: frozenset[int] | None = None
     """What is to be carried out this time; all if None."""
@@ -176,7 +181,15 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
         raise SpecError(list(dict.fromkeys(problems)))
     if flaws := list(_flaws_of_weights(variants)):
         raise _refused(document, flaws)
-    return Study(config.name, tuple(config.seeds), config.baseline, tuple(variants), launcher, tuple(config.compare))
+    return Study(
+        name=config.name,
+        seeds=tuple(config.seeds),
+        baseline=config.baseline,
+        variants=tuple(variants),
+        launcher=launcher,
+        compare=tuple(config.compare),
+        changes=tuple(_said(config.set)),
+    )
 
 
 def _refused(document: Document, flaws: Iterable[Flaw]) -> SpecError:
@@ -265,7 +278,19 @@ def _variant(name: str, config: VariantConfig, spec: RunSpec, earlier: list[Vari
         runs_of=config.runs_of,
         weights_of=config.weights_of,
         same_as=known.get((_content(spec), config.weights_of)),
+        changes=(
+            *_said(config.set),
+            *(f"{path}: the run of {other}" for path, other in config.runs_of.items()),
+            *([f"weights: those of {config.weights_of}"] if config.weights_of else []),
+        ),
     )
+
+
+def _said(changes: Mapping[str, Any]) -> Iterator[str]:
+    """As YAML on one line each."""
+    for path, value in changes.items():
+        text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True)
+        yield f"{path}: {text.removesuffix('...' + chr(10)).strip()}"
 
 
 def _content(spec: RunSpec) -> str:

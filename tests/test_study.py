@@ -27,12 +27,13 @@ from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.launcher import Ended, Launcher, Task
 from moeframe.loading import WORKERS_AT_MOST, fetch_batches
 from moeframe.operations import count_flops, on_meta
+from moeframe.progress import Silent
 from moeframe.registry import Registry
 from moeframe.report.seed_folder import read_events
 from moeframe.report.study_formats import as_markdown
 from moeframe.report.study_tables import table_of
 from moeframe.run_folder import RunFolder
-from moeframe.runs import Borrowed, run
+from moeframe.runs import Borrowed, run, train
 from moeframe.spec_file import load_spec
 from moeframe.study import _task, gather, plan, run_study
 from moeframe.study_cost import TRAINED, training_calls
@@ -576,6 +577,29 @@ def test_phase_one_taken_from_a_variant_with_another_gate_ends_with_the_same_bit
         assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
 
 
+def test_a_run_interrupted_within_phase_one_leaves_it_for_the_others(tiny_spec, tmp_path):
+    trainer = trainer_of(tiny_spec)
+    next(trainer.warm_start())
+    folder = RunFolder(tmp_path / "run")
+    checkpoint.save(folder.checkpoints(0), trainer.snapshot())
+    train(trainer_of(tiny_spec), folder, 0, Silent(), tmp_path / "phase_one")
+    with phase_one.shared(trainer_of(tiny_spec), tmp_path / "phase_one") as taken:
+        assert taken
+
+
+@pytest.mark.parametrize("name", ["B", "K2", "K8", "same_compute", "uniform"])
+def test_variants_begin_with_the_same_weights_where_shapes_allow(name):
+    study, registry = study_of(ROOT / "specs/studies/digits.yaml"), Registry.installed()
+
+    def first_expert(variant):
+        expert = assemble(study.variant(variant).spec, registry, 3).model.experts[0]
+        return {name: tensor.clone() for name, tensor in expert.state_dict().items()}
+
+    own, single = first_expert(name), first_expert("A")
+    assert own.keys() == single.keys()
+    assert all(torch.equal(tensor, single[key]) for key, tensor in own.items())
+
+
 @pytest.mark.parametrize(
     ("override", "same"),
     [
@@ -748,7 +772,9 @@ def test_a_metric_is_measured_once_its_weights_are_there(done, tmp_path):
     content["variants"] = {"soft": content["variants"]["soft"]}
     later.write_text(yaml.safe_dump(content, sort_keys=False))
     study = study_of(later)
-    assert "kid" not in run_study(study, copy).rows[0].cells
+    table = run_study(study, copy)
+    assert "kid" not in table.rows[0].cells
+    assert str(weights) in table.not_measured["kid"]
     before = json.loads((copy / "runs/soft/3/results.json").read_text())["metrics"]
     assert str(weights) in before["kid"]["unavailable"]
     assert {run.status for run in plan(study, copy)} == {"finished"}, "it would be missing again"
@@ -789,7 +815,7 @@ def test_a_metric_that_cannot_be_measured_later_takes_no_figure_away(done, tmp_p
 
 
 @pytest.mark.slow
-def test_a_changed_variant_is_seen_by_the_plan_and_stops_no_other(done, tmp_path):
+def test_a_changed_variant_is_seen_by_the_plan_and_refused_and_others_can_be_asked_for(done, tmp_path):
     path, out, _ = done
     copy = shutil.copytree(out, tmp_path / "copy")
     content = yaml.safe_load(path.read_text()) | {"spec": str(path.parent / "tiny.yaml")}

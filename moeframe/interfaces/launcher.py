@@ -16,10 +16,10 @@ class Task:
     """One command, independent of every other task: it leaves its result in files, and begun again it resumes."""
 
     name: str
-    """Unique in its study and the same each time, so that a launcher can find the job that it has submitted."""
+    """What a person calls it: unique among those of one `run`, and the same when a study goes on."""
     command: tuple[str, ...]
     log: Path
-    """Where its output goes."""
+    """Where its output goes. With the command it tells the tasks of all studies apart."""
     folder: Path = Path()
     """Where the command is begun: paths in it may be relative to it."""
     exclusive: bool = False

@@ -24,6 +24,12 @@ def write_table(folder: Path, name: str, table: Table) -> None:
     write_file(place / f"{name}.tex", as_latex(table).encode())
 
 
+def remove_table(folder: Path, name: str) -> None:
+    """What `write_table` left of a table that is no longer there."""
+    for suffix in ("json", "csv", "md", "tex"):
+        (folder / FOLDER / f"{name}.{suffix}").unlink(missing_ok=True)
+
+
 CSV_COLUMNS = (
     *("variant", "title", "metric", "unit", "better", "mean", "low", "high", "seeds"),
     *("against", "difference", "difference_low", "difference_high", "p_adjusted", "verdict"),
@@ -64,7 +70,7 @@ def _compared(one: Against | None, other: str) -> list[object]:
 
 def _rest(cell: Cell, row: Row) -> list[object]:
     costs = [row.training_calls, row.training_flops]
-    return [cell.ratio, cell.best, *costs, row.finished, row.seeds, cell.why_not]
+    return [cell.ratio, cell.best, *costs, row.finished, row.seeds, cell.why_not or cell.lacks]
 
 
 def as_markdown(table: Table) -> str:
@@ -140,9 +146,11 @@ def notes(table: Table) -> list[str]:
     for column in table.columns:
         reasons: dict[str, list[str]] = {}
         for row in table.rows:
-            if why := row.cells[column.name].why_not:
+            cell = row.cells[column.name]
+            if why := cell.why_not or cell.lacks:
                 reasons.setdefault(why, []).append(row.title)
         found += [f"{column.name} of {', '.join(titles)}: {why}." for why, titles in reasons.items()]
+    found += [f"{name} was not measured: {why}." for name, why in table.not_measured.items()]
     if table.not_run:
         found.append(f"Not run: {', '.join(table.not_run)}.")
     if len(table.seeds) < table.planned_seeds:

@@ -10,7 +10,7 @@ from moeframe.comparison import COMPARED_FROM
 from moeframe.report import plots
 from moeframe.report.page import Figure, Section, page_environment
 from moeframe.report.study_curves import costs_of_calls, overtaking, without_curve
-from moeframe.report.study_formats import notes, shown_cell, shown_difference, shown_flops, write_table
+from moeframe.report.study_formats import notes, remove_table, shown_cell, shown_difference, shown_flops, write_table
 from moeframe.report.study_plots import NOISE, Axis, Cast, Line, Mark, Point, lines, scatter
 from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_of, refreshed
 from moeframe.report.study_rows import Against, Cell, Column, Row, Table
@@ -35,6 +35,8 @@ def write_study(folder: Path) -> Table:
     for name, each in (("study", table), ("noise_levels", noise), ("slices", slices)):
         if each.columns or each is table:
             write_table(folder, name, each)
+        else:
+            remove_table(folder, name)  # of a time when the runs had it
     sections = [
         *_trade_off(table),
         *_learning(table, evidence),
@@ -70,6 +72,8 @@ def write_study(folder: Path) -> Table:
             curves=overtaking(table, evidence),
             without_curve=without_curve(table, evidence),
             notes=notes(table),
+            changes=[(row["title"], row["changes"]) for row in record["variants"] if "changes" in row],
+            shared=record.get("changes", []),
             shown_flops=shown_flops,
             n_parts=len(noise.columns) + len(slices.columns),
             sections=[section for section in sections if section.figures],
@@ -142,6 +146,7 @@ def _hint(cell: Cell, column: Column, row: Row, seeds: Sequence[int]) -> str:
         return f"{row.title}, {column.name}: {cell.why_not}"
     lines = [f"{row.title}, {column.name} in {column.unit}", f"mean over {cell.n_seeds} seeds: {cell.mean:.6g}"]
     lines += [] if cell.interval is None else [f"95 % t-interval: {cell.interval[0]:.6g} to {cell.interval[1]:.6g}"]
+    lines += [cell.lacks] if cell.lacks else []
     values = zip(seeds, cell.per_seed, strict=True)
     lines += [f"seed {seed}: {'–' if value is None else f'{value:.6g}'}" for seed, value in values]
     if cell.against is not None:
@@ -185,7 +190,7 @@ def _caption(quality: Column) -> str:
 
 def _scatter(name: str, table: Table, x: Column, y: Column, *, log: bool = False) -> str:
     points = [
-        Point(name=row.name, title=_of(row), x=across, y=up)
+        Point(name=row.name, title=_of(row, row.cells[x.name], row.cells[y.name]), x=across, y=up)
         for row in table.rows
         if (across := _mark(row.cells[x.name])) and (up := _mark(row.cells[y.name]))
     ]
@@ -197,8 +202,9 @@ def _cast(table: Table) -> Cast:
     return Cast([row.name for row in table.rows], table.baseline)
 
 
-def _of(row: Row) -> str:
-    return row.title if row.complete else f"{row.title} ({row.finished} of {row.seeds} seeds)"
+def _of(row: Row, *cells: Cell) -> str:
+    n = min(cell.n_seeds for cell in cells)
+    return row.title if n == row.seeds else f"{row.title} ({n} of {row.seeds} seeds)"
 
 
 def _mark(cell: Cell) -> Mark | None:
@@ -228,9 +234,9 @@ def _learning(table: Table, evidence: Sequence[Evidence]) -> Iterator[Section]:
         lacking = [one.title for one in evidence if one.name not in costs]
         left_out = f" Not shown: {', '.join(lacking)}." if lacking else ""
         caption = (
-            f"The bound on the first held-out images while training, {_BANDS}. Across: {across}; where a line "
-            "lies below another at the same place, it bought more. A longer run's learning rate is still high where a "
-            f"shorter one ends, which speaks for the shorter one.{left_out}"
+            f"The bound on some held-out images, the same for every variant, while training, {_BANDS}. "
+            f"Across: {across}; where a line lies below another at the same place, it bought more. A longer run's "
+            f"learning rate is still high where a shorter one ends, which speaks for the shorter one.{left_out}"
         )
         yield Section("Learning", [Figure("bits/dim against training compute", caption, svg)])
 

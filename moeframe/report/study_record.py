@@ -152,11 +152,11 @@ def by_slice(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
     sliced = (seed.diagnostics for one in evidence for seed in one.seeds if seed.diagnostics.image_slices)
     reference = next(sliced, None)
     if reference is None or any(
-        d.slices == reference.slices and d.image_slices != reference.image_slices for d in sliced
+        _names(d) == _names(reference) and d.image_slices != reference.image_slices for d in sliced
     ):
         return _table(record, evidence, lambda _: {})
     assert reference.image_slices is not None
-    names = reference.slices.names if reference.slices else []
+    names = _names(reference)
 
     def bits(seed: SeedEvidence) -> dict[str, float]:
         own = seed.diagnostics.image_bits or []
@@ -168,6 +168,10 @@ def by_slice(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
         return {f"{name} ({len(of)} images)": statistics.mean(of) for name, of in by.items() if of}
 
     return _table(record, evidence, bits)
+
+
+def _names(diagnostics: Diagnostics) -> list[str]:
+    return diagnostics.slices.names if diagnostics.slices else []
 
 
 def _table(

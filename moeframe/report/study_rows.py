@@ -70,6 +70,8 @@ class Cell(_Record):
     best: bool = False
     """Better than every other row, by an interval that says so."""
     why_not: str = ""
+    lacks: str = ""
+    """Of which finished seeds there is no figure, and why, where others have one."""
 
 
 class Row(_Record):
@@ -127,6 +129,8 @@ class Table(_Record):
     planned_seeds: int = 0
     not_run: list[str] = []
     """Titles of variants of which nothing was tried yet."""
+    not_measured: dict[str, str] = {}
+    """Metrics that were asked for and that no run has, and why."""
 
     def title_of(self, name: str) -> str:
         """What a reader sees of a variant."""

@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from moeframe.comparison import Comparison, adjust, compare_all, compare_paired, relative_gain
@@ -22,7 +22,9 @@ BASIS = (
     *("samples", "against", "splits", "weights_sha256", "preprocessing"),  # samples
     *("from_log_snr", "pairs"),  # reconstructions
 )
-"""What two figures must have been computed with alike to be compared, where they say it."""
+"""What two figures must have been computed with alike to be compared, where both say it."""
+MACHINE = ("device", "device_name", "torch_threads", "batch_size")
+"""What times and memory of one seed must have been measured on alike; another seed may be of another machine."""
 
 
 def begun(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +62,9 @@ def table_of(record: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] |
     by_name = costs or {row["name"]: row for row in record["variants"]}
     record = {**record, "variants": [_with_parts(row) for row in record["variants"]]}
     columns = _columns(record)
-    values = {column.name: {row["name"]: _per_seed(row, column) for row in record["variants"]} for column in columns}
+    values = {
+        column.name: {row["name"]: _per_seed(row, column, record) for row in record["variants"]} for column in columns
+    }
     cells = {column.name: _cells(column, values[column.name], record) for column in columns}
     rows = [
         Row(
@@ -85,6 +89,7 @@ def table_of(record: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] |
         seeds=record["seeds"],
         planned_seeds=record.get("planned_seeds", len(record["seeds"])),
         not_run=record.get("not_run", []),
+        not_measured=_not_measured(record, columns),
     )
 
 
@@ -118,6 +123,18 @@ def _columns(record: Mapping[str, Any]) -> list[Column]:
     ]
 
 
+def _not_measured(record: Mapping[str, Any], columns: list[Column]) -> dict[str, str]:
+    """Metrics that were asked for and that no run has, and why."""
+    found: dict[str, dict[str, None]] = {}
+    for row in record["variants"]:
+        for run in row["runs"]:
+            for name, metric in run["metrics"].items():
+                if "unavailable" in metric:
+                    found.setdefault(name, {})[metric["unavailable"]] = None
+    known = {column.name for column in columns}
+    return {name: "; ".join(reasons) for name, reasons in found.items() if name not in known}
+
+
 def _basis(metric: Mapping[str, Any]) -> dict[str, Any]:
     how = metric.get("how", {})
     return {key: how[key] for key in BASIS if key in how}
@@ -143,26 +160,49 @@ def _floor(found: list[Mapping[str, Any]]) -> list[str]:
 
 def _is_exact(column: Column, record: Mapping[str, Any]) -> bool:
     """Whether no row differs between its seeds, of which some row has several."""
-    rows = [[value for value in _per_seed(row, column) if value is not None] for row in record["variants"]]
+    rows = [[value for value in _per_seed(row, column, record) if value is not None] for row in record["variants"]]
     return any(len(row) > 1 for row in rows) and all(
         max(row) - min(row) <= EXACT * abs(max(row)) for row in rows if row
     )
 
 
-def _per_seed(row: Mapping[str, Any], column: Column) -> list[float | None]:
+def _per_seed(row: Mapping[str, Any], column: Column, record: Mapping[str, Any]) -> list[float | None]:
     """The figure of each seed; None where it was not measured, or otherwise: in another feature space, say."""
-    found = [run["metrics"].get(column.name, {}) for run in row["runs"]]
-    return [metric.get("mean") if not _otherwise(metric, column) else None for metric in found]
+    return [
+        run["metrics"].get(column.name, {}).get("mean") if not _otherwise(run, column, record) else None
+        for run in row["runs"]
+    ]
 
 
-def _otherwise(metric: Mapping[str, Any], column: Column) -> str:
+def _otherwise(run: Mapping[str, Any], column: Column, record: Mapping[str, Any]) -> str:
     """In what a figure differs from the others of its column, so that it cannot be compared; empty if in nothing."""
+    metric = run["metrics"].get(column.name, {})
     if metric.get("unit", column.unit) != column.unit:
         return f"measured in another unit: {metric['unit']}"
-    own = _basis(metric)
-    different = [key for key in {**column.basis, **own} if own.get(key) != column.basis.get(key)] if own else []
-    words = [f"{key} {own.get(key)}, not {column.basis.get(key)}" for key in different]
+    own, beside = _basis(metric), _of_baseline(record, run["seed"]).get(column.name, {})
+    words = [*_unlike(own, column.basis), *_unlike(_machine(metric), _machine(beside))]
     return f"measured otherwise: {'; '.join(words)}" if words else ""
+
+
+def _unlike(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What both say and say differently. Which images were chosen a version left unsaid: the same only if it is all."""
+    unlike = [key for key in own if own[key] != other.get(key, own[key])]
+    chosen = [str(side["chosen"]) for side in (own, other) if "chosen" in side]
+    if len(chosen) == 1 and not chosen[0].startswith("all "):
+        unlike.append("chosen")
+    return [f"{key} {own.get(key, 'unsaid')}, not {other.get(key, 'unsaid')}" for key in unlike]
+
+
+def _machine(metric: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a metric that looks at it."""
+    how = metric.get("how", {})
+    return {key: how[key] for key in MACHINE if key in how} if "device_name" in how else {}
+
+
+def _of_baseline(record: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
+    """The baseline's metrics of that seed."""
+    runs = (run for row in record["variants"] if row["name"] == record["baseline"] for run in row["runs"])
+    return next((run["metrics"] for run in runs if run["seed"] == seed), {})
 
 
 def _cells(column: Column, values: Mapping[str, list[float | None]], record: Mapping[str, Any]) -> dict[str, Cell]:
@@ -186,7 +226,7 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
         if own[name] != name:
             continue
         if name not in measured:
-            cells[name] = Cell(why_not=_why_not(row, column))
+            cells[name] = Cell(why_not=_why_not(row["runs"], column, record))
             continue
         known = [value for value in values[name] if value is not None]
         summary, one = summarise(known), compared.get(name)
@@ -195,6 +235,7 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
             interval=summary.interval,
             n_seeds=len(known),
             per_seed=tuple(values[name]),
+            lacks=_lacks(row, values[name], column, record),
             ratio=means[name] / means[baseline] if column.exact and means.get(baseline) else None,
             best=name == best,
             against=None if one is None else _against(one, values[name], values[baseline], column),
@@ -265,11 +306,18 @@ def _best(values: Mapping[str, list[float | None]], better: Better) -> str | Non
     return None
 
 
-def _why_not(row: Mapping[str, Any], column: Column) -> str:
-    found = [run["metrics"].get(column.name, {}) for run in row["runs"]]
-    others = [_otherwise(metric, column) for metric in found if "mean" in metric]
-    unavailable = [metric.get("unavailable") or run["cause"] for metric, run in zip(found, row["runs"], strict=True)]
-    reasons = [*others, *unavailable]
-    found = list(dict.fromkeys(reason for reason in reasons if reason))
-    finished = any(run["status"] == "finished" for run in row["runs"])
-    return "; ".join(found) or ("not measured" if finished else "not run yet")
+def _lacks(row: Mapping[str, Any], values: list[float | None], column: Column, record: Mapping[str, Any]) -> str:
+    """Which finished runs have no figure although others of the row do, and why; of the others the row says it."""
+    pairs = zip(row["runs"], values, strict=True)
+    runs = [run for run, value in pairs if value is None and run["status"] == "finished"]
+    seeds = ", ".join(str(run["seed"]) for run in runs)
+    return f"seed{'s' if len(runs) > 1 else ''} {seeds}: {_why_not(runs, column, record)}" if runs else ""
+
+
+def _why_not(runs: Sequence[Mapping[str, Any]], column: Column, record: Mapping[str, Any]) -> str:
+    found = [run["metrics"].get(column.name, {}) for run in runs]
+    others = [_otherwise(run, column, record) for run, metric in zip(runs, found, strict=True) if "mean" in metric]
+    unavailable = [metric.get("unavailable") or run["cause"] for metric, run in zip(found, runs, strict=True)]
+    reasons = list(dict.fromkeys(reason for reason in [*others, *unavailable] if reason))
+    finished = any(run["status"] == "finished" for run in runs)
+    return "; ".join(reasons) or ("not measured" if finished else "not run yet")

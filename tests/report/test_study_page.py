@@ -87,11 +87,14 @@ def test_it_says_at_which_noise_levels_and_on_which_slices_a_variant_helped_and_
 
 
 def test_no_sentence_claims_what_its_interval_does_not_carry(table, page):
+    supported = 0
     for sentence in re.findall(r"<li>(.*?)</li>", page):
-        if match := re.search(r"95 % interval (\S+) to (\S+),", sentence):
+        if match := re.search(r"95 % interval (\S+) to (\S+?)[,;]", sentence):
             low, high = (float(end.replace(",", "")) for end in match.groups())
             if "that the seeds support" in sentence:
+                supported += 1
                 assert low > 0 or high < 0, sentence
+    assert supported > 2
 
 
 def changed(tmp_path, path, change):
@@ -249,6 +252,9 @@ def test_a_finished_run_without_a_figure_is_not_averaged_silently(tmp_path):
     assert (cell.n_seeds, cell.against.n, cell.against.verdict) == (5, 5, "underpowered")
     line = next(line for line in (folder / "tables/study.md").read_text().splitlines() if "D: slices" in line)
     assert "[5 of 6 seeds]" in line
+    page = (folder / "study.html").read_text()
+    assert "frechet of D: slices: seed 3: not measured." in page
+    assert page.count("D: slices (5 of 6 seeds)") == 2, "in both scatters with that figure"
 
 
 @pytest.mark.slow
@@ -286,7 +292,13 @@ def test_a_variant_measured_on_other_images_is_left_out_of_the_slices(tmp_path):
 
 @pytest.mark.slow
 def test_slices_that_depend_on_the_seed_are_not_averaged(tmp_path):
-    folder = spoiled(tmp_path, "runs/B/4/seed-4/diagnostics.json", lambda data: data["image_slices"].reverse())
+    def other_clusters(data):
+        data["image_slices"][0] = 1
+        data["slices"]["test"] = [3, 5]
+
+    folder = spoiled(tmp_path, "runs/B/4/seed-4/diagnostics.json", other_clusters)
+    (folder / "tables").mkdir()
+    (folder / "tables/slices.json").write_text("of a time when the slices were the same")
     write_study(folder)
     assert not (folder / "tables/slices.json").exists()
     assert "On which slices" not in (folder / "study.html").read_text()
@@ -302,6 +314,20 @@ def test_titles_survive_markdown_and_latex(tmp_path):
         r"a|b \textbackslash{} \textasciitilde{} \textasciicircum{} 50 \%" in (folder / "tables/study.tex").read_text()
     )
     assert r"\textbf{" in (folder / "tables/study.tex").read_text(), "A's latency is the best"
+
+
+def test_the_page_says_what_each_variant_changes(tmp_path):
+    def with_changes(data):
+        data["changes"] = ["training.steps: 1500"]
+        for row in data["variants"]:
+            row["changes"] = ["experts.0.channels: 32", "gate: null"] if row["name"] == "C" else []
+
+    folder = spoiled(tmp_path, "study.json", with_changes)
+    write_study(folder)
+    page = (folder / "study.html").read_text()
+    assert "<dt>all of them</dt>\n<dd><code>training.steps: 1500</code></dd>" in page
+    assert "<code>experts.0.channels: 32</code>; <code>gate: null</code></dd>" in page
+    assert "<dt>D: slices</dt>\n<dd>nothing</dd>" in page
 
 
 def test_names_are_escaped(page):

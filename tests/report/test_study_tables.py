@@ -105,6 +105,62 @@ def test_what_a_figure_was_computed_with_decides_whether_it_is_compared(key, val
     assert cell.why_not == f"measured otherwise: {key} {values[1]}, not {values[0]}"
 
 
+def computed(record, name, seed, how):
+    """The record, the figure of that run computed so."""
+    [row] = [row for row in record["variants"] if row["name"] == name]
+    row["runs"][seed]["metrics"]["bits"]["how"] = how
+    return record
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ({"levels": 17}, ""),
+        ({"levels": 17, "chosen": "all 449 test images"}, ""),
+        ({"chosen": "256 of 449 test images"}, "measured otherwise: chosen 256 of 449 test images, not unsaid"),
+    ],
+)
+def test_what_one_side_alone_says_keeps_figures_apart_only_where_it_must(how, why):
+    """A version that did not say which images it chose took the first ones."""
+    record = record_of({"A": A, "B": A})
+    for seed in range(len(A)):
+        computed(computed(record, "A", seed, {"levels": 17}), "B", seed, how)
+    cell = table_of(record).rows[1].cells["bits"]
+    assert cell.why_not == why
+    assert (cell.mean is None) == bool(why)
+
+
+def test_times_of_two_machines_are_compared_only_seed_by_seed():
+    record = record_of({"A": A, "B": A})
+    for seed in range(len(A)):
+        how = {"device": "cuda", "device_name": "one" if seed < 3 else "other", "batch_size": 16}
+        computed(computed(record, "A", seed, how), "B", seed, how)
+    assert table_of(record).rows[1].cells["bits"].n_seeds == 6
+    computed(record, "B", 4, {"device": "cpu", "device_name": "third", "batch_size": 16})
+    cell = table_of(record).rows[1].cells["bits"]
+    assert (cell.n_seeds, cell.against.n) == (5, 5)
+    assert cell.lacks == "seed 4: measured otherwise: device cpu, not cuda; device_name third, not other"
+    assert f"bits of Model B: {cell.lacks}." in as_markdown(table_of(record))
+
+
+def test_a_metric_that_no_run_has_is_named_with_its_reason():
+    record = record_of({"A": A, "B": A})
+    for row in record["variants"]:
+        for one in row["runs"]:
+            one["metrics"]["fid"] = {"unavailable": "no weights at ~/x.pth; get them"}
+    text = as_markdown(table_of(record))
+    assert "fid was not measured: no weights at ~/x.pth; get them." in text
+    assert "| fid" not in text
+
+
+def test_no_gain_passes_a_hundred_percent():
+    """Fieller's inequality has solutions below a ratio of zero, which no figure has."""
+    record = record_of({"A": [10.0, 20.0, 12.0], "B": [1.0, 30.0, 2.0]})
+    against = table_of(record).rows[1].cells["bits"].against
+    assert against.gain_interval[1] == 1.0
+    assert against.gain_interval[0] < against.relative_gain < 1.0
+
+
 def test_a_difference_over_fewer_seeds_says_so_wherever_it_stands():
     table = table_of(record_of({"A": A, "B": [a - 0.1 for a in A]}, lacking={("A", 2)}))
     assert table.rows[1].cells["bits"].against.lacking == " [5 of 6 seeds]"
