@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import shutil
 import sys
 import types
 import warnings
@@ -18,7 +19,7 @@ from moeframe.errors import UnavailableError
 from moeframe.evaluation import measure
 from moeframe.interfaces.component import SpecFacts
 from moeframe.interfaces.dataset import InMemoryExamples
-from moeframe.interfaces.metric import Metric
+from moeframe.interfaces.metric import Measurement, Metric
 from moeframe.randomness import Streams
 from moeframe.spec_binding import bind
 from moeframe.spec_flaws import FlawsError
@@ -26,6 +27,7 @@ from moeframe_builtin.features.catalogue import SPACES, SpaceName
 from moeframe_builtin.features.efficientnet import PACKAGES
 from moeframe_builtin.features.inception import WEIGHTS_NAME, Inception
 from moeframe_builtin.features.space import Extracted, SpaceSettings, to_rgb, why_missing
+from moeframe_builtin.metrics import frechet as frechet_module
 from moeframe_builtin.metrics.feature_source import FeatureSource
 from moeframe_builtin.metrics.fid import FidMetric
 from moeframe_builtin.metrics.frechet import FrechetMetric
@@ -306,6 +308,29 @@ def test_a_torchscript_space_goes_by_its_file_and_hash(moments):
     given = Compared()
     by_hand = [Moments()(images.float() / 255) for images in given.pairs]
     assert found.value == pytest.approx(frechet_distance(by_hand[1], by_hand[0]), rel=1e-6)
+
+
+def test_weights_below_the_home_folder_are_found(moments, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(moments, tmp_path / "own.pt")
+    assert in_space(FrechetMetric, Path("~/own.pt")).unavailable() is None
+    assert "no weights at ~/other.pt" in in_space(FrechetMetric, Path("~/other.pt")).unavailable()
+
+
+@pytest.mark.parametrize(("features", "caution"), [("inception", ""), ("efficientnet_lite0", "not an FID; ")])
+def test_a_distance_in_inceptions_features_is_not_said_to_be_no_fid(monkeypatch, features, caution):
+    def cautioned(*arguments: Any) -> Measurement:
+        return Measurement(value=0.0, unit="", better="lower", n=2, how={"caution": arguments[-1]})
+
+    monkeypatch.setattr(frechet_module, "measure_frechet", cautioned)
+    assert FrechetMetric(FrechetMetric.Config(features=features)).measure(Compared()).how["caution"] == caution
+
+
+def test_intervals_in_more_features_than_were_simulated_say_so(monkeypatch):
+    rows = [torch.randn(400, 4, generator=torch.Generator().manual_seed(i)) for i in range(2)]
+    assert "simulations" not in frechet_module._with_interval(*rows)[2]
+    monkeypatch.setattr(frechet_module, "SIMULATED_TO", 3)
+    assert frechet_module._with_interval(*rows)[2].endswith("; simulations that show its coverage end at 3 features")
 
 
 @pytest.mark.parametrize(

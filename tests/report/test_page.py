@@ -300,6 +300,17 @@ def test_a_model_whose_numbers_bound_nothing_has_no_curve_of_them(tmp_path):
     assert "sees its batch" in spoilt
 
 
+@pytest.mark.slow
+def test_images_that_are_not_finite_are_counted_below_their_picture(tmp_path):
+    folder = make_folder(tmp_path / "broken", k=1, seeds=(7,))
+    path = folder / "seed-7/diagnostics.json"
+    facts = json.loads(path.read_text()) | {"not_finite": {"samples": 3, "reconstructions": 0}}
+    path.write_text(json.dumps(facts))
+    html = write_report(folder).read_text()
+    assert html.count("not finite: such pixels are NaN or infinite, and black here.") == 1
+    assert "Drawn from the model without selection. 3 of them not finite" in html
+
+
 def test_several_seeds_say_which_one_the_pictures_show(html):
     assert "of seed 0, the first of 3" in html
 
