@@ -154,7 +154,7 @@ def require_sound(copy: Copy, mutations: Sequence[Mutation]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-j", type=int, default=1, help="mistakes at a time")
-    parser.add_argument("-k", default="", help="only mistakes whose name holds this")
+    parser.add_argument("-k", default="", help="only mistakes whose name holds this; others stay as they were")
     arguments = parser.parse_args()
     chosen = [mutation for mutation in MUTATIONS if arguments.k in mutation.name]
     with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(arguments.j) as pool:
@@ -164,6 +164,7 @@ def main() -> None:
             copy.require_import()
             copies.put(copy)
         seconds_without = require_sound(made[0], chosen)
+        before = json.loads(OUT.read_text()) if OUT.exists() else {"mistakes": {}, "seconds_without_mistakes": None}
         rows = {}
         for mutation, verdict in zip(chosen, pool.map(lambda one: attempt(one, copies), chosen), strict=True):
             rows[mutation.name] = {
@@ -184,17 +185,18 @@ def main() -> None:
             )
     killed = sum(row["outcome"] == "killed" for row in rows.values())
     print(f"{killed} of {len(rows)} killed")
-    if not arguments.k:
-        document = {
-            "command": "python benchmarks/mutations.py",
-            "environment": describe_environment("cpu"),
-            "killed": killed,
-            "of": len(rows),
-            "seconds_without_mistakes": seconds_without,
-            "mistakes": rows,
-        }
-        OUT.parent.mkdir(parents=True, exist_ok=True)
-        OUT.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    known = before["mistakes"] | rows
+    kept = {mutation.name: known[mutation.name] for mutation in MUTATIONS if mutation.name in known}
+    document = {
+        "command": "python benchmarks/mutations.py",
+        "environment": describe_environment("cpu"),
+        "killed": sum(row["outcome"] == "killed" for row in kept.values()),
+        "of": len(kept),
+        "seconds_without_mistakes": before["seconds_without_mistakes"] if arguments.k else seconds_without,
+        "mistakes": kept,
+    }
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    OUT.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     sys.exit(killed != len(rows))
 
 

@@ -5,7 +5,8 @@
 Each N in a process of its own: a small untrained network draws N samples of 64x64 pixels in two steps, and `frechet`
 compares 64 features of them with 2,000 images of the training split. The peak is of the process's own (anonymous)
 memory: a batch of 256 in the network, whatever N. Of the largest N all samples in bytes would take 586 MiB: what it
-takes beyond the smallest N, features aside, has to stay below a quarter of that.
+takes beyond the smallest N, features aside, has to stay below a quarter of that. And the smallest N in ten times as
+many steps: states of a trajectory that were kept would take 432 MiB more, of which a quarter is allowed too.
 """
 
 import json
@@ -30,6 +31,8 @@ SIZES = (2_000, 10_000, 50_000)
 FEATURES = 64
 SIDE = 64
 REFERENCE = 2_000
+STEPS, MANY_STEPS = 2, 20
+BATCH = 256
 
 
 def colours() -> nn.Module:
@@ -44,7 +47,7 @@ def anonymous_mib() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1024
 
 
-def measure(n: int) -> dict[str, float]:
+def measure(n: int, steps: int) -> dict[str, float]:
     """Of this process, MiB."""
     registry = Registry.installed()
     spec = {
@@ -55,8 +58,8 @@ def measure(n: int) -> dict[str, float]:
         "schedule": {"type": "linear"},
         "experts": [{"type": "unet", "channels": 4, "channel_multipliers": [1]}],
         "objective": [{"type": "nll"}],
-        "sampler": {"type": "ddim", "steps": 2},
-        "evaluation": {"batch_size": 256},
+        "sampler": {"type": "ddim", "steps": steps},
+        "evaluation": {"batch_size": BATCH},
     }
     assembly = assemble(bind(spec, registry), registry, seed=0)
     metric = FrechetMetric(
@@ -94,15 +97,19 @@ def measure(n: int) -> dict[str, float]:
 def main() -> None:
     if len(sys.argv) > 1:
         torch.set_num_threads(1)
-        print(json.dumps(measure(int(sys.argv[1]))))
+        print(json.dumps(measure(int(sys.argv[1]), int(sys.argv[2]))))
         return
     found = {}
-    for n in SIZES:
-        printed = subprocess.run([sys.executable, __file__, str(n)], check=True, capture_output=True, text=True).stdout
-        found[f"{n}_samples"] = json.loads(printed.splitlines()[-1])
-        print(n, found[f"{n}_samples"], flush=True)
+    for n, steps in (*((n, STEPS) for n in SIZES), (SIZES[0], MANY_STEPS)):
+        command = [sys.executable, __file__, str(n), str(steps)]
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        name = f"{n}_samples" + ("" if steps == STEPS else f"_in_{steps}_steps")
+        found[name] = json.loads(printed.splitlines()[-1])
+        print(name, found[name], flush=True)
     smallest, largest = found[f"{SIZES[0]}_samples"], found[f"{SIZES[-1]}_samples"]
     beyond = [one["growth_mib"] - one["features_mib"] for one in (smallest, largest)]
+    longer = found[f"{SIZES[0]}_samples_in_{MANY_STEPS}_steps"]["growth_mib"] - smallest["growth_mib"]
+    states = 2 * (MANY_STEPS - STEPS) * BATCH * 3 * SIDE**2 * 4 / 2**20  # z and the predicted image of each
     document = {
         "command": "python benchmarks/sampling_memory.py",
         "environment": describe_environment("cpu"),
@@ -110,11 +117,14 @@ def main() -> None:
         f"samples and reference take at {FEATURES} float32 each; all_samples_in_bytes_mib: what the samples would take "
         "if they were kept",
         "found": found,
+        "states_of_a_batch_mib": round(states, 1),
         "required": f"growth at {SIZES[-1]} samples less that at {SIZES[0]}, features aside, below a quarter of all "
-        "samples in bytes",
-        "met": beyond[1] - beyond[0] < largest["all_samples_in_bytes_mib"] / 4,
+        f"samples in bytes; growth in {MANY_STEPS} steps less that in {STEPS} below a quarter of the states between",
+        "met": beyond[1] - beyond[0] < largest["all_samples_in_bytes_mib"] / 4 and longer < states / 4,
     }
     OUT.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    if not document["met"]:
+        sys.exit("memory grows")
 
 
 if __name__ == "__main__":

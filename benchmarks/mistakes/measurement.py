@@ -174,11 +174,27 @@ MISTAKES = (
         "biased kernel distance: the diagonal is kept",
         "too large, the more the fewer images",
         _METRICS + "kid.py",
-        "return float(found[KEY_METRIC_KID_MEAN]), float(found[KEY_METRIC_KID_STD])",
+        "return float(np.mean(distances)), float(np.std(distances))",
         "pairs = ((first, first), (second, second), (first, second))\n"
         "    one, two, cross = (float(_sum_of_kernel(a.double(), b).mean()) / len(b) for a, b in pairs)\n"
-        "    return one + two - 2 * cross, float(found[KEY_METRIC_KID_STD])",
+        "    return one + two - 2 * cross, float(np.std(distances))",
         (f"{_T_FRECHET}test_the_error_of_the_squared_mmd_is_that_of_leaving_out_each_image",),
+    ),
+    Mutation(
+        "jackknife that counts pairs of images twice",
+        "intervals of a Fréchet distance that hold the mean in 99 % where samples are as good as real images",
+        _METRICS + "frechet_distance.py",
+        "math.sqrt(max(1.5 * jackknife - 0.25 * halves, jackknife / 2))",
+        "math.sqrt(max(jackknife, halves / 4))",
+        (f"{_T_FRECHET}test_the_interval_of_equal_distributions_covers_as_well",),
+    ),
+    Mutation(
+        "every state of a trajectory is kept",
+        "memory of as many images as there are steps, in peak_memory too",
+        "moeframe/interfaces/sampler.py",
+        "[last] = deque(states, maxlen=1)",
+        "*_, last = deque(states)",
+        ("tests/test_sample_store.py::test_no_state_of_a_trajectory_is_kept_but_the_last",),
     ),
     # reconstructions
     Mutation(
@@ -225,7 +241,7 @@ MISTAKES = (
     Mutation(
         "standard deviation for standard error",
         "intervals √n times too wide",
-        _METRICS + "reconstruction.py",
+        "moeframe/statistics.py",
         "(sd(values) or 0.0) / math.sqrt(len(values))",
         "(sd(values) or 0.0)",
         (f"{_T_RECONSTRUCTIONS}test_the_interval_is_of_the_mean_over_images",),
