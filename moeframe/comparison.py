@@ -135,9 +135,9 @@ def relative_gain(values: PairedValues, baseline: PairedValues, better: Better) 
     """Gain of the mean over the baseline's mean, with Fieller's paired interval (1954).
 
     The ratio of means is the one that a table of means shows; Fieller's interval of it is exact for normal pairs, where
-    the mean of ratios per seed would answer another question. Figures are not negative, so no gain passes 100 % of a
-    figure that should be low; none where the baseline's own interval reaches zero, or a
-    mean is not positive, as that of an unbiased KID can be.
+    the mean of ratios per seed would answer another question. Figures are taken to be 0 or more, so that no gain of one
+    that should be low passes 100 %. None where the baseline's own interval reaches zero, or a mean is not positive, as
+    that of an unbiased KID can be.
     Raises InputError where no seed has both values, NonFiniteError for a NaN.
     """
     pairs = _pairs(values, baseline)

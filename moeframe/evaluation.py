@@ -66,8 +66,7 @@ class ModelEvaluation(Evaluation):
 
     def shown_samples(self, n: int) -> Samples:
         """The first n samples as they are, black where a pixel is not finite."""
-        found = list(self._store.batches(n))
-        return Samples(torch.cat([each.levels for each in found]), torch.cat([each.finite for each in found]))
+        return Samples.joined(list(self._store.batches(n)))
 
     @cached_property
     def _store(self) -> SampleStore:
@@ -136,9 +135,9 @@ class ModelEvaluation(Evaluation):
             noise = items.normal(self.image.tensor_shape, "reconstruction/noise").to(x)
             z = add_noise(x, noise, torch.full((len(x),), log_snr, device=x.device))
             last = last_state(ddim_trajectory(self.denoiser, z, items, grid, clip=True))
-            found.append(Samples.of_pixels(last.z, self.image.levels))
-        levels = torch.cat([each.levels.to(stored) for each in found])
-        return Samples(levels, torch.cat([each.finite for each in found]))
+            brought_back = Samples.of_pixels(last.z, self.image.levels)
+            found.append(Samples(brought_back.levels.to(stored), brought_back.finite))
+        return Samples.joined(found)
 
     def test_batches(self, n: int | None) -> Iterator[tuple[int, Levels]]:
         """(place of the first image, images) of n test images, `Assembly.test_numbers`."""

@@ -6,7 +6,7 @@ A block holds integer levels, which samples were not finite, and the key of what
 interrupted one stopped; blocks of another model or sampler are drawn anew.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,11 @@ class Samples:
         levels = torch.where(sound, to_levels(pixels.nan_to_num(0.0), n_levels), 0)
         return cls(levels.cpu(), sound.flatten(1).all(dim=1).cpu())
 
+    @classmethod
+    def joined(cls, parts: Sequence["Samples"]) -> "Samples":
+        """One after the other."""
+        return cls(torch.cat([part.levels for part in parts]), torch.cat([part.finite for part in parts]))
+
     @property
     def broken(self) -> int:
         """How many are not finite."""
@@ -64,7 +69,7 @@ class SampleStore:
         have = 0 if kept is None else len(kept.levels)
         if kept is None or have < count:
             drawn = self._draw(start + have, start + count)
-            kept = drawn if kept is None else _joined(kept, drawn)
+            kept = drawn if kept is None else Samples.joined([kept, drawn])
             self._write(path, kept)
         return Samples(kept.levels[:count], kept.finite[:count])
 
@@ -84,7 +89,3 @@ class SampleStore:
         stored = torch.uint8 if int(samples.levels.max()) < 256 else torch.int32
         tensors = {"levels": samples.levels.to(stored), "finite": samples.finite}
         write_file(path, safetensors.torch.save(tensors, metadata={KEY: self._key}))
-
-
-def _joined(first: Samples, second: Samples) -> Samples:
-    return Samples(torch.cat([first.levels, second.levels]), torch.cat([first.finite, second.finite]))

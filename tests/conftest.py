@@ -32,6 +32,8 @@ import importlib.util  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+from small_study import STUDY  # noqa: E402
+
 collect_ignore_glob = ["plugins_on_disk/*"]
 
 PLUGINS_ON_DISK = Path(__file__).parent / "plugins_on_disk"
@@ -95,4 +97,13 @@ def tiny_spec(tmp_path, tiny_text):
     """The tiny spec as a file."""
     path = tmp_path / "tiny.yaml"
     path.write_text(tiny_text)
+    return path
+
+
+@pytest.fixture
+def study_file(tmp_path, tiny_text):
+    """A little study of the tiny spec as a file."""
+    (tmp_path / "tiny.yaml").write_text(tiny_text)
+    path = tmp_path / "little.yaml"
+    path.write_text(STUDY)
     return path

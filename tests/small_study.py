@@ -1,10 +1,39 @@
-"""The folder of a study as its runs would leave it, with figures of our choice: six seeds, four variants."""
+"""Little studies: a file, and a folder as its runs would leave it, with figures of our choice and six seeds."""
 
 import json
 from pathlib import Path
 
 import numpy as np
+import yaml
 from PIL import Image
+
+from moeframe.registry import Registry
+from moeframe.study_file import load_study
+
+STUDY = """\
+name: little
+spec: tiny.yaml
+seeds: [0, 3]
+baseline: soft
+set:
+  training.warm_start: 0.5
+  slicer: {type: color_variance}
+  metrics: [{type: bits_per_dim, repeats: 1}, {type: parameters}, {type: latency, batch_sizes: [], repeats: 2}]
+variants:
+  soft: {title: soft gate}
+  sparse: {set: {gate: {type: top_k, k: 1, width: 4}}}
+  cut: {weights_of: soft, set: {gate: {type: top_k, k: 1, width: 4}}}
+  again: {title: the same as soft}
+  switch:
+    title: soft for noise, sparse for the rest
+    runs_of: {experts.0.path: soft, experts.1.path: sparse}
+    set:
+      slicer: null
+      experts: [{type: run, seed: same}, {type: run, seed: same}]
+      gate: {type: switch, eta: 0.0}
+      training.trainable: none
+      training.steps: 0
+"""
 
 SEEDS = range(6)
 LOG_SNR = [-8.0, -4.0, 0.0, 4.0, 8.0]
@@ -15,6 +44,15 @@ FIGURES = {  # bits/dim, Fréchet distance, parameters, milliseconds
     "D": (1.9, 19.9, 4000.0, 4.1),
 }
 TITLES = {"A": "A: single expert", "B": "B: K = 4, soft gate", "C": "C: top-2 & more <cut>", "D": "D: slices"}
+
+
+def study_of(path):
+    return load_study(path, Registry.installed())
+
+
+def changed(path, **changes):
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}, sort_keys=False))
+    return path
 
 
 def write_study_folder(root: Path, *, failed: tuple[str, int] | None = ("C", 5)) -> Path:

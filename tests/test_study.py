@@ -1,13 +1,11 @@
 """Studies: variants and seeds as independent runs, work shared, failures kept apart, tables that claim no more."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
 import warnings
-from itertools import chain, islice
 from pathlib import Path
 
 import psutil
@@ -15,132 +13,30 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from small_study import STUDY, changed, study_of
 from torch import nn
 
 import moeframe
-from moeframe import checkpoint, cli, loading, phase_one, provenance
+from moeframe import checkpoint, cli, loading, provenance
 from moeframe.assembly import assemble
-from moeframe.errors import RunFolderError, SpecError
-from moeframe.interfaces.component import ImageShape
+from moeframe.errors import RunFolderError
 from moeframe.interfaces.dataset import InMemoryExamples
-from moeframe.interfaces.expert import Expert
-from moeframe.interfaces.launcher import Ended, Launcher, Task
+from moeframe.interfaces.launcher import Ended
 from moeframe.loading import WORKERS_AT_MOST, fetch_batches
 from moeframe.operations import count_flops, on_meta
-from moeframe.progress import Silent
 from moeframe.registry import Registry
 from moeframe.report.seed_folder import read_events
 from moeframe.report.study_formats import as_markdown
 from moeframe.report.study_tables import table_of
 from moeframe.run_folder import RunFolder
-from moeframe.runs import Borrowed, run, train
-from moeframe.spec_file import load_spec
+from moeframe.runs import Borrowed, run
 from moeframe.study import _task, gather, plan, run_study
-from moeframe.study_cost import TRAINED, training_calls
-from moeframe.study_file import load_study
+from moeframe.study_cost import TRAINED
 from moeframe.study_folder import StudyFolder
 from moeframe.study_task import StudyTask
-from moeframe.training import Trainer
 from moeframe_builtin.slicers.by_feature import FeatureSlicer
 
 ROOT = Path(__file__).parent.parent
-
-STUDY = """\
-name: little
-spec: tiny.yaml
-seeds: [0, 3]
-baseline: soft
-set:
-  training.warm_start: 0.5
-  slicer: {type: color_variance}
-  metrics: [{type: bits_per_dim, repeats: 1}, {type: parameters}, {type: latency, batch_sizes: [], repeats: 2}]
-variants:
-  soft: {title: soft gate}
-  sparse: {set: {gate: {type: top_k, k: 1, width: 4}}}
-  cut: {weights_of: soft, set: {gate: {type: top_k, k: 1, width: 4}}}
-  again: {title: the same as soft}
-  switch:
-    title: soft for noise, sparse for the rest
-    runs_of: {experts.0.path: soft, experts.1.path: sparse}
-    set:
-      slicer: null
-      experts: [{type: run, seed: same}, {type: run, seed: same}]
-      gate: {type: switch, eta: 0.0}
-      training.trainable: none
-      training.steps: 0
-"""
-
-
-@pytest.fixture
-def study_file(tmp_path, tiny_text):
-    (tmp_path / "tiny.yaml").write_text(tiny_text)
-    path = tmp_path / "little.yaml"
-    path.write_text(STUDY)
-    return path
-
-
-def changed(path, **changes):
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changes}, sort_keys=False))
-    return path
-
-
-def study_of(path):
-    return load_study(path, Registry.installed())
-
-
-@pytest.mark.parametrize("path", sorted(ROOT.glob("specs/studies/*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_study_validates(path):
-    study = study_of(path)
-    assert len(study.seeds) >= 3
-    assert study.baseline == "A"
-    names = {variant.name for variant in study.variants}
-    assert names >= {*"ABCD", "random_per_sample", "random_per_step", "uniform", "alignment_without_balance"}
-    assert names >= {"without_load", "without_ent", "mutual_info", "cut_to_top2", "K2", "K8", "switch"}
-    assert names >= {"same_parameters", "same_compute", "switch_compute"}
-    assert study.variant("C").spec.gate.type == "top_k"
-    assert study.variant("B").spec.gate.type == study.variant("D").spec.gate.type == "softmax"
-    assert not [variant.name for variant in study.variants if variant.same_as], "each variant runs once"
-    assert {("B", "same_parameters"), ("B", "same_compute"), ("C", "B"), ("cut_to_top2", "B")} <= set(study.compare)
-    assert training_calls(study.variant("same_compute")) == training_calls(study.variant("B"))
-    merged = [study.variant(source) for source in study.variant("switch").runs_of.values()]
-    assert training_calls(study.variant("switch_compute")) == sum(map(training_calls, merged))
-
-
-@pytest.mark.parametrize(
-    ("name", "image"),
-    [
-        ("digits", ImageShape(1, 8, 8, 17)),
-        ("photo_patches", ImageShape(3, 16, 16, 256)),
-        ("cifar10", ImageShape(3, 32, 32, 256)),
-        pytest.param("celeba_hq", ImageShape(3, 256, 256, 256), marks=pytest.mark.slow),
-        pytest.param("lsun_church", ImageShape(3, 256, 256, 256), marks=pytest.mark.slow),
-    ],
-)
-def test_the_controls_are_equal_to_a_twentieth_in_what_they_are_named_for(registry, name, image):
-    study = study_of(ROOT / f"specs/studies/{name}.yaml")
-    parameters, flops = {}, {}
-    for variant in ("B", "same_parameters", "same_compute"):
-        spec = study.variant(variant).spec
-        experts = [on_meta(registry.get(Expert, each.type)(each, image=image)) for each in spec.expert_configs]
-        parameters[variant] = sum(value.numel() for expert in experts for value in expert.parameters())
-        per_call = count_flops(experts[0], variant, image)
-        flops[variant] = per_call * training_calls(study.variant(variant))
-    assert parameters["same_parameters"] == pytest.approx(parameters["B"], rel=0.05)
-    assert flops["same_parameters"] == pytest.approx(flops["B"], rel=0.05)
-    assert flops["same_compute"] == pytest.approx(flops["B"], rel=0.05)
-
-
-def test_validate_takes_a_study_and_run_says_what_it_is(study_file):
-    result = CliRunner().invoke(cli.main, ["validate", str(study_file)])
-    assert result.output.endswith("little.yaml: valid: 'little', 5 variants, 2 seeds\n"), result.output
-    result = CliRunner().invoke(cli.main, ["run", str(study_file)])
-    assert result.exit_code == 2
-    assert f"error: {study_file}: is a study file; use `moeframe study {study_file}`" in result.output
-    changed(study_file, variants={"soft": {"set": {"gaet": None}}})
-    result = CliRunner().invoke(cli.main, ["validate", str(study_file)])
-    assert result.exit_code == 2
-    assert "unknown key 'gaet'; did you mean 'gate'?" in result.output
-
 
 # --- the whole, with real processes -----------------------------------------------------------------------------------
 
@@ -477,30 +373,6 @@ def test_a_study_that_is_killed_leaves_no_process_behind_and_goes_on(study_file,
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def test_the_cores_are_shared_out_among_the_jobs(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    launcher = Registry.installed().get(Launcher, "local")
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", WORKERS_AT_MOST)
-    told = f"import os; print(*(os.environ[name] for name in {names}), os.getcwd())"
-    tasks = [Task(str(i), (sys.executable, "-c", told), tmp_path / f"{i}.log", tmp_path) for i in range(2)]
-    assert [ended.exit_status for ended in launcher(launcher.Config(jobs=3)).run(tasks)] == [0, 0]
-    assert {path.read_text() for path in tmp_path.glob("*.log")} == {f"2 2 2 {tmp_path}\n"}
-
-
-def test_exclusive_tasks_run_last_one_by_one_with_all_cores(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    launcher = Registry.installed().get(Launcher, "local")
-    told = (
-        "import os, time; a = time.time_ns(); time.sleep(0.2); print(a, time.time_ns(), os.environ['OMP_NUM_THREADS'])"
-    )
-    tasks = [Task(f"{i}", (sys.executable, "-c", told), tmp_path / f"{i}.log", exclusive=i < 2) for i in range(4)]
-    order = [ended.task.name for ended in launcher(launcher.Config(jobs=2)).run(tasks)]
-    assert set(order[:2]) == {"2", "3"}
-    times = [[int(word) for word in (tmp_path / f"{name}.log").read_text().split()] for name in order]
-    assert [threads for _, _, threads in times] == [2, 2, 4, 4]
-    assert max(times[0][1], times[1][1]) < times[2][0] < times[2][1] < times[3][0]
-
-
 def test_times_and_memory_are_exclusive_tasks(study_file, tmp_path):
     study = study_of(study_file)
     whats = ("train", "measure", "measure alone")
@@ -519,19 +391,6 @@ def test_no_more_processes_decode_than_the_environment_allows(monkeypatch):
 
 
 @pytest.mark.slow
-def test_no_more_processes_than_cores_are_started(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    launcher = Registry.installed().get(Launcher, "local")
-    tasks = [
-        Task(str(i), (sys.executable, "-c", "import time; time.sleep(1)"), tmp_path / f"{i}.log") for i in range(4)
-    ]
-    running = launcher(launcher.Config(jobs=9)).run(tasks)
-    next(running)
-    assert len(list(tmp_path.iterdir())) <= 3, "two, and one more after the first has ended"
-    assert len(list(running)) == 3
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "kept", [path.parent for path in sorted(ROOT.glob("results/studies/*/runs"))], ids=lambda path: path.name
 )
@@ -542,156 +401,7 @@ def test_a_committed_study_is_what_this_version_makes_of_its_runs(kept, tmp_path
         assert (copy / path.relative_to(kept)).read_bytes() == path.read_bytes(), path
 
 
-# --- phase 1 ----------------------------------------------------------------------------------------------------------
-
-
-def trainer_of(tiny_spec, *overrides):
-    registry = Registry.installed()
-    shared = ["training.warm_start=0.5", "slicer={type: color_variance}", *overrides]
-    return Trainer(assemble(load_spec(tiny_spec, registry, shared), registry, 0))
-
-
-def test_phase_one_taken_from_a_variant_with_another_gate_ends_with_the_same_bits(tiny_spec, tmp_path):
-    first = trainer_of(tiny_spec, "gate={type: softmax, width: 4}")
-    with phase_one.shared(first, tmp_path) as taken:
-        assert not taken
-        list(first.warm_start())
-        events = tmp_path / "events.jsonl"
-        lines = [
-            b'{"kind": "train", "step": 1}\n',
-            b'{"kind": "held_out", "step": 1}\n',
-            b'{"kind": "train", "step": 2}\n',
-        ]
-        events.write_bytes(b"".join(lines))
-        phase_one.keep(first, tmp_path, events)
-    gate = "gate={type: top_k, k: 1, width: 8}"
-    whole, second = trainer_of(tiny_spec, gate), trainer_of(tiny_spec, gate)
-    list(chain(whole.warm_start(), whole.train_jointly()))
-    with phase_one.shared(second, tmp_path) as taken:
-        assert taken
-        assert second.step == 2
-        phase_one.take_events(second, tmp_path, tmp_path / "second/events.jsonl")
-        assert (tmp_path / "second/events.jsonl").read_bytes() == lines[0] + lines[2]
-    list(second.train_jointly())
-    for one, other in ((whole.model, second.model), (whole.averaged, second.averaged)):
-        assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
-
-
-def test_a_run_interrupted_within_phase_one_leaves_it_for_the_others(tiny_spec, tmp_path):
-    trainer = trainer_of(tiny_spec)
-    next(trainer.warm_start())
-    folder = RunFolder(tmp_path / "run")
-    checkpoint.save(folder.checkpoints(0), trainer.snapshot())
-    train(trainer_of(tiny_spec), folder, 0, Silent(), tmp_path / "phase_one")
-    with phase_one.shared(trainer_of(tiny_spec), tmp_path / "phase_one") as taken:
-        assert taken
-
-
-@pytest.mark.parametrize("name", ["B", "K2", "K8", "same_compute", "uniform"])
-def test_variants_begin_with_the_same_weights_where_shapes_allow(name):
-    study, registry = study_of(ROOT / "specs/studies/digits.yaml"), Registry.installed()
-
-    def first_expert(variant):
-        expert = assemble(study.variant(variant).spec, registry, 3).model.experts[0]
-        return {name: tensor.clone() for name, tensor in expert.state_dict().items()}
-
-    own, single = first_expert(name), first_expert("A")
-    assert own.keys() == single.keys()
-    assert all(torch.equal(tensor, single[key]) for key, tensor in own.items())
-
-
-@pytest.mark.parametrize(
-    ("override", "same"),
-    [
-        ("gate={type: uniform}", True),
-        ("objective=[{type: nll}, {type: entropy}]", True),
-        ("sampler.steps=9", True),
-        ("training.log_every=3", True),
-        ("training.learning_rate=0.1", False),
-        ("objective=[{type: nll, weighting: simple}]", False),
-        ("experts.0.channels=8", False),
-        ("training.steps=6", False),
-    ],
-)
-def test_phase_one_is_shared_by_runs_that_differ_in_nothing_it_depends_on(tiny_spec, override, same):
-    keys = [phase_one.key_of(trainer_of(tiny_spec, *changes).assembly) for changes in ((), (override,))]
-    assert (keys[0] == keys[1]) is same
-
-
-def test_the_gate_of_the_one_who_takes_over_is_its_own(tiny_spec, tmp_path):
-    first = trainer_of(tiny_spec)
-    list(islice(first.warm_start(), 2))
-    second = trainer_of(tiny_spec, "gate={type: softmax, width: 9}")
-    before = {name: tensor.clone() for name, tensor in second.model.gate.state_dict().items()}
-    second.adopt(first.without_gate())
-    assert all(torch.equal(tensor, before[name]) for name, tensor in second.model.gate.state_dict().items())
-    assert torch.equal(next(second.model.experts.parameters()), next(first.model.experts.parameters()))
-
-
-# --- files that are wrong ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "found"),
-    [
-        (
-            {"baseline": "sofd"},
-            ":6:11: baseline: baseline 'sofd' is no variant; did you mean 'soft'? variants: soft, sparse, cut, again",
-        ),
-        ({"seeds": [1, 1]}, ":3:1: seeds: seeds are repeated: [1, 1]; name each seed once"),
-        ({"compare": [["soft", "sparze"]]}, ": compare.0.1: 'sparze' is no variant; did you mean 'sparse'? variants: "),
-        ({"compare": [["soft", "soft"]]}, ": compare.0: 'soft' is compared with itself; name two variants"),
-        ({"set": {"seeds": [5]}}, ": set.seeds: all variants have the study's seeds: set seeds at the top of the file"),
-        (
-            {"variants": {"soft": {}, "x": {"set": {"name": "y"}}}},
-            "variants.x.set.name: a run is named after study and variant; give the variant another name or title",
-        ),
-        (
-            {"variants": {"soft": {"title": "One"}, "x": {"title": "One"}}},
-            ":22:12: variants.x.title: variant 'soft' has the title 'One' too; give each its own",
-        ),
-        (
-            {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"training.steps": 9}}}},
-            "variants.x.set: training.steps differs from that of 'soft', whose weights it takes; leave training.steps",
-        ),
-        (
-            {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"gate.width": 9}}}},
-            "variants.x.set: gate.width differs from that of 'soft', whose weights it takes; leave gate.width as it is",
-        ),
-        (
-            {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"experts.0.channels": 16}}}},
-            "variants.x.set: experts differs from that of 'soft', whose weights it takes; leave experts as it is there",
-        ),
-        ({"set": {"traning.steps": 9}}, ": set: traning: unknown key 'traning'; did you mean 'training'?"),
-        ({"variants": {"soft": {}, "a b": {}}}, "variants.a b"),
-        (
-            {"variants": {"soft": {}, "x": {"set": {"gaet.k": 2}}}},
-            "variants.x: gaet: unknown key 'gaet'; did you mean 'gate'?",
-        ),
-        ({"variants": {"soft": {}, "x": {"set": {"gate.kk": 2}}}}, "variants.x: gate.kk: unknown key 'kk'"),
-        ({"variants": {"soft": {}, "x": {"sett": {}}}}, "variants.x.sett: unknown key 'sett'; did you mean 'set'?"),
-        (
-            {"variants": {"soft": {}, "x": {"weights_of": "sift"}}},
-            "variant 'x' takes the weights of 'sift', which is no variant that trains; did you mean 'soft'? variants: ",
-        ),
-        ({"spec": "none.yaml"}, "no file"),
-        ({"launcher": {"type": "slurm"}}, "launcher.type: unknown launcher 'slurm'; installed: local"),
-        ({"launcher": {"type": "local", "jobs": 0}}, "launcher.jobs: must be greater than or equal to 1, not 0"),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_what_is_wrong_with_a_study_is_said_with_its_place(study_file, changes, found):
-    with pytest.raises(SpecError) as caught:
-        study_of(changed(study_file, **changes))
-    assert found in str(caught.value)
-    assert str(caught.value).startswith(str(study_file.parent)), "the place comes first"
-    assert len(caught.value.problems) == 1, "each is said once"
-
-
-def test_two_variants_of_one_name_are_a_duplicate_key(study_file):
-    study_file.write_text(STUDY + "  soft: {}\n")
-    with pytest.raises(SpecError, match=r"little\.yaml:23:3: variants\.soft: duplicate key 'soft'"):
-        study_of(study_file)
+# --- what is in the folder already ------------------------------------------------------------------------------------
 
 
 def test_the_folder_of_another_study_is_refused(study_file, tmp_path):
