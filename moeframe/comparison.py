@@ -135,9 +135,8 @@ def relative_gain(values: PairedValues, baseline: PairedValues, better: Better) 
     """Gain of the mean over the baseline's mean, with Fieller's paired interval (1954).
 
     The ratio of means is the one that a table of means shows; Fieller's interval of it is exact for normal pairs, where
-    the mean of ratios per seed would answer another question. Figures are taken to be 0 or more, so that no gain of one
-    that should be low passes 100 %. None where the baseline's own interval reaches zero, or a mean is not positive, as
-    that of an unbiased KID can be.
+    the mean of ratios per seed would answer another question. None where the baseline's own interval reaches zero, or a
+    mean is not positive, as that of an unbiased KID can be.
     Raises InputError where no seed has both values, NonFiniteError for a NaN.
     """
     pairs = _pairs(values, baseline)
@@ -161,9 +160,7 @@ def relative_gain(values: PairedValues, baseline: PairedValues, better: Better) 
         return RelativeGain(None, None, reason, n, dropped)
     middle = top * bottom - covariance[0, 1]
     root = math.sqrt(max(0.0, middle**2 - square * (top**2 - covariance[0, 0])))
-    # no figure whose gain is a ratio is below zero, so no ratio is, although the inequality has such solutions
-    ratios = (max(0.0, (middle - root) / square), max(0.0, (middle + root) / square))
-    low, high = sorted(_gain(float(end), better) for end in ratios)
+    low, high = sorted(_gain(float(end), better) for end in ((middle - root) / square, (middle + root) / square))
     method = f"95 %, Fieller's interval of the ratio of means, paired over {n} seeds"
     return RelativeGain(value, (low, high), method, n, dropped)
 

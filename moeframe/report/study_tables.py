@@ -255,6 +255,10 @@ def _against(one: Comparison, own: list[float | None], other: list[float | None]
     if column.unit.startswith(NO_RATIOS):
         reason = f"none: a ratio of {column.unit} means nothing"
         gain = dataclasses.replace(gain, value=None, interval=None, method=reason)
+    elif gain.interval is not None:  # Fieller's may hold ratios below zero, which no figure that has ratios reaches
+        low, high = gain.interval
+        ends = (low, min(high, 1.0)) if column.better == "lower" else (max(low, -1.0), high)
+        gain = dataclasses.replace(gain, interval=ends)
     return Against(
         difference=one.mean_difference,
         interval=one.interval,
