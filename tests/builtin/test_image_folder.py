@@ -476,4 +476,5 @@ def test_reading_a_folder_keeps_no_image(tmp_path):
         write_image(tmp_path / f"train/{n:04d}.png", color=(n % 256, 0, 0))
     write_image(tmp_path / "test/0.png")
     printed = subprocess.run([sys.executable, "-c", READING, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert float(printed.stdout) < 10  # MiB; the second half of the images holds 47
+    # MiB; the second half of the images holds 47, an allocator that hands out threads' arenas some 12 at times
+    assert float(printed.stdout) < 24
