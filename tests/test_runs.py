@@ -16,7 +16,7 @@ from moeframe.mixture import MergedDenoiser
 from moeframe.report import grids
 from moeframe.report.results import UnavailableResult
 from moeframe.run_folder import EventLog
-from moeframe.runs import run
+from moeframe.runs import evaluate, run
 from moeframe.training import Trainer
 
 SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
@@ -204,7 +204,6 @@ def tiny_run(tmp_path_factory, tiny_text):
 def test_evaluating_a_finished_run_finds_the_figures_of_the_run(tiny_run, tmp_path):
     """Both measure the averaged weights: one those in memory, the other those of the checkpoint."""
     folder, results = tiny_run
-    from moeframe.runs import evaluate
 
     assert evaluate(shutil.copytree(folder, tmp_path / "copy")).metrics == results.metrics
 
@@ -222,17 +221,14 @@ def test_the_held_out_curve_is_of_the_averaged_weights(tiny_run):
 
 @pytest.mark.slow
 def test_evaluate_measures_again_with_other_metrics_and_updates_the_spec(finished, tmp_path):
-    folder = tmp_path / "run"
-    moeframe.run(SPEC, overrides=(*SMALL, "seeds=[0]"), out=folder)
-    from moeframe.runs import evaluate
-
+    folder = shutil.copytree(finished[0], tmp_path / "run")
     trained = (folder / "seed-0/checkpoints/step-00000006/ema.safetensors").read_bytes()
     results = evaluate(folder, overrides=["metrics=[{type: parameters}]", "sampler.steps=2"])
     assert list(results.metrics) == ["parameters"]
     assert results.metrics["parameters"].parts["active_per_sample"].mean < results.metrics["parameters"].mean
     assert trained == (folder / "seed-0/checkpoints/step-00000006/ema.safetensors").read_bytes()
     with pytest.raises(RunFolderError, match="measure the trained model anew with `moeframe evaluate`"):
-        moeframe.run(SPEC, overrides=(*SMALL, "seeds=[0]"), out=folder)
+        moeframe.run(SPEC, overrides=SMALL, out=folder)
     with pytest.raises(RunFolderError, match="training.steps: 6 there, 9 now: evaluate can change metrics, evaluation"):
         evaluate(folder, overrides=["training.steps=9"])
     with pytest.raises(SpecError, match="unknown metric 'nope'"):

@@ -17,7 +17,7 @@ from small_study import STUDY, changed, study_of
 from torch import nn
 
 import moeframe
-from moeframe import checkpoint, cli, loading, provenance
+from moeframe import checkpoint, cli, loading, provenance, study_task
 from moeframe.assembly import assemble
 from moeframe.errors import RunFolderError
 from moeframe.interfaces.dataset import InMemoryExamples
@@ -199,7 +199,21 @@ def test_the_tables_come_again_byte_for_byte_and_a_finished_study_computes_nothi
     }
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Tasks take turns here: the same work without the start of a process for each."""
+
+    def each_in_turn(self, tasks):
+        for task in tasks:
+            python, flag, module, *arguments = task.command
+            assert (python, flag, module) == (sys.executable, "-m", study_task.__name__)
+            yield Ended(task, study_task.main(arguments))
+
+    monkeypatch.setattr("moeframe_builtin.launchers.local.LocalLauncher.run", each_in_turn)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_a_run_that_dies_is_recorded_with_its_cause_stops_no_other_and_is_tried_again(study_file, tmp_path):
     broken = {
         "soft": {"title": "soft gate"},
@@ -345,7 +359,6 @@ def test_a_study_that_is_killed_leaves_no_process_behind_and_goes_on(study_file,
     variants = {
         "soft": {},
         "sparse": {"set": {"gate": {"type": "top_k", "k": 1, "width": 4}}},
-        "cut": {"weights_of": "soft", "set": {"gate": {"type": "top_k", "k": 1, "width": 4}}},
     }
     settings = {"training.steps": 200, "training.warm_start": 0.3, "training.checkpoint_every": 10}
     settings["slicer"] = {"type": "color_variance"}
@@ -444,6 +457,7 @@ def test_a_variant_that_changed_after_it_was_run_is_refused(done, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_a_metric_asked_for_later_is_measured_and_nothing_else_is(done, tmp_path):
     """One with other settings is measured again, one that is not asked for is not shown."""
     path, out, _ = done
@@ -471,6 +485,7 @@ def test_a_metric_asked_for_later_is_measured_and_nothing_else_is(done, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_a_metric_is_measured_once_its_weights_are_there(done, tmp_path):
     path, out, _ = done
     copy = shutil.copytree(out, tmp_path / "copy")
@@ -502,6 +517,7 @@ def test_a_metric_is_measured_once_its_weights_are_there(done, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_a_metric_that_cannot_be_measured_later_takes_no_figure_away(done, tmp_path):
     path, out, _ = done
     copy = shutil.copytree(out, tmp_path / "copy")
@@ -525,6 +541,7 @@ def test_a_metric_that_cannot_be_measured_later_takes_no_figure_away(done, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
 def test_a_changed_variant_is_seen_by_the_plan_and_refused_and_others_can_be_asked_for(done, tmp_path):
     path, out, _ = done
     copy = shutil.copytree(out, tmp_path / "copy")

@@ -209,24 +209,19 @@ def bits_in_other_data_ranges() -> Values:
     found: Values = {}
     with double_precision():
         times = STREAMS.low_discrepancy(8, "t").double()
-        same = OtherRange(1.0, 0.0, image)
-        for a, b in ((0.5, 0.5), (127.5, 127.5), (3.0, -7.0)):
-            other = OtherRange(a, b, image)
-            bounds = {
-                "continuous": [
-                    continuous_bound(model, schedule, image, levels, times, items) for model in (same, other)
-                ],
-                "discrete": [
-                    discrete_bound(model, schedule, image, levels, times, items, steps=30, terms=30)
-                    for model in (same, other)
-                ],
-                "ode": [
-                    ode_likelihood(
-                        model, schedule, image, levels, items, gate=model.native.gate, divergence="exact", solver=TIGHT
-                    )
-                    for model in (same, other)
-                ],
+
+        def bits(model: OtherRange) -> dict[str, Tensor]:
+            gate = model.native.gate
+            return {
+                "continuous": continuous_bound(model, schedule, image, levels, times, items).total,
+                "discrete": discrete_bound(model, schedule, image, levels, times, items, steps=30, terms=30).total,
+                "ode": ode_likelihood(
+                    model, schedule, image, levels, items, gate=gate, divergence="exact", solver=TIGHT
+                ).total,
             }
-            for method, (one, two) in bounds.items():
-                found[f"{method}, {a:g} x {b:+g}"] = float((one.total - two.total).abs().max())
+
+        same = bits(OtherRange(1.0, 0.0, image))
+        for a, b in ((0.5, 0.5), (127.5, 127.5), (3.0, -7.0)):
+            for method, other in bits(OtherRange(a, b, image)).items():
+                found[f"{method}, {a:g} x {b:+g}"] = float((same[method] - other).abs().max())
     return found
