@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from figures.closed_forms import HIGH, LOW, Case, cases, line
+from numpy.typing import NDArray
 from torch import Tensor
 
 from moeframe.environment import describe_environment
@@ -34,8 +35,8 @@ from moeframe.statistics import normal_interval
 from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric
 
 OUT = Path(__file__).resolve().parent.parent / "results/evaluation/likelihood.json"
-KNOWN = {f"variance ratio, {dims} dims: 30 or more" for dims in (2, 64)}
-"""What is not met: in few dimensions noise and images cause most of the variance, which times cannot take away."""
+RANGE = line(-10, 9)
+"""Of the log-SNRs in which low-discrepancy times are compared with independent ones."""
 STREAMS = Streams(31)
 CASES = dict(cases())
 
@@ -149,44 +150,52 @@ def intervals(simulations: int) -> list[dict[str, Any]]:
 # --- what low discrepancy saves ---------------------------------------------------------------------------------------
 
 
-def variance_ratio(model: MergedDenoiser, schedule: Any, image: ImageShape, images: Callable[[int], Tensor]) -> float:
-    """Variance of the mean diffusion term at 64 independent times over that at 64 low-discrepancy ones; 200 repeats."""
+def independent_times(repeat: int) -> Tensor:
+    return STREAMS.uniform((64,), "free", repeat)
+
+
+def even_times(repeat: int) -> Tensor:
+    return STREAMS.low_discrepancy(64, "even", repeat)
+
+
+def variance_ratio(
+    model: MergedDenoiser, schedule: Any, image: ImageShape, images: Callable[[int], Tensor], repeats: int
+) -> float:
+    """Variance of the mean diffusion term at 64 independent times over that at 64 low-discrepancy ones."""
     variances = []
-    for even in (False, True):
+    for draw in (independent_times, even_times):
         means = []
-        for repeat in range(200):
+        for repeat in range(repeats):
             items = Trajectories.numbered(STREAMS, repeat * 64, (repeat + 1) * 64)
-            times = STREAMS.low_discrepancy(64, "even", repeat) if even else STREAMS.uniform((64,), "free", repeat)
+            times = draw(repeat)
             means.append(continuous_bound(model, schedule, image, images(repeat), times, items).diffusion.mean())
         variances.append(float(torch.stack(means).double().var()))
     return variances[0] / variances[1]
 
 
-def variance_ratio_of_times_alone() -> float:
-    """The same of the expected term at these times, in closed form: what is left when noise and images do not vary."""
-    schedule, std = line(-10, 9), CASES["Gaussian, 2 dims"].density.stds[0]
+def expected_term(times: Tensor) -> NDArray[np.float64]:
+    """The diffusion term of Gaussian data at each time, bits/dim, in closed form."""
+    std = CASES["Gaussian, 2 dims"].density.stds[0]
+    power = std**2 * RANGE.log_snr(times).double().exp()
+    return ((RANGE.log_snr_max - RANGE.log_snr_min) / (2 * math.log(2)) * power / (1 + power)).numpy()
 
-    def expected(times: Tensor) -> float:
-        snr = schedule.log_snr(times).double().exp()
-        per_nat = (schedule.log_snr_max - schedule.log_snr_min) / 2
-        return float((per_nat * snr * std**2 / (1 + snr * std**2)).mean()) / math.log(2)
 
+def analytic_variance_ratios(repeats: int) -> dict[str, Any]:
+    """On Gaussian data and their true denoiser: what times cause alone, and beside noise and images."""
     free, even = (
-        float(np.var([expected(draw(repeat)) for repeat in range(200)], ddof=1))
-        for draw in (
-            lambda repeat: STREAMS.uniform((64,), "free", repeat),
-            lambda repeat: STREAMS.low_discrepancy(64, "even", repeat),
-        )
+        float(np.var([expected_term(draw(repeat)).mean() for repeat in range(repeats)], ddof=1))
+        for draw in (independent_times, even_times)
     )
-    return free / even
-
-
-def analytic_variance_ratios() -> dict[str, float]:
-    found = {"times alone, any dims": variance_ratio_of_times_alone()}
+    found: dict[str, Any] = {"times alone, any dims": {"ratio": free / even}}
+    # At one time the term, times D over its mean m, is chi-square: a variance of 2 m² / D whatever the times are.
+    terms = expected_term((torch.arange(4096) + 0.5) / 4096)
     for side in (1, 8, 16, 32):
         case = Case(CASES["Gaussian, 2 dims"].density, ImageShape(1, side, max(side, 2), 32))
         images = lambda repeat, case=case: case.levels(64, repeat)  # noqa: E731
-        found[f"{case.image.n_dims} dims"] = variance_ratio(case.model, line(-10, 9), case.image, images)
+        dims = case.image.n_dims
+        most = 1 + float(terms.var() / (terms**2).mean()) * dims / 2
+        ratio = variance_ratio(case.model, RANGE, case.image, images, repeats)
+        found[f"{dims} dims"] = {"ratio": ratio, "most_that_any_times_can_save": most}
     print("variance ratio", found, flush=True)
     return found
 
@@ -240,7 +249,7 @@ def trained(folder: Path) -> dict[str, Any]:
             )
         ],
         "variance_ratio_of_low_discrepancy_at_64": variance_ratio(
-            run.denoiser, run.assembly.schedule, run.assembly.image, images
+            run.denoiser, run.assembly.schedule, run.assembly.image, images, repeats=200
         ),
     }
 
@@ -262,7 +271,14 @@ def requirements(document: dict[str, Any]) -> dict[str, bool]:
         falls = document["trained"]["discrete_falls_with_steps"]
         found["trained: the discrete bound falls to the continuous one"] = all(one["bits_per_dim"] > 0 for one in falls)
     ratios = document["variance_ratio_of_low_discrepancy_at_64"]
-    return found | {f"variance ratio, {dims}: 30 or more": ratio >= 30 for dims, ratio in ratios.items()}
+    alone = ratios["times alone, any dims"]["ratio"]
+    found["variance ratio, times alone: 30 or more"] = alone >= 30
+    for name, one in ratios.items():
+        if most := one.get("most_that_any_times_can_save"):
+            attainable = 1 / (1 / most + 1 / alone)
+            wanted = 30 if attainable > 30 else 0.9 * attainable
+            found[f"variance ratio, {name}: {wanted:.3g} or more"] = one["ratio"] >= wanted
+    return found
 
 
 def main() -> None:
@@ -282,7 +298,7 @@ def main() -> None:
             "what": "fresh images and draws in every simulation; the truth is the mean of all of them",
             "found": intervals(arguments.simulations),
         },
-        "variance_ratio_of_low_discrepancy_at_64": analytic_variance_ratios(),
+        "variance_ratio_of_low_discrepancy_at_64": analytic_variance_ratios(repeats=4000),
         "trained": trained(folder) if folder else kept,
     }
     required = requirements(document)
@@ -290,8 +306,8 @@ def main() -> None:
     document |= {"met": len(required) - len(unmet), "of": len(required), "not_met": unmet}
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    if set(unmet) - KNOWN:
-        sys.exit(f"not met: {', '.join(sorted(set(unmet) - KNOWN))}")
+    if unmet:
+        sys.exit(f"not met: {', '.join(unmet)}")
 
 
 if __name__ == "__main__":

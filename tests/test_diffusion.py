@@ -147,6 +147,16 @@ def test_the_decoder_is_a_distribution_over_levels(n_levels, log_snr):
     assert float((-reconstruction_nats(levels, z, at(log_snr, n_levels), n_levels)).exp().sum()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("n_levels", [2, 17, 256])
+def test_the_decoder_is_sure_of_every_level_when_there_is_hardly_any_noise(n_levels):
+    levels = torch.arange(n_levels).view(-1, 1, 1, 1)
+    log_snr = at(16, n_levels)
+    z = alpha(log_snr).view(-1, 1, 1, 1) * to_pixels(levels, n_levels).double()
+    assert float(reconstruction_nats(levels, z, log_snr, n_levels).max()) < 1e-6
+    wrong = (levels + 1) % n_levels
+    assert float(reconstruction_nats(wrong, z, log_snr, n_levels).min()) > 100
+
+
 def test_without_signal_the_decoder_costs_the_uniform_code():
     levels = torch.randint(0, 17, (3, 1, 4, 4))
     nats = reconstruction_nats(levels, normal(3, 1, 4, 4), at(-40.0, 3), 17)

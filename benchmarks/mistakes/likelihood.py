@@ -76,11 +76,11 @@ MISTAKES = (
     ),
     Mutation(
         "255 for 256 levels in the decoder's grid",
-        "a decoder whose centres lie beside the pixels: it sums to another number than one",
+        "a decoder whose centres lie beside the pixels: unsure of an image that it sees without noise",
         _DIFFUSION,
-        "centre = (2 * level + 1) / n_levels - 1",
-        "centre = 2 * level / (n_levels - 1) - 1",
-        ("tests/test_diffusion.py::test_the_decoder_is_a_distribution_over_levels",),
+        "((2 * level + 1) / n_levels - 1)",
+        "(2 * level / (n_levels - 1) - 1)",
+        ("tests/test_diffusion.py::test_the_decoder_is_sure_of_every_level_when_there_is_hardly_any_noise",),
     ),
     Mutation(
         "255 for 256 levels in the decoder's normaliser",
