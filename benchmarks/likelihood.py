@@ -1,6 +1,6 @@
 """The likelihood methods as they are used, with random noise and times: their errors, intervals, and cost.
 
-    python benchmarks/likelihood.py                      # about ten minutes; writes results/evaluation/likelihood.json
+    python benchmarks/likelihood.py                      # up to half an hour; writes results/evaluation/likelihood.json
     python benchmarks/likelihood.py --run runs/digits    # and the methods side by side on a trained model
 
 benchmarks/exactness.py holds the same methods against closed forms without Monte Carlo error.
