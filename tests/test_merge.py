@@ -442,10 +442,10 @@ def test_a_sweep_over_several_seeds_gives_means_and_compares_the_merge_with_each
         assert point.bits_per_dim == pytest.approx(sum(one.bits_per_dim for one in point.seeds) / 3)
         low, high = point.bits_interval
         assert low < point.bits_per_dim < high
-    own = points["merge"].seeds[-1]
-    moeframe.merge(spec, overrides=["seeds=[7]"], out=tmp_path / "alone")
-    (merge,) = (point for point in sweep(tmp_path / "alone", 1, quality="psnr").points if point.name == "merge")
-    assert (merge.bits_per_dim, merge.quality, merge.eta) == (own.bits_per_dim, own.quality, own.eta)
+    for seed, own in zip(seeds, points["merge"].seeds, strict=True):
+        moeframe.merge(spec, overrides=[f"seeds=[{seed}]"], out=tmp_path / str(seed))
+        (merge,) = (point for point in sweep(tmp_path / str(seed), 1, quality="psnr").points if point.name == "merge")
+        assert (merge.bits_per_dim, merge.quality, merge.eta) == (own.bits_per_dim, own.quality, own.eta)
     assert [(one.against, one.figure, one.n) for one in found.comparisons] == [
         ("expert 0 alone", "bits_per_dim", 3),
         ("expert 0 alone", "quality", 3),

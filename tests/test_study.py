@@ -359,6 +359,7 @@ def test_a_study_that_is_killed_leaves_no_process_behind_and_goes_on(study_file,
     variants = {
         "soft": {},
         "sparse": {"set": {"gate": {"type": "top_k", "k": 1, "width": 4}}},
+        "cut": {"weights_of": "soft", "set": {"gate": {"type": "top_k", "k": 1, "width": 4}}},
     }
     settings = {"training.steps": 200, "training.warm_start": 0.3, "training.checkpoint_every": 10}
     settings["slicer"] = {"type": "color_variance"}
