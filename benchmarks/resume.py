@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
-from moeframe import checkpoint
 from moeframe.environment import describe_environment
 from moeframe.interfaces.metric import Metric
 from moeframe.registry import Registry
-from moeframe.run_folder import RunFolder
+from moeframe.storage import checkpoint
+from moeframe.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/engine/resume.json"

@@ -15,7 +15,7 @@ from pathlib import Path
 from moeframe.report.seed_folder import EVENTS
 from moeframe.report.study_page import write_study
 from moeframe.report.study_rows import Table
-from moeframe.study_folder import StudyFolder, read_mapping
+from moeframe.storage.study_folder import StudyFolder, read_mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -25,7 +25,7 @@ from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
 from moeframe.spec import RunSpec
-from moeframe.storage import key_of, waiting, write_file
+from moeframe.storage.atomic import key_of, waiting, write_file
 
 
 @dataclass(frozen=True)

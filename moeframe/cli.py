@@ -224,7 +224,7 @@ def slice_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> N
 def sample(run_folder: Path, count: int, seed: int, run_seed: int | None, device: str | None, out: Path) -> None:
     """Draw new images from the trained run in RUN."""
     from moeframe.finished import load
-    from moeframe.report.grids import require_image_path, write_images
+    from moeframe.storage.images import require_image_path, write_images
 
     require_image_path(out)
     loaded = load(run_folder, run_seed, device=device)
@@ -289,7 +289,7 @@ def report(folder: Path) -> None:
     from moeframe.errors import InputError
     from moeframe.report.page import write_report
     from moeframe.report.study_page import write_study
-    from moeframe.study_folder import is_study
+    from moeframe.storage.study_folder import is_study
 
     if folder.is_file():
         raise InputError(f"{folder}: is a file; name the folder of a run or a study, such as runs/NAME or studies/NAME")

@@ -17,11 +17,11 @@ from moeframe.likelihood.continuous import continuous_bound
 from moeframe.likelihood.probe import require_valid
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
-from moeframe.report.grids import write_grid
 from moeframe.routing import profile_routing
-from moeframe.sample_store import Samples
 from moeframe.shapes import PerItem
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
+from moeframe.storage.images import write_grid
+from moeframe.storage.sample_store import Samples
 
 RECONSTRUCTION_LOG_SNR = 0.0
 PAIRS = 12

@@ -19,9 +19,9 @@ from moeframe.interfaces.metric import Evaluation, Measurement, Metric, Reconstr
 from moeframe.interfaces.sampler import SamplerState, last_state
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
-from moeframe.sample_store import Samples, SampleStore
 from moeframe.sampling import ddim_trajectory
 from moeframe.shapes import Images, Levels
+from moeframe.storage.sample_store import Samples, SampleStore
 
 RECONSTRUCTION_STEPS = 50
 

@@ -6,9 +6,9 @@ from moeframe.errors import InputError
 from moeframe.finished import load
 from moeframe.interfaces.exporter import Exporter, TrainedModel
 from moeframe.registry import Registry
-from moeframe.report.results import read_json
-from moeframe.run_folder import RunFolder
-from moeframe.storage import explaining
+from moeframe.storage.atomic import explaining
+from moeframe.storage.results import read_json
+from moeframe.storage.run_folder import RunFolder
 
 
 def export(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from moeframe import checkpoint
 from moeframe.assembly import Assembly, assemble
 from moeframe.errors import CheckpointError, NonFiniteError, RunFolderError
 from moeframe.interfaces.expert import Expert
@@ -17,11 +16,12 @@ from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
-from moeframe.run_folder import RunFolder
-from moeframe.sample_store import Samples
 from moeframe.shapes import Levels
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec
+from moeframe.storage import checkpoint
+from moeframe.storage.run_folder import RunFolder
+from moeframe.storage.sample_store import Samples
 
 
 @dataclass(frozen=True)

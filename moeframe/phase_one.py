@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from moeframe import checkpoint, storage
 from moeframe.assembly import Assembly
-from moeframe.storage import waiting, write_file
+from moeframe.storage import atomic, checkpoint
+from moeframe.storage.atomic import waiting, write_file
 from moeframe.training import Trainer
 
 _BESIDES = ("workers", "log_every", "held_out_every", "held_out_images", "checkpoint_every", "calibration_images")
@@ -28,7 +28,7 @@ def key_of(assembly: Assembly) -> str:
         "losses": [loss.config.model_dump(mode="json") for loss in assembly.losses if not loss.NEEDS_GATE],
         "seed": assembly.streams.seed,
     }
-    return storage.key_of(depends)
+    return atomic.key_of(depends)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from moeframe.assembly import Assembly
 from moeframe.duplicates import METHOD, Duplicates, find_duplicates, fingerprints_of
 from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.expert import Expert
-from moeframe.report.grids import write_grid
-from moeframe.report.results import read_json
-from moeframe.storage import key_of, waiting, write_file
+from moeframe.storage.atomic import key_of, waiting, write_file
+from moeframe.storage.images import write_grid
+from moeframe.storage.results import read_json
 
 CARD = "card.json"
 LEAKS = "duplicates.png"

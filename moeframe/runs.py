@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moeframe import checkpoint, phase_one
+from moeframe import phase_one
 from moeframe.assembly import Assembly, assemble, build_dataset
 from moeframe.calibration import calibration_errors
 from moeframe.diagnostics import write_diagnostics
@@ -22,13 +22,14 @@ from moeframe.progress import Silent, Watcher
 from moeframe.provenance import write_provenance
 from moeframe.registry import Registry
 from moeframe.report.page import write_report
-from moeframe.report.results import Results, combine_seeds, read_json, read_metrics, write_results
 from moeframe.report.seed_folder import EVENTS
-from moeframe.run_folder import MEASURING, EventLog, RunFolder, spec_changes
 from moeframe.slicing import write_slices
 from moeframe.spec import RunSpec
 from moeframe.spec_file import Override, load_spec
-from moeframe.storage import write_file
+from moeframe.storage import checkpoint
+from moeframe.storage.atomic import write_file
+from moeframe.storage.results import Results, combine_seeds, read_json, read_metrics, write_results
+from moeframe.storage.run_folder import MEASURING, EventLog, RunFolder, spec_changes
 from moeframe.training import StepLog, Trainer
 
 

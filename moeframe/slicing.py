@@ -12,9 +12,9 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Examples
 from moeframe.randomness import Streams
 from moeframe.registry import Registry
-from moeframe.report.grids import write_grid
 from moeframe.spec_file import load_spec
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
+from moeframe.storage.images import write_grid
 
 SHOWN = 60
 COLUMNS = 20

@@ -16,11 +16,11 @@ from moeframe.progress import Silent, Watcher
 from moeframe.registry import Registry
 from moeframe.report.study_page import write_study
 from moeframe.report.study_rows import PlannedRun, Standing, Table
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
+from moeframe.storage.study_folder import StudyFolder, read_mapping
 from moeframe.study_admission import admit, changes_since, expect_own, lacking, lacking_alone, runs_of
 from moeframe.study_cost import all_training_calls, joint_calls, predicted_costs, sources_of, training_calls
 from moeframe.study_file import Study, Variant
-from moeframe.study_folder import StudyFolder, read_mapping
 from moeframe.study_task import StudyTask, What, failure_of, metrics_alone, metrics_beside, settings_of
 
 Run: TypeAlias = tuple[Variant, int]

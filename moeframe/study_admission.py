@@ -10,13 +10,13 @@ import yaml
 
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.registry import Registry
-from moeframe.report.results import read_metrics
-from moeframe.run_folder import MEASURING, RunFolder, spec_changes
 from moeframe.spec_file import load_spec
-from moeframe.storage import LOCK, write_file
+from moeframe.storage.atomic import LOCK, write_file
+from moeframe.storage.results import read_metrics
+from moeframe.storage.run_folder import MEASURING, RunFolder, spec_changes
+from moeframe.storage.study_folder import StudyFolder, read_mapping
 from moeframe.study_cost import sources_of
 from moeframe.study_file import Study, Variant
-from moeframe.study_folder import StudyFolder, read_mapping
 from moeframe.study_task import component_of, metrics_alone, metrics_beside, settings_of, weights_key, weights_of_all
 
 

@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from moeframe import checkpoint
 from moeframe.errors import MoeframeError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.finished import load
 from moeframe.interfaces.metric import Metric
 from moeframe.registry import Registry
-from moeframe.report.results import combine_seeds
-from moeframe.run_folder import RunFolder
 from moeframe.runs import Borrowed, measure_lacking, run
 from moeframe.spec import RunSpec
-from moeframe.storage import write_file
-from moeframe.study_folder import StudyFolder
+from moeframe.storage import checkpoint
+from moeframe.storage.atomic import write_file
+from moeframe.storage.results import combine_seeds
+from moeframe.storage.run_folder import RunFolder
+from moeframe.storage.study_folder import StudyFolder
 
 What = Literal["train", "measure", "measure alone"]
 """A whole run, metrics that a finished one lacks, or those that look at the machine."""

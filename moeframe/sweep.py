@@ -27,9 +27,9 @@ from moeframe.progress import Silent, Watcher
 from moeframe.randomness import Trajectories
 from moeframe.report.page import write_report
 from moeframe.report.trade_off import SweepComparison, SweepPoint, SweptSeed, TradeOff, trade_off
-from moeframe.run_folder import SWEEP, RunFolder
 from moeframe.statistics import mean, t_interval
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
+from moeframe.storage.run_folder import SWEEP, RunFolder
 
 CURVE_BINS = 24
 ALONE = ("expert 0 alone", "expert 1 alone")

@@ -16,7 +16,7 @@ from PIL import Image
 import moeframe
 from moeframe import cli
 from moeframe.errors import RunFolderError
-from moeframe.run_folder import EventLog, RunFolder
+from moeframe.storage.run_folder import EventLog, RunFolder
 
 CHECKPOINT = "seed-0/checkpoints/step-00000004"
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors", "state.json")

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 import moeframe
-from moeframe import checkpoint, cli
+from moeframe import cli
 from moeframe.assembly import assemble
 from moeframe.calibration import calibration_errors
 from moeframe.comparison import compare_paired, holm
@@ -18,9 +18,10 @@ from moeframe.interfaces.gate import Gate
 from moeframe.plugins import installed_entry_points
 from moeframe.registry import Registry
 from moeframe.report.trade_off import SweepPoint, SweptSeed
-from moeframe.run_folder import RunFolder
 from moeframe.runs import evaluate
 from moeframe.spec_file import load_spec
+from moeframe.storage import checkpoint
+from moeframe.storage.run_folder import RunFolder
 from moeframe.sweep import _comparisons, sweep
 from moeframe.training import Trainer
 

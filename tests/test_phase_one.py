@@ -5,13 +5,14 @@ from itertools import chain, islice
 import pytest
 import torch
 
-from moeframe import checkpoint, phase_one
+from moeframe import phase_one
 from moeframe.assembly import assemble
 from moeframe.progress import Silent
 from moeframe.registry import Registry
-from moeframe.run_folder import RunFolder
 from moeframe.runs import train
 from moeframe.spec_file import load_spec
+from moeframe.storage import checkpoint
+from moeframe.storage.run_folder import RunFolder
 from moeframe.training import Trainer
 
 

@@ -14,9 +14,9 @@ from moeframe import runs
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.mixture import MergedDenoiser
 from moeframe.report import grids
-from moeframe.report.results import UnavailableResult
-from moeframe.run_folder import EventLog
 from moeframe.runs import evaluate, run
+from moeframe.storage.results import UnavailableResult
+from moeframe.storage.run_folder import EventLog
 from moeframe.training import Trainer
 
 SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
@@ -184,7 +184,7 @@ def test_a_loaded_run_samples_what_the_run_sampled(finished):
 def test_evaluation_uses_the_averaged_weights_unless_told_otherwise(finished):
     folder, _ = finished
     averaged = moeframe.load(folder).denoiser.state_dict()
-    from moeframe import checkpoint
+    from moeframe.storage import checkpoint
 
     stored = checkpoint.load(folder / "seed-0/checkpoints/step-00000006").tensors
     assert all(torch.equal(averaged[name], stored["ema"][name]) for name in averaged)

@@ -12,8 +12,8 @@ from moeframe.diffusion import to_pixels
 from moeframe.errors import NonFiniteError, RangeError, UnavailableError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.interfaces.sampler import SamplerState
-from moeframe.sample_store import Samples, SampleStore
 from moeframe.spec_binding import bind
+from moeframe.storage.sample_store import Samples, SampleStore
 from moeframe_builtin.metrics.psnr import PsnrMetric
 from moeframe_builtin.metrics.sampling_run import sample_once
 from moeframe_builtin.samplers.ddim import DdimSampler

@@ -17,7 +17,7 @@ from small_study import STUDY, changed, study_of
 from torch import nn
 
 import moeframe
-from moeframe import checkpoint, cli, loading, provenance, study_task
+from moeframe import cli, loading, provenance, study_task
 from moeframe.assembly import assemble
 from moeframe.errors import RunFolderError
 from moeframe.interfaces.dataset import InMemoryExamples
@@ -28,11 +28,12 @@ from moeframe.registry import Registry
 from moeframe.report.seed_folder import read_events
 from moeframe.report.study_formats import as_markdown
 from moeframe.report.study_tables import table_of
-from moeframe.run_folder import RunFolder
 from moeframe.runs import Borrowed, run
+from moeframe.storage import checkpoint
+from moeframe.storage.run_folder import RunFolder
+from moeframe.storage.study_folder import StudyFolder
 from moeframe.study import _task, gather, plan, run_study
 from moeframe.study_cost import TRAINED
-from moeframe.study_folder import StudyFolder
 from moeframe.study_task import StudyTask
 from moeframe_builtin.slicers.by_feature import FeatureSlicer
 

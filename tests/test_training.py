@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from moeframe import checkpoint
 from moeframe.assembly import assemble
 from moeframe.errors import CheckpointError, DataError, NonFiniteError
 from moeframe.held_out import measure_held_out
 from moeframe.progress import Silent
-from moeframe.run_folder import RunFolder
 from moeframe.runs import train
 from moeframe.spec_file import load_spec
+from moeframe.storage import checkpoint
+from moeframe.storage.run_folder import RunFolder
 from moeframe.training import Trainer
 
 SPEC = Path(__file__).parent.parent / "specs/digits.yaml"

@@ -9,7 +9,6 @@ import yaml
 from small_evaluation import evaluation_of
 
 import moeframe
-from moeframe import checkpoint
 from moeframe.assembly import assemble, build_model
 from moeframe.diffusion import velocity_of
 from moeframe.errors import InputError, SpecError
@@ -20,6 +19,7 @@ from moeframe.randomness import Streams, Trajectories
 from moeframe.registry import Registry
 from moeframe.spec_binding import bind
 from moeframe.spec_file import load_spec
+from moeframe.storage import checkpoint
 from moeframe.testing.rules import stirred
 from moeframe.training import Trainer
 from moeframe_builtin.experts.adapters import BottleneckExpert, LoraExpert

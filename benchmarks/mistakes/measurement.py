@@ -4,7 +4,7 @@ from mistakes.mutation import Mutation
 
 _COMPARISON = "moeframe/comparison.py"
 _EVALUATION = "moeframe/evaluation.py"
-_STORE = "moeframe/sample_store.py"
+_STORE = "moeframe/storage/sample_store.py"
 _FEATURES = "plugins/moeframe_builtin/features/"
 _METRICS = "plugins/moeframe_builtin/metrics/"
 

@@ -10,7 +10,6 @@ import yaml
 
 from moeframe.report import plots
 from moeframe.report.figures import format_figure, format_interval
-from moeframe.report.results import MetricResult, Results, read_json, read_results
 from moeframe.report.seed_folder import (
     EVENTS,
     Diagnostics,
@@ -22,7 +21,8 @@ from moeframe.report.seed_folder import (
     read_text,
 )
 from moeframe.report.trade_off import TradeOff, sweep_sentences, trade_off
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
+from moeframe.storage.results import MetricResult, Results, read_json, read_results
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moeframe.errors import RunFolderError
 from moeframe.report import plots
-from moeframe.report.results import read_json
+from moeframe.storage.results import read_json
 
 EVENTS = "events.jsonl"
 

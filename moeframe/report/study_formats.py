@@ -9,7 +9,7 @@ from pathlib import Path
 from moeframe.comparison import COMPARED_FROM
 from moeframe.report.figures import format_figure, format_interval, signed
 from moeframe.report.study_rows import Against, Cell, Column, Row, Table
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
 
 FOLDER = "tables"
 

@@ -16,8 +16,8 @@ from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_
 from moeframe.report.study_rows import Against, Cell, Column, Row, Table
 from moeframe.report.study_sentences import QUALITY, in_short, said_of, sentences
 from moeframe.report.study_tables import begun, table_of
-from moeframe.storage import write_file
-from moeframe.study_folder import StudyFolder, read_mapping
+from moeframe.storage.atomic import write_file
+from moeframe.storage.study_folder import StudyFolder, read_mapping
 
 ALPHA = 0.05
 COMPUTE = ("network_calls", "flops", "latency")

@@ -15,8 +15,8 @@ from moeframe.report.plots import BoundByNoise
 from moeframe.report.seed_folder import EVENTS, Diagnostics, read_diagnostics, read_events
 from moeframe.report.study_rows import Table
 from moeframe.report.study_tables import table_of
-from moeframe.storage import write_file
-from moeframe.study_folder import StudyFolder, read_mapping
+from moeframe.storage.atomic import write_file
+from moeframe.storage.study_folder import StudyFolder, read_mapping
 
 BANDS = 4
 """Ranges of log-SNR, of equal width, for which the bound is compared."""

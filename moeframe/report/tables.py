@@ -6,11 +6,11 @@ from rich import box
 from rich.table import Table
 
 from moeframe.report.figures import format_figure, format_interval
-from moeframe.report.results import Results, UnavailableResult
 from moeframe.report.study_formats import shown_cell
 from moeframe.report.study_rows import PlannedRun
 from moeframe.report.study_rows import Table as StudyTable
 from moeframe.report.trade_off import TradeOff
+from moeframe.storage.results import Results, UnavailableResult
 
 TITLE_WIDTH = 28
 """Characters of a variant's title in a terminal; a longer one is wrapped."""

@@ -17,7 +17,7 @@ from moeframe.diffusion import velocity_from_image, velocity_from_noise
 from moeframe.errors import CheckpointError, DataError, UnavailableError
 from moeframe.interfaces.component import ImageShape
 from moeframe.shapes import Images, LogSnr
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
 from moeframe_pretrained.checkpoint_files import load_exactly, read_settings, read_tensors
 from moeframe_pretrained.diffusers_folder import find_parts, with_names_of_today
 from moeframe_pretrained.discrete_steps import StepTable

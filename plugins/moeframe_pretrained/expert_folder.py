@@ -17,7 +17,7 @@ from moeframe.interfaces.trunk import AdapterExpert
 from moeframe.mixture import MergedDenoiser
 from moeframe.plugins import KINDS
 from moeframe.registry import Registry
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
 from moeframe_pretrained.checkpoint_files import load_exactly, read_settings, read_tensors
 from moeframe_pretrained.pretrained import PretrainedExpert
 

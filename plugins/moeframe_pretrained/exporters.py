@@ -7,7 +7,7 @@ from typing import Any, Literal
 from moeframe.errors import InputError, UnavailableError
 from moeframe.interfaces.exporter import Exporter, TrainedModel
 from moeframe.mixture import MergedDenoiser
-from moeframe.storage import explaining, write_file
+from moeframe.storage.atomic import explaining, write_file
 from moeframe_pretrained.diffusers_expert import DiffusersExpert
 from moeframe_pretrained.expert_folder import save_expert
 from moeframe_pretrained.mixture_folder import Mixture, write_mixture

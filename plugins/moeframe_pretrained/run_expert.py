@@ -8,16 +8,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from moeframe.assembly import build_model
-from moeframe.checkpoint import latest, load
 from moeframe.errors import InputError, RunFolderError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert, Jumps
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams
 from moeframe.registry import Registry
-from moeframe.run_folder import RunFolder
 from moeframe.shapes import Images, LogSnr
 from moeframe.spec_file import load_spec
+from moeframe.storage.checkpoint import latest, load
+from moeframe.storage.run_folder import RunFolder
 from moeframe_pretrained.expert_folder import SETTINGS, WEIGHTS, HoldsMixture, build_expert, fitted, read_expert
 from moeframe_pretrained.mixture_folder import is_mixture, read_mixture
 from moeframe_pretrained.pretrained import PretrainedExpert, sha256_of

@@ -9,15 +9,15 @@ import safetensors.torch
 import torch
 from small_diffusers import small_network, write_flat
 
-from moeframe import checkpoint
 from moeframe.assembly import build_model
-from moeframe.checkpoint import Snapshot
 from moeframe.errors import CheckpointError, DataError, InputError, PluginError, RunFolderError
 from moeframe.interfaces.component import ImageShape
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams
-from moeframe.run_folder import RunFolder
 from moeframe.spec_binding import bind
+from moeframe.storage import checkpoint
+from moeframe.storage.checkpoint import Snapshot
+from moeframe.storage.run_folder import RunFolder
 from moeframe.testing import check_expert
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.experts.weight_space import AverageExpert

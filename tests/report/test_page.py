@@ -8,10 +8,10 @@ import torch
 from moeframe.errors import RunFolderError
 from moeframe.report import plots
 from moeframe.report.figures import format_figure
-from moeframe.report.grids import write_grid
 from moeframe.report.page import write_report
-from moeframe.report.results import combine_seeds, read_results, write_results
 from moeframe.report.tables import cautions
+from moeframe.storage.images import write_grid
+from moeframe.storage.results import combine_seeds, read_results, write_results
 
 LOG_SNR = [-10.0 + i for i in range(21)]
 SLICES = ["digits 0-2", "digits 3-5", "digits 6-7", "digits <8-9> & $x"]

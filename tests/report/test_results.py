@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from moeframe.errors import NonFiniteError, RunFolderError, StorageError
-from moeframe.report.grids import GAP, write_grid
-from moeframe.report.results import UnavailableResult, combine_seeds, read_results, write_results
+from moeframe.storage.images import GAP, write_grid
+from moeframe.storage.results import UnavailableResult, combine_seeds, read_results, write_results
 
 
 def measured(value, **changes):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from moeframe.errors import InputError
 from moeframe.shapes import Levels
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
 
 GAP = 2
 """Pixels between two images."""

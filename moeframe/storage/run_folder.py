@@ -13,7 +13,7 @@ import yaml
 from moeframe.errors import RunFolderError
 from moeframe.provenance import CARD, LEAKS
 from moeframe.spec import MACHINE_SETTINGS, RunSpec
-from moeframe.storage import LOCK, explaining, holding, write_file
+from moeframe.storage.atomic import LOCK, explaining, holding, write_file
 
 SPEC = "spec.yaml"
 MEASURING = ("metrics", "evaluation", "sampler")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moeframe.errors import NonFiniteError, RunFolderError
 from moeframe.statistics import mean, summarise
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
 
 SeedMetrics: TypeAlias = Mapping[str, Mapping[str, Any]]
 """The parsed metrics.json of one seed: metric name -> measurement, or -> {"unavailable": text}."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moeframe.errors import RunFolderError
-from moeframe.storage import holding
+from moeframe.storage.atomic import holding
 
 Status = Literal["finished", "failed", "to do"]
 RECORD = "study.json"

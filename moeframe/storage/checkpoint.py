@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from moeframe.errors import CheckpointError
-from moeframe.storage import explaining, write_and_flush
+from moeframe.storage.atomic import explaining, write_and_flush
 
 FORMAT = 1
 KEPT = 2

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from moeframe.diffusion import to_levels
 from moeframe.shapes import Images, Levels
-from moeframe.storage import write_file
+from moeframe.storage.atomic import write_file
 
 KEY = "drawn_by"
 
