@@ -33,7 +33,7 @@ from torchvision import datasets, transforms
 from moeframe.environment import describe_environment
 from moeframe.interfaces.dataset import Dataset, in_batches
 from moeframe.loading import fetch_batches
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/data/loading.json"

@@ -30,8 +30,8 @@ from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.mixture import MergedDenoiser
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
-from moeframe.registry import Registry
 from moeframe.testing.rules import stirred
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.schedules.linear import LinearSchedule

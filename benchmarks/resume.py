@@ -21,7 +21,7 @@ import torch
 
 from moeframe.environment import describe_environment
 from moeframe.interfaces.metric import Metric
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 

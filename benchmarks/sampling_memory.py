@@ -22,7 +22,7 @@ from torch import nn
 from moeframe.assembly import assemble
 from moeframe.environment import describe_environment
 from moeframe.evaluation import ModelEvaluation
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.spec_binding import bind
 from moeframe_builtin.metrics.frechet import FrechetMetric
 

@@ -21,7 +21,7 @@ from moeframe.assembly import Assembly, assemble
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixels, velocity_of
 from moeframe.environment import describe_environment
 from moeframe.mixture import MergedDenoiser
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.spec_file import load_spec
 from moeframe.training import Trainer
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moeframe.errors import MoeframeError
     from moeframe.finished import load
-    from moeframe.hookspecs import hookimpl
     from moeframe.interfaces.component import Component, ImageShape
     from moeframe.interfaces.dataset import Dataset, Examples, InMemoryExamples
     from moeframe.interfaces.denoiser import Denoised, Denoiser
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from moeframe.interfaces.slicer import Slicer
     from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
     from moeframe.mixture import MergedDenoiser
+    from moeframe.plugin.hookspecs import hookimpl
     from moeframe.randomness import Streams, Trajectories
     from moeframe.runs import merge, run
 
@@ -61,7 +61,7 @@ _HOMES = {
     "Trajectories": "randomness",
     "Trunk": "interfaces.trunk",
     "TrunkFeatures": "interfaces.trunk",
-    "hookimpl": "hookspecs",
+    "hookimpl": "plugin.hookspecs",
     "load": "finished",
     "merge": "runs",
     "run": "runs",

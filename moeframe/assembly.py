@@ -22,8 +22,8 @@ from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
 from moeframe.interfaces.trunk import AdapterExpert, Trunk
 from moeframe.mixture import MergedDenoiser
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
-from moeframe.registry import Registry
 from moeframe.spec import RunSpec
 from moeframe.storage.atomic import key_of, waiting, write_file
 

@@ -11,7 +11,7 @@ from moeframe import __version__
 from moeframe.errors import MoeframeError
 
 if TYPE_CHECKING:
-    from moeframe.registry import Registry
+    from moeframe.plugin.registry import Registry
     from moeframe.report.study_rows import Table as StudyTable
 
 KINDS = (
@@ -333,7 +333,7 @@ def doctor(spec: Path | None, overrides: tuple[str, ...]) -> None:
 
 def _installed() -> "Registry":
     """What is installed, saying on standard error what is broken."""
-    from moeframe.registry import Registry
+    from moeframe.plugin.registry import Registry
 
     registry = Registry.installed()
     for problem in [*(f"broken plugin: {broken}" for broken in registry.broken), *registry.conflicts()]:

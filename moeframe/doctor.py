@@ -12,7 +12,7 @@ from moeframe.environment import describe_environment
 from moeframe.errors import MoeframeError
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.metric import Metric
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec
 

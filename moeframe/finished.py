@@ -14,8 +14,8 @@ from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.sampler import Sampler, SamplerState, last_state
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.mixture import MergedDenoiser
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
-from moeframe.registry import Registry
 from moeframe.shapes import Levels
 from moeframe.spec import RunSpec
 from moeframe.spec_file import load_spec

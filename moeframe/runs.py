@@ -18,9 +18,9 @@ from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.finished import load_seed, naming
 from moeframe.held_out import measure_held_out
 from moeframe.mixture import MergedDenoiser
+from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent, Watcher
 from moeframe.provenance import write_provenance
-from moeframe.registry import Registry
 from moeframe.report.page import write_report
 from moeframe.report.seed_folder import EVENTS
 from moeframe.slicing import write_slices

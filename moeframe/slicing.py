@@ -10,8 +10,8 @@ from moeframe.assembly import Slices, build_dataset, cut_slices
 from moeframe.errors import InputError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Examples
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
-from moeframe.registry import Registry
 from moeframe.spec_file import load_spec
 from moeframe.storage.atomic import write_file
 from moeframe.storage.images import write_grid

@@ -9,8 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from moeframe.interfaces.component import Component
-from moeframe.plugins import KINDS
-from moeframe.registry import Registry
+from moeframe.plugin.discovery import KINDS
+from moeframe.plugin.registry import Registry
 from moeframe.spec import LIST_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, RunSpec
 from moeframe.spec_conflicts import conflicts
 from moeframe.spec_flaws import Flaw, FlawsError, Path, flaws_of, shown

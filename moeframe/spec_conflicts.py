@@ -11,7 +11,7 @@ from moeframe.interfaces.loss import Loss
 from moeframe.interfaces.metric import Metric
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.trunk import Trunk
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.spec import LIST_SECTIONS, SECTIONS, RunSpec
 from moeframe.spec_flaws import Flaw, Path
 

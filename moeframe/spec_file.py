@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from moeframe.errors import InputError, Problem, SpecError
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.spec import RunSpec
 from moeframe.spec_binding import bind
 from moeframe.spec_flaws import Flaw, FlawsError, shown

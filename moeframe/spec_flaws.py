@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from moeframe.registry import did_you_mean
+from moeframe.plugin.registry import did_you_mean
 
 Path = tuple[str | int, ...]
 """Keys and list positions that lead to a value of a spec."""

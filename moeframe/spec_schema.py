@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.spec import LIST_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, RunSpec
 
 KEPT_IN_SCHEMA = ("title", "description", "minItems")

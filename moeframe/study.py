@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from moeframe.interfaces.launcher import Task
+from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent, Watcher
-from moeframe.registry import Registry
 from moeframe.report.study_page import write_study
 from moeframe.report.study_rows import PlannedRun, Standing, Table
 from moeframe.storage.atomic import write_file

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from moeframe.errors import RunFolderError, SpecError
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.spec_file import load_spec
 from moeframe.storage.atomic import LOCK, write_file
 from moeframe.storage.results import read_metrics

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moeframe.errors import InputError, Problem, SpecError
 from moeframe.interfaces.launcher import Launcher
-from moeframe.registry import Registry, did_you_mean
+from moeframe.plugin.registry import Registry, did_you_mean
 from moeframe.spec import RunSpec
 from moeframe.spec_file import Document, Override, dotted, load_spec, read_document
 from moeframe.spec_flaws import Flaw, flaws_of

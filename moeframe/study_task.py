@@ -15,7 +15,7 @@ from moeframe.errors import MoeframeError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.finished import load
 from moeframe.interfaces.metric import Metric
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.runs import Borrowed, measure_lacking, run
 from moeframe.spec import RunSpec
 from moeframe.storage import checkpoint

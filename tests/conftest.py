@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def registry():
     """Everything that is installed."""
-    from moeframe.registry import Registry
+    from moeframe.plugin.registry import Registry
 
     return Registry.installed()
 

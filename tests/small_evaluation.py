@@ -10,8 +10,8 @@ from moeframe.evaluation import ModelEvaluation
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.metric import Evaluation, Reconstructions
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
-from moeframe.registry import Registry
 from moeframe.spec_binding import bind
 from moeframe_builtin.samplers.ddim import DdimSampler
 from moeframe_builtin.schedules.linear import LinearSchedule

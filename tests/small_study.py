@@ -7,7 +7,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.study_file import load_study
 
 STUDY = """\

@@ -16,7 +16,7 @@ from PIL import Image
 
 import moeframe
 from moeframe import cli
-from moeframe.plugins import KINDS, installed_entry_points
+from moeframe.plugin.discovery import KINDS, installed_entry_points
 from moeframe.spec_file import load_spec
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def tiny_run(call, tmp_path_factory, tiny_text):
 @pytest.fixture
 def broken_plugin_installed(monkeypatch, on_disk):
     points = [*installed_entry_points(), on_disk("raises_on_import")]
-    monkeypatch.setattr("moeframe.plugins.installed_entry_points", lambda: points)
+    monkeypatch.setattr("moeframe.plugin.discovery.installed_entry_points", lambda: points)
     return "broken plugin: dist-raises_on_import 1.2 (entry point 'raises_on_import'): RuntimeError: libfoo is missing"
 
 

@@ -32,8 +32,8 @@ from moeframe.interfaces.metric import Measurement, Metric
 from moeframe.interfaces.sampler import Sampler, SamplerState
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
-from moeframe.plugins import KINDS
-from moeframe.registry import Registry
+from moeframe.plugin.discovery import KINDS
+from moeframe.plugin.registry import Registry
 from moeframe.runs import run
 from moeframe.sampling import ddim_trajectory
 from moeframe.spec_binding import bind

@@ -13,7 +13,7 @@ from moeframe.evaluation import ModelEvaluation
 from moeframe.held_out import measure_held_out
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.mixture import MergedDenoiser
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.routing import _found
 from moeframe.spec_file import load_spec
 from moeframe.testing import GaussianExpert

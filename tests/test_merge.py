@@ -15,8 +15,8 @@ from moeframe.calibration import calibration_errors
 from moeframe.comparison import compare_paired, holm
 from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.gate import Gate
-from moeframe.plugins import installed_entry_points
-from moeframe.registry import Registry
+from moeframe.plugin.discovery import installed_entry_points
+from moeframe.plugin.registry import Registry
 from moeframe.report.trade_off import SweepPoint, SweptSeed
 from moeframe.runs import evaluate
 from moeframe.spec_file import load_spec
@@ -47,7 +47,7 @@ def stated_expert_installed(on_disk):
     """The expert of tests/plugins_on_disk, beside what is installed."""
     points = [*installed_entry_points(), on_disk("stated_expert")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moeframe.plugins.installed_entry_points", lambda: points)
+        patch.setattr("moeframe.plugin.discovery.installed_entry_points", lambda: points)
         yield
 
 

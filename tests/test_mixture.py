@@ -21,8 +21,8 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.mixture import MergedDenoiser
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
-from moeframe.registry import Registry
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe.testing.rules import stirred
 from moeframe_builtin.schedules.ddpm import DdpmSchedule

@@ -9,7 +9,7 @@ from moeframe.averaging import MovingAverage
 from moeframe.errors import SpecError
 from moeframe.mixture import MergedDenoiser
 from moeframe.offloading import HOME, bring
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.spec_file import load_spec
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.gates.switch import SwitchGate

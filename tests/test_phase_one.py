@@ -7,8 +7,8 @@ import torch
 
 from moeframe import phase_one
 from moeframe.assembly import assemble
+from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent
-from moeframe.registry import Registry
 from moeframe.runs import train
 from moeframe.spec_file import load_spec
 from moeframe.storage import checkpoint

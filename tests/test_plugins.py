@@ -8,8 +8,8 @@ import pytest
 
 import moeframe_builtin
 import moeframe_pretrained
-from moeframe import hookspecs
-from moeframe.plugins import KINDS, Provider, installed_entry_points, load_plugins
+from moeframe.plugin import hookspecs
+from moeframe.plugin.discovery import KINDS, Provider, installed_entry_points, load_plugins
 
 HOOKS = [
     function for name, function in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("moeframe")
@@ -99,7 +99,7 @@ def test_the_built_in_components_come_through_an_entry_point_like_any_other():
 def test_experts_from_elsewhere_are_listed_without_what_they_need_to_load():
     script = (
         "import sys\n"
-        "from moeframe.registry import Registry\n"
+        "from moeframe.plugin.registry import Registry\n"
         "assert {'diffusers', 'edm', 'vdm'} <= set(Registry.installed().names('experts'))\n"
         "print([name for name in ('diffusers', 'msgpack', 'lmdb', 'torchvision') if name in sys.modules])"
     )

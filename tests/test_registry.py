@@ -5,8 +5,8 @@ import pytest
 from moeframe.errors import PluginError
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.slicer import Slicer
-from moeframe.plugins import KINDS, installed_entry_points
-from moeframe.registry import SINGULAR, Registry
+from moeframe.plugin.discovery import KINDS, installed_entry_points
+from moeframe.plugin.registry import SINGULAR, Registry
 
 
 @pytest.fixture

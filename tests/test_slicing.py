@@ -31,7 +31,7 @@ def test_slices_are_those_of_the_run(tmp_path):
     assert sum(slices.train_sizes) == 1348
     assert min(slices.train_sizes) > 0
     from moeframe.assembly import assemble
-    from moeframe.registry import Registry
+    from moeframe.plugin.registry import Registry
     from moeframe.spec_file import load_spec
 
     registry = Registry.installed()

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from moeframe.errors import SpecError
 from moeframe.interfaces.slicer import Slicer
-from moeframe.plugins import KINDS, LoadedPlugins, Provided, installed_entry_points, load_plugins
-from moeframe.registry import Registry
+from moeframe.plugin.discovery import KINDS, LoadedPlugins, Provided, installed_entry_points, load_plugins
+from moeframe.plugin.registry import Registry
 from moeframe.spec import LIST_SECTIONS, SECTIONS, RunSpec
 from moeframe.spec_binding import bind
 from moeframe.spec_file import load_spec

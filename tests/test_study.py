@@ -24,7 +24,7 @@ from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.launcher import Ended
 from moeframe.loading import WORKERS_AT_MOST, fetch_batches
 from moeframe.operations import count_flops, on_meta
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.report.seed_folder import read_events
 from moeframe.report.study_formats import as_markdown
 from moeframe.report.study_tables import table_of

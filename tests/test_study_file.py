@@ -13,7 +13,7 @@ from moeframe.errors import SpecError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.operations import count_flops, on_meta
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.study_cost import training_calls
 
 ROOT = Path(__file__).parent.parent

@@ -15,8 +15,8 @@ from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.component import ImageShape
 from moeframe.likelihood.probe import require_valid
 from moeframe.mixture import MergedDenoiser
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
-from moeframe.registry import Registry
 from moeframe.spec_binding import bind
 from moeframe.spec_file import load_spec
 from moeframe.storage import checkpoint

@@ -8,8 +8,8 @@ from moeframe.assembly import assemble
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.gate import Gate
 from moeframe.mixture import MergedDenoiser
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
-from moeframe.registry import Registry
 from moeframe.spec_binding import bind
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe.testing.rules import stirred

@@ -1,6 +1,5 @@
 """The components that moeframe comes with, registered through the same entry point and hooks as a stranger's plugin."""
 
-from moeframe.hookspecs import hookimpl
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
@@ -11,6 +10,7 @@ from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
 from moeframe.interfaces.trunk import Trunk
+from moeframe.plugin.hookspecs import hookimpl
 from moeframe_builtin.datasets.celeba_hq import CelebAHq
 from moeframe_builtin.datasets.cifar10 import Cifar10
 from moeframe_builtin.datasets.digits import Digits

@@ -1,8 +1,8 @@
 """Experts that load checkpoints of other codebases, and exporters to them; needs the extra `pretrained`."""
 
-from moeframe.hookspecs import hookimpl
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.exporter import Exporter
+from moeframe.plugin.hookspecs import hookimpl
 from moeframe_pretrained.diffusers_expert import DiffusersExpert
 from moeframe_pretrained.edm import EdmExpert
 from moeframe_pretrained.exporters import DiffusersExporter, SafetensorsExporter

@@ -15,8 +15,8 @@ from moeframe.interfaces.component import Component, ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.trunk import AdapterExpert
 from moeframe.mixture import MergedDenoiser
-from moeframe.plugins import KINDS
-from moeframe.registry import Registry
+from moeframe.plugin.discovery import KINDS
+from moeframe.plugin.registry import Registry
 from moeframe.storage.atomic import write_file
 from moeframe_pretrained.checkpoint_files import load_exactly, read_settings, read_tensors
 from moeframe_pretrained.pretrained import PretrainedExpert

@@ -22,8 +22,8 @@ from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.trunk import AdapterExpert, Trunk
 from moeframe.mixture import MergedDenoiser
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
-from moeframe.registry import Registry
 from moeframe.storage.atomic import explaining, write_file
 from moeframe_pretrained.checkpoint_files import listed, read_settings, read_tensors
 from moeframe_pretrained.expert_folder import WEIGHTS, HoldsMixture, config_of, described, save_expert

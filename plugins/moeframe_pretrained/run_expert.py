@@ -12,8 +12,8 @@ from moeframe.errors import InputError, RunFolderError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert, Jumps
 from moeframe.mixture import MergedDenoiser
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
-from moeframe.registry import Registry
 from moeframe.shapes import Images, LogSnr
 from moeframe.spec_file import load_spec
 from moeframe.storage.checkpoint import latest, load

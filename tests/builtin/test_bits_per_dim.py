@@ -20,8 +20,8 @@ from moeframe.interfaces.metric import Measurement
 from moeframe.likelihood.bound import standard_error
 from moeframe.likelihood.discrete import discrete_bound
 from moeframe.mixture import MergedDenoiser
+from moeframe.plugin.registry import Registry
 from moeframe.randomness import Trajectories
-from moeframe.registry import Registry
 from moeframe.spec_binding import bind
 from moeframe.spec_flaws import FlawsError
 from moeframe.testing import GaussianExpert

@@ -7,7 +7,7 @@ import pytest
 
 from moeframe.interfaces.launcher import Launcher, Task
 from moeframe.loading import WORKERS_AT_MOST
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 
 
 def test_the_cores_are_shared_out_among_the_jobs(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from moeframe.assembly import assemble
 from moeframe.errors import CheckpointError, DataError, InputError
 from moeframe.interfaces.component import ImageShape, SpecFacts
 from moeframe.mixture import MergedDenoiser
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.spec_file import load_spec
 from moeframe.testing import GaussianExpert
 from moeframe.testing import PosteriorGate as ExactPosterior

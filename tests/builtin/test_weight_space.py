@@ -9,7 +9,7 @@ import yaml
 import moeframe
 from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.component import ImageShape
-from moeframe.registry import Registry
+from moeframe.plugin.registry import Registry
 from moeframe.spec_file import load_spec
 from moeframe_builtin.experts.adapters import LoraExpert
 from moeframe_builtin.experts.unet import UNetExpert

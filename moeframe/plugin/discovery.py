@@ -11,8 +11,6 @@ from typing import Any, Protocol, get_args, runtime_checkable
 import pluggy
 from pydantic import PydanticUserError
 
-from moeframe import hookspecs
-from moeframe.hookspecs import API_VERSION, PROJECT
 from moeframe.interfaces.component import Component
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.expert import Expert
@@ -25,6 +23,8 @@ from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
 from moeframe.interfaces.trunk import Trunk
+from moeframe.plugin import hookspecs
+from moeframe.plugin.hookspecs import API_VERSION, PROJECT
 
 KINDS: dict[str, type[Component]] = {
     base.KIND: base

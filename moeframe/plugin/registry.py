@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from moeframe.errors import PluginError
 from moeframe.interfaces.component import Component
-from moeframe.plugins import KINDS, BrokenPlugin, EntryPoint, LoadedPlugins, Provided, load_plugins
+from moeframe.plugin.discovery import KINDS, BrokenPlugin, EntryPoint, LoadedPlugins, Provided, load_plugins
 
 C = TypeVar("C", bound=Component)
 
