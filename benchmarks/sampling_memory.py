@@ -23,7 +23,7 @@ from moeframe.assembly import assemble
 from moeframe.environment import describe_environment
 from moeframe.evaluation import ModelEvaluation
 from moeframe.plugin.registry import Registry
-from moeframe.spec_binding import bind
+from moeframe.spec.binding import bind
 from moeframe_builtin.metrics.frechet import FrechetMetric
 
 OUT = Path(__file__).resolve().parent.parent / "results/evaluation/sampling_memory.json"

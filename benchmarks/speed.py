@@ -22,7 +22,7 @@ from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixel
 from moeframe.environment import describe_environment
 from moeframe.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.training import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent

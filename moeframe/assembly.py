@@ -24,7 +24,7 @@ from moeframe.interfaces.trunk import AdapterExpert, Trunk
 from moeframe.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
-from moeframe.spec import RunSpec
+from moeframe.spec.schema import RunSpec
 from moeframe.storage.atomic import key_of, waiting, write_file
 
 

@@ -134,7 +134,7 @@ def validate(spec: Path, overrides: tuple[str, ...], resolved: bool) -> None:
     """Check SPEC, or a study file and all its variants, against the installed components; say everything wrong."""
     import yaml
 
-    from moeframe.spec_file import is_study, load_spec, read_document
+    from moeframe.spec.loader import is_study, load_spec, read_document
     from moeframe.study_file import load_study
 
     if is_study(read_document(spec)) and not overrides and not resolved:
@@ -179,7 +179,7 @@ def plugins(kind: str | None, as_json: bool) -> None:
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of a spec file, for editors; it covers every installed component."""
-    from moeframe.spec_schema import json_schema
+    from moeframe.spec.json_schema import json_schema
 
     click.echo(json.dumps(json_schema(_installed()), indent=1))
 

@@ -13,8 +13,8 @@ from moeframe.errors import MoeframeError
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.metric import Metric
 from moeframe.plugin.registry import Registry
-from moeframe.spec import RunSpec
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
+from moeframe.spec.schema import RunSpec
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from moeframe.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
 from moeframe.shapes import Levels
-from moeframe.spec import RunSpec
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
+from moeframe.spec.schema import RunSpec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 from moeframe.storage.sample_store import Samples

@@ -24,8 +24,8 @@ from moeframe.provenance import write_provenance
 from moeframe.report.page import write_report
 from moeframe.report.seed_folder import EVENTS
 from moeframe.slicing import write_slices
-from moeframe.spec import RunSpec
-from moeframe.spec_file import Override, load_spec
+from moeframe.spec.loader import Override, load_spec
+from moeframe.spec.schema import RunSpec
 from moeframe.storage import checkpoint
 from moeframe.storage.atomic import write_file
 from moeframe.storage.results import Results, combine_seeds, read_json, read_metrics, write_results

@@ -12,7 +12,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Examples
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.storage.atomic import write_file
 from moeframe.storage.images import write_grid
 

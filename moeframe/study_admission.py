@@ -10,7 +10,7 @@ import yaml
 
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.plugin.registry import Registry
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.storage.atomic import LOCK, write_file
 from moeframe.storage.results import read_metrics
 from moeframe.storage.run_folder import MEASURING, RunFolder, spec_changes

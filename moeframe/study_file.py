@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moeframe.errors import InputError, Problem, SpecError
 from moeframe.interfaces.launcher import Launcher
 from moeframe.plugin.registry import Registry, did_you_mean
-from moeframe.spec import RunSpec
-from moeframe.spec_file import Document, Override, dotted, load_spec, read_document
-from moeframe.spec_flaws import Flaw, flaws_of
-from moeframe.spec_flaws import Path as SpecPath
+from moeframe.spec.loader import Document, Override, dotted, load_spec, read_document
+from moeframe.spec.messages import Flaw, flaws_of
+from moeframe.spec.messages import Path as SpecPath
+from moeframe.spec.schema import RunSpec
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 

@@ -17,7 +17,7 @@ from moeframe.finished import load
 from moeframe.interfaces.metric import Metric
 from moeframe.plugin.registry import Registry
 from moeframe.runs import Borrowed, measure_lacking, run
-from moeframe.spec import RunSpec
+from moeframe.spec.schema import RunSpec
 from moeframe.storage import checkpoint
 from moeframe.storage.atomic import write_file
 from moeframe.storage.results import combine_seeds

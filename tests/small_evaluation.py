@@ -12,7 +12,7 @@ from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.metric import Evaluation, Reconstructions
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
-from moeframe.spec_binding import bind
+from moeframe.spec.binding import bind
 from moeframe_builtin.samplers.ddim import DdimSampler
 from moeframe_builtin.schedules.linear import LinearSchedule
 

@@ -17,7 +17,7 @@ from PIL import Image
 import moeframe
 from moeframe import cli
 from moeframe.plugin.discovery import KINDS, installed_entry_points
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 
 ROOT = Path(__file__).parent.parent
 

@@ -36,7 +36,7 @@ from moeframe.plugin.discovery import KINDS
 from moeframe.plugin.registry import Registry
 from moeframe.runs import run
 from moeframe.sampling import ddim_trajectory
-from moeframe.spec_binding import bind
+from moeframe.spec.binding import bind
 from moeframe.testing import GaussianExpert, PlainTrunk, PosteriorGate, check_component
 from moeframe_pretrained.expert_folder import save_expert
 

@@ -15,7 +15,7 @@ from moeframe.likelihood.continuous import continuous_bound
 from moeframe.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.routing import _found
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
 
 STD = 0.25

@@ -19,7 +19,7 @@ from moeframe.plugin.discovery import installed_entry_points
 from moeframe.plugin.registry import Registry
 from moeframe.report.trade_off import SweepPoint, SweptSeed
 from moeframe.runs import evaluate
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 from moeframe.sweep import _comparisons, sweep

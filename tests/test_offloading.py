@@ -10,7 +10,7 @@ from moeframe.errors import SpecError
 from moeframe.mixture import MergedDenoiser
 from moeframe.offloading import HOME, bring
 from moeframe.plugin.registry import Registry
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.gates.switch import SwitchGate
 

@@ -10,7 +10,7 @@ from moeframe.assembly import assemble
 from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent
 from moeframe.runs import train
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 from moeframe.training import Trainer

@@ -12,7 +12,7 @@ from moeframe.diffusion import to_pixels
 from moeframe.errors import NonFiniteError, RangeError, UnavailableError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.interfaces.sampler import SamplerState
-from moeframe.spec_binding import bind
+from moeframe.spec.binding import bind
 from moeframe.storage.sample_store import Samples, SampleStore
 from moeframe_builtin.metrics.psnr import PsnrMetric
 from moeframe_builtin.metrics.sampling_run import sample_once

@@ -32,7 +32,7 @@ def test_slices_are_those_of_the_run(tmp_path):
     assert min(slices.train_sizes) > 0
     from moeframe.assembly import assemble
     from moeframe.plugin.registry import Registry
-    from moeframe.spec_file import load_spec
+    from moeframe.spec.loader import load_spec
 
     registry = Registry.installed()
     assert assemble(load_spec(SPEC, registry), registry, 0).slices.train.tolist() == slices.train.tolist()

@@ -13,11 +13,11 @@ from moeframe.errors import SpecError
 from moeframe.interfaces.slicer import Slicer
 from moeframe.plugin.discovery import KINDS, LoadedPlugins, Provided, installed_entry_points, load_plugins
 from moeframe.plugin.registry import Registry
-from moeframe.spec import LIST_SECTIONS, SECTIONS, RunSpec
-from moeframe.spec_binding import bind
-from moeframe.spec_file import load_spec
-from moeframe.spec_flaws import FlawsError
-from moeframe.spec_schema import json_schema
+from moeframe.spec.binding import bind
+from moeframe.spec.json_schema import json_schema
+from moeframe.spec.loader import load_spec
+from moeframe.spec.messages import FlawsError
+from moeframe.spec.schema import LIST_SECTIONS, SECTIONS, RunSpec
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "specs/digits.yaml"

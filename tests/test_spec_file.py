@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from moeframe.errors import InputError, MoeframeError, SpecError
-from moeframe.spec_file import load_spec, read_document
+from moeframe.spec.loader import load_spec, read_document
 
 ROOT = Path(__file__).parent.parent
 SPECS = [

@@ -12,7 +12,7 @@ from moeframe.errors import CheckpointError, DataError, NonFiniteError
 from moeframe.held_out import measure_held_out
 from moeframe.progress import Silent
 from moeframe.runs import train
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 from moeframe.training import Trainer

@@ -17,8 +17,8 @@ from moeframe.likelihood.probe import require_valid
 from moeframe.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
-from moeframe.spec_binding import bind
-from moeframe.spec_file import load_spec
+from moeframe.spec.binding import bind
+from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.testing.rules import stirred
 from moeframe.training import Trainer

@@ -10,7 +10,7 @@ from moeframe.interfaces.gate import Gate
 from moeframe.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
-from moeframe.spec_binding import bind
+from moeframe.spec.binding import bind
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe.testing.rules import stirred
 from moeframe.training import Trainer

@@ -12,7 +12,7 @@ import yaml
 
 from moeframe.errors import RunFolderError
 from moeframe.provenance import CARD, LEAKS
-from moeframe.spec import MACHINE_SETTINGS, RunSpec
+from moeframe.spec.schema import MACHINE_SETTINGS, RunSpec
 from moeframe.storage.atomic import LOCK, explaining, holding, write_file
 
 SPEC = "spec.yaml"

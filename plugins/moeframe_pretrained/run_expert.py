@@ -15,7 +15,7 @@ from moeframe.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
 from moeframe.shapes import Images, LogSnr
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.storage.checkpoint import latest, load
 from moeframe.storage.run_folder import RunFolder
 from moeframe_pretrained.expert_folder import SETTINGS, WEIGHTS, HoldsMixture, build_expert, fitted, read_expert

@@ -22,8 +22,8 @@ from moeframe.likelihood.discrete import discrete_bound
 from moeframe.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Trajectories
-from moeframe.spec_binding import bind
-from moeframe.spec_flaws import FlawsError
+from moeframe.spec.binding import bind
+from moeframe.spec.messages import FlawsError
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.metrics.bits_per_dim import SETTINGS, BitsPerDimMetric
 

@@ -21,8 +21,8 @@ from moeframe.interfaces.component import SpecFacts
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.metric import Measurement, Metric
 from moeframe.randomness import Streams
-from moeframe.spec_binding import bind
-from moeframe.spec_flaws import FlawsError
+from moeframe.spec.binding import bind
+from moeframe.spec.messages import FlawsError
 from moeframe_builtin.features.catalogue import SPACES, SpaceName
 from moeframe_builtin.features.efficientnet import PACKAGES
 from moeframe_builtin.features.inception import WEIGHTS_NAME, Inception

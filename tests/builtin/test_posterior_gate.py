@@ -12,7 +12,7 @@ from moeframe.errors import CheckpointError, DataError, InputError
 from moeframe.interfaces.component import ImageShape, SpecFacts
 from moeframe.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
 from moeframe.testing import PosteriorGate as ExactPosterior
 from moeframe.training import Trainer

@@ -12,7 +12,7 @@ from moeframe.interfaces.component import SpecFacts
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.slicer import Slicer
 from moeframe.randomness import Streams
-from moeframe.spec_binding import bind
+from moeframe.spec.binding import bind
 from moeframe.testing import check_slicer
 from moeframe_builtin.slicers.attribute import Attribute
 from moeframe_builtin.slicers.class_group import ClassGroup

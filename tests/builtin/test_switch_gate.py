@@ -12,7 +12,7 @@ from moeframe.interfaces.gate import ExpertErrors
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.sampling import ddim_trajectory
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.gates.fixed import FixedGate
 from moeframe_builtin.gates.softmax import SoftmaxGate

@@ -10,7 +10,7 @@ import moeframe
 from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.component import ImageShape
 from moeframe.plugin.registry import Registry
-from moeframe.spec_file import load_spec
+from moeframe.spec.loader import load_spec
 from moeframe_builtin.experts.adapters import LoraExpert
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.experts.weight_space import (

@@ -14,7 +14,7 @@ from moeframe.errors import CheckpointError, DataError, InputError, PluginError,
 from moeframe.interfaces.component import ImageShape
 from moeframe.mixture import MergedDenoiser
 from moeframe.randomness import Streams
-from moeframe.spec_binding import bind
+from moeframe.spec.binding import bind
 from moeframe.storage import checkpoint
 from moeframe.storage.checkpoint import Snapshot
 from moeframe.storage.run_folder import RunFolder

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from moeframe.interfaces.component import Component
 from moeframe.plugin.discovery import KINDS
 from moeframe.plugin.registry import Registry
-from moeframe.spec import LIST_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, RunSpec
-from moeframe.spec_conflicts import conflicts
-from moeframe.spec_flaws import Flaw, FlawsError, Path, flaws_of, shown
+from moeframe.spec.conflicts import conflicts
+from moeframe.spec.messages import Flaw, FlawsError, Path, flaws_of, shown
+from moeframe.spec.schema import LIST_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, RunSpec
 
 
 def bind(data: dict[str, Any], registry: Registry) -> RunSpec:

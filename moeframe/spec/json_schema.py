@@ -6,7 +6,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from moeframe.plugin.registry import Registry
-from moeframe.spec import LIST_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, RunSpec
+from moeframe.spec.schema import LIST_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, RunSpec
 
 KEPT_IN_SCHEMA = ("title", "description", "minItems")
 """What the JSON Schema of a component section keeps of RunSpec's, which knows only the abstract Config."""

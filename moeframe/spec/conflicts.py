@@ -12,8 +12,8 @@ from moeframe.interfaces.metric import Metric
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.trunk import Trunk
 from moeframe.plugin.registry import Registry
-from moeframe.spec import LIST_SECTIONS, SECTIONS, RunSpec
-from moeframe.spec_flaws import Flaw, Path
+from moeframe.spec.messages import Flaw, Path
+from moeframe.spec.schema import LIST_SECTIONS, SECTIONS, RunSpec
 
 
 def conflicts(bound: dict[str, Any], spec: RunSpec | None, registry: Registry) -> Iterator[Flaw]:

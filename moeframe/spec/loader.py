@@ -14,10 +14,10 @@ import yaml
 
 from moeframe.errors import InputError, Problem, SpecError
 from moeframe.plugin.registry import Registry
-from moeframe.spec import RunSpec
-from moeframe.spec_binding import bind
-from moeframe.spec_flaws import Flaw, FlawsError, shown
-from moeframe.spec_flaws import Path as SpecPath
+from moeframe.spec.binding import bind
+from moeframe.spec.messages import Flaw, FlawsError, shown
+from moeframe.spec.messages import Path as SpecPath
+from moeframe.spec.schema import RunSpec
 
 MAX_NODES = 10_000
 MAX_DEPTH = 40
