@@ -29,7 +29,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.metric import Evaluation
 from moeframe.likelihood.continuous import continuous_bound
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.statistics import normal_interval
 from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric

@@ -29,7 +29,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.likelihood.continuous import continuous_bound
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
 from moeframe.testing.rules import stirred

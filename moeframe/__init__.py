@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from moeframe.interfaces.schedule import NoiseSchedule
     from moeframe.interfaces.slicer import Slicer
     from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
-    from moeframe.mixture import MergedDenoiser
+    from moeframe.model.mixture import MergedDenoiser
     from moeframe.plugin.hookspecs import hookimpl
     from moeframe.randomness import Streams, Trajectories
     from moeframe.runs import merge, run
@@ -46,7 +46,7 @@ _HOMES = {
     "Launcher": "interfaces.launcher",
     "Loss": "interfaces.loss",
     "Measurement": "interfaces.metric",
-    "MergedDenoiser": "mixture",
+    "MergedDenoiser": "model.mixture",
     "Metric": "interfaces.metric",
     "MoeframeError": "errors",
     "NoiseSchedule": "interfaces.schedule",

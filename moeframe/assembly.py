@@ -21,7 +21,7 @@ from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
 from moeframe.interfaces.trunk import AdapterExpert, Trunk
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
 from moeframe.spec.schema import RunSpec

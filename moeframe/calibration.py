@@ -7,7 +7,7 @@ from moeframe.assembly import Assembly
 from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.gate import ExpertErrors
 from moeframe.likelihood.switching import concatenate, expert_errors
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 
 

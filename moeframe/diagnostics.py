@@ -15,9 +15,9 @@ from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.likelihood.bound import Bound
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.likelihood.probe import require_valid
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
+from moeframe.model.routing import profile_routing
 from moeframe.randomness import Trajectories
-from moeframe.routing import profile_routing
 from moeframe.shapes import PerItem
 from moeframe.storage.atomic import write_file
 from moeframe.storage.images import write_grid

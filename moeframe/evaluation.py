@@ -17,9 +17,9 @@ from moeframe.errors import NonFiniteError, RangeError, UnavailableError
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric, Reconstructions
 from moeframe.interfaces.sampler import SamplerState, last_state
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
+from moeframe.model.sampling import ddim_trajectory
 from moeframe.randomness import Trajectories
-from moeframe.sampling import ddim_trajectory
 from moeframe.shapes import Images, Levels
 from moeframe.storage.sample_store import Samples, SampleStore
 

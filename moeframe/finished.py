@@ -13,7 +13,7 @@ from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.sampler import Sampler, SamplerState, last_state
 from moeframe.interfaces.schedule import NoiseSchedule
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
 from moeframe.shapes import Levels

@@ -8,9 +8,9 @@ import torch
 from moeframe.assembly import Assembly
 from moeframe.likelihood.bound import Bound, standard_error
 from moeframe.likelihood.continuous import continuous_bound
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
+from moeframe.model.routing import profile_routing
 from moeframe.randomness import Trajectories
-from moeframe.routing import profile_routing
 
 
 @dataclass(frozen=True)

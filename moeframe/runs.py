@@ -17,7 +17,7 @@ from moeframe.errors import InputError, NonFiniteError, RunFolderError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.finished import load_seed, naming
 from moeframe.held_out import measure_held_out
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent, Watcher
 from moeframe.provenance import write_provenance

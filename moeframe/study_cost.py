@@ -9,7 +9,7 @@ from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.loss import Loss
 from moeframe.interfaces.trunk import AdapterExpert
-from moeframe.operations import count_flops, on_meta
+from moeframe.model.flops import count_flops, on_meta
 from moeframe.plugin.registry import Registry
 from moeframe.study_file import Study, Variant
 

@@ -11,7 +11,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.gate import Gate
 from moeframe.likelihood.continuity import require_continuous
 from moeframe.likelihood.probe import require_valid
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams
 from moeframe.testing import GaussianExpert
 from moeframe.testing.rules import stirred

@@ -32,10 +32,10 @@ from moeframe.interfaces.metric import Measurement, Metric
 from moeframe.interfaces.sampler import Sampler, SamplerState
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
+from moeframe.model.sampling import ddim_trajectory
 from moeframe.plugin.discovery import KINDS
 from moeframe.plugin.registry import Registry
 from moeframe.runs import run
-from moeframe.sampling import ddim_trajectory
 from moeframe.spec.binding import bind
 from moeframe.testing import GaussianExpert, PlainTrunk, PosteriorGate, check_component
 from moeframe_pretrained.expert_folder import save_expert

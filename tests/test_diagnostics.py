@@ -12,9 +12,9 @@ from moeframe.diagnostics import _bound_by_log_snr, _bounds, write_diagnostics
 from moeframe.evaluation import ModelEvaluation
 from moeframe.held_out import measure_held_out
 from moeframe.likelihood.continuous import continuous_bound
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
+from moeframe.model.routing import _found
 from moeframe.plugin.registry import Registry
-from moeframe.routing import _found
 from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
 

@@ -11,7 +11,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.likelihood.bound import Bound, standard_error
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.likelihood.importance import LogSnrDensity, fit_density
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.schedules.linear import LinearSchedule

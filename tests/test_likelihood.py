@@ -9,7 +9,7 @@ import torch
 from moeframe.interfaces.component import ImageShape
 from moeframe.likelihood.bound import Bound, standard_error
 from moeframe.likelihood.continuous import continuous_bound
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe_builtin.datasets.gaussian import Gaussian

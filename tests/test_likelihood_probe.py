@@ -12,7 +12,7 @@ from moeframe.interfaces.denoiser import Denoised
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate, Routing
 from moeframe.likelihood.probe import require_valid
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe.testing.rules import stirred

@@ -20,7 +20,7 @@ from moeframe.errors import RangeError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
 from moeframe.testing import GaussianExpert, gaussian_mixture

@@ -19,7 +19,7 @@ from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.likelihood.dequantisation import dequantise, truncated_normal, truncated_normal_entropy
 from moeframe.likelihood.ode import OdeLikelihood, OdeSolver, ode_likelihood
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.testing import GaussianExpert, PosteriorGate, gaussian_mixture
 from moeframe.testing.rules import stirred

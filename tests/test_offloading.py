@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import moeframe
-from moeframe.averaging import MovingAverage
 from moeframe.errors import SpecError
-from moeframe.mixture import MergedDenoiser
-from moeframe.offloading import HOME, bring
+from moeframe.model.ema import MovingAverage
+from moeframe.model.mixture import MergedDenoiser
+from moeframe.model.offloading import HOME, bring
 from moeframe.plugin.registry import Registry
 from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
@@ -51,7 +51,9 @@ def test_a_mixture_brings_an_expert_before_it_asks_it_and_only_that_one(monkeypa
     gate = SwitchGate(SwitchGate.Config(eta=0.0), image=image, n_experts=2)
     model = MergedDenoiser([GaussianExpert(GaussianExpert.Config(), image=image) for _ in range(2)], gate)
     brought = []
-    monkeypatch.setattr("moeframe.mixture.bring", lambda one, experts, device: brought.append((one, len(experts))))
+    monkeypatch.setattr(
+        "moeframe.model.mixture.bring", lambda one, experts, device: brought.append((one, len(experts)))
+    )
     z = torch.randn(3, 1, 2, 2)
     model(z, torch.full((3,), -2.0))
     assert brought == [], "not unless it is told to"

@@ -12,7 +12,7 @@ import torch
 import moeframe
 from moeframe import runs
 from moeframe.errors import RunFolderError, SpecError
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.report import grids
 from moeframe.runs import evaluate, run
 from moeframe.storage.results import UnavailableResult

@@ -23,7 +23,7 @@ from moeframe.errors import RunFolderError
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.launcher import Ended
 from moeframe.loading import WORKERS_AT_MOST, fetch_batches
-from moeframe.operations import count_flops, on_meta
+from moeframe.model.flops import count_flops, on_meta
 from moeframe.plugin.registry import Registry
 from moeframe.report.seed_folder import read_events
 from moeframe.report.study_formats import as_markdown

@@ -12,7 +12,7 @@ from moeframe.assembly import assemble
 from moeframe.errors import SpecError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
-from moeframe.operations import count_flops, on_meta
+from moeframe.model.flops import count_flops, on_meta
 from moeframe.plugin.registry import Registry
 from moeframe.study_cost import training_calls
 

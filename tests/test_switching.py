@@ -21,7 +21,7 @@ from moeframe.likelihood.switching import (
     expert_errors,
     switched_bits,
 )
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe_builtin.gates.switch import SwitchGate
 from moeframe_builtin.schedules.linear import LinearSchedule

@@ -14,7 +14,7 @@ from moeframe.diffusion import velocity_of
 from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.component import ImageShape
 from moeframe.likelihood.probe import require_valid
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
 from moeframe.spec.binding import bind

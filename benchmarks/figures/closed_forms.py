@@ -24,7 +24,7 @@ from moeframe.likelihood.continuous import continuous_bound
 from moeframe.likelihood.dequantisation import dequantise
 from moeframe.likelihood.discrete import discrete_bound
 from moeframe.likelihood.ode import OdeSolver, ode_likelihood
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe_builtin.schedules.linear import LinearSchedule

@@ -12,7 +12,7 @@ from torch import Tensor
 from moeframe import diffusion
 from moeframe.interfaces.component import ImageShape
 from moeframe.likelihood.continuous import continuous_bound
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.datasets.gaussian import Gaussian

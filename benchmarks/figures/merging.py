@@ -7,7 +7,7 @@ from moeframe import diffusion
 from moeframe.assembly import assemble
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.gate import Gate
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
 from moeframe.spec.binding import bind

@@ -7,7 +7,7 @@ from moeframe import diffusion
 from moeframe.interfaces.loss import TrainingStep
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.likelihood.continuous import continuous_bound
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe_builtin.losses.nll import NllLoss
 from moeframe_builtin.schedules.cosine import CosineSchedule

@@ -8,7 +8,7 @@ from figures.merging import IMAGE, STREAMS, Values, worst
 
 from moeframe import diffusion
 from moeframe.interfaces.sampler import Sampler
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.samplers.ddim import DdimSampler

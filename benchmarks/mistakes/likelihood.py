@@ -216,7 +216,7 @@ MISTAKES = (
     Mutation(
         "gate's gradient dropped from the divergence",
         "a density that does not integrate to one, wherever the gate is undecided",
-        "moeframe/mixture.py",
+        "moeframe/model/mixture.py",
         "weights = routing.weights[part.items, part.expert].view(-1, 1, 1, 1)",
         "weights = routing.weights.detach()[part.items, part.expert].view(-1, 1, 1, 1)",
         (f"{_T_ODE}test_the_posterior_gate_gives_the_true_density_of_a_mixture[image0]",),

@@ -40,7 +40,7 @@ MISTAKES = (
     Mutation(
         "the trunk run for every expert",
         "K times the cost of the shared layers",
-        "moeframe/mixture.py",
+        "moeframe/model/mixture.py",
         "own = features if everything else features.at(items)",
         "own = self.trunk(own_z, own_log_snr)",
         (f"{_T_TRUNK}test_the_trunk_is_run_once_per_step_whatever_k_and_however_many_are_asked",),

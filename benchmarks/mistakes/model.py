@@ -19,7 +19,7 @@ MISTAKES = (
     Mutation(
         "images clipped before merging",
         "a merge of clipped images: biased where experts disagree beyond the range",
-        "moeframe/mixture.py",
+        "moeframe/model/mixture.py",
         "    velocity: Images = expert(z, log_snr)\n    return velocity",
         "    image = image_from_velocity(expert(z, log_snr), z, log_snr).clamp(-1, 1)\n"
         "    return velocity_from_image(image, z, log_snr)",

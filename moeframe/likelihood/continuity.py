@@ -13,7 +13,7 @@ from moeframe.interfaces.denoiser import Denoiser
 from moeframe.interfaces.expert import Jumps
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.schedule import NoiseSchedule
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.shapes import Images, LogSnr
 

@@ -17,7 +17,7 @@ from moeframe.interfaces.gate import ExpertErrors
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.likelihood.importance import LogSnrDensity
-from moeframe.mixture import ROUNDING, MergedDenoiser
+from moeframe.model.mixture import ROUNDING, MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.shapes import Levels, LogSnr, PerItem, Times
 

@@ -14,7 +14,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.shapes import GateWeights, Images, LogSnr
 
 

@@ -26,7 +26,7 @@ from moeframe.interfaces.metric import Evaluation, Metric
 from moeframe.interfaces.sampler import Sampler, SamplerState
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.testing.analytic import GaussianExpert, gaussian_mixture
 from moeframe.testing.model_contracts import check_expert, check_exporter, check_gate, check_trunk

@@ -15,7 +15,7 @@ from moeframe.interfaces.exporter import Exporter, TrainedModel
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.sampler import Sampler, SamplerState
 from moeframe.interfaces.trunk import AdapterExpert, Trunk
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.testing.analytic import GaussianExpert, PlainTrunk, gaussian_mixture
 from moeframe.testing.rules import (

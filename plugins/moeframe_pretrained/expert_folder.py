@@ -14,7 +14,7 @@ from moeframe.errors import CheckpointError, DataError, InputError, PluginError
 from moeframe.interfaces.component import Component, ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.trunk import AdapterExpert
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.discovery import KINDS
 from moeframe.plugin.registry import Registry
 from moeframe.storage.atomic import write_file

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from moeframe.errors import InputError, UnavailableError
 from moeframe.interfaces.exporter import Exporter, TrainedModel
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.storage.atomic import explaining, write_file
 from moeframe_pretrained.diffusers_expert import DiffusersExpert
 from moeframe_pretrained.expert_folder import save_expert

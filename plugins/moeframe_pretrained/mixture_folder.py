@@ -21,7 +21,7 @@ from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.trunk import AdapterExpert, Trunk
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
 from moeframe.storage.atomic import explaining, write_file

@@ -11,7 +11,7 @@ from moeframe.assembly import build_model
 from moeframe.errors import InputError, RunFolderError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert, Jumps
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
 from moeframe.shapes import Images, LogSnr

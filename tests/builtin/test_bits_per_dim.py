@@ -19,7 +19,7 @@ from moeframe.interfaces.gate import Routing
 from moeframe.interfaces.metric import Measurement
 from moeframe.likelihood.bound import standard_error
 from moeframe.likelihood.discrete import discrete_bound
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Trajectories
 from moeframe.spec.binding import bind

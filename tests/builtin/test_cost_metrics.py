@@ -11,7 +11,7 @@ from torch import nn
 from moeframe.errors import UnavailableError
 from moeframe.evaluation import ModelEvaluation
 from moeframe.interfaces.component import ImageShape
-from moeframe.operations import count_flops, on_meta
+from moeframe.model.flops import count_flops, on_meta
 from moeframe_builtin.metrics.calls import NetworkCallsMetric
 from moeframe_builtin.metrics.flops import FlopsMetric
 from moeframe_builtin.metrics.latency import LatencyMetric

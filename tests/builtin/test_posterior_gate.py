@@ -10,7 +10,7 @@ import moeframe
 from moeframe.assembly import assemble
 from moeframe.errors import CheckpointError, DataError, InputError
 from moeframe.interfaces.component import ImageShape, SpecFacts
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert

@@ -7,9 +7,9 @@ import torch
 
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.sampler import Sampler
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
+from moeframe.model.sampling import predict_image
 from moeframe.randomness import Streams, Trajectories
-from moeframe.sampling import predict_image
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe_builtin.gates.uniform import UniformGate
 from moeframe_builtin.samplers.ancestral import AncestralSampler

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.component import ImageShape, SpecFacts
 from moeframe.interfaces.gate import ExpertErrors
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
+from moeframe.model.sampling import ddim_trajectory
 from moeframe.randomness import Streams, Trajectories
-from moeframe.sampling import ddim_trajectory
 from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.gates.fixed import FixedGate

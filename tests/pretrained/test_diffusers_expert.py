@@ -14,9 +14,9 @@ from moeframe.diffusion import alpha, per_image, to_levels, to_pixels, velocity_
 from moeframe.errors import CheckpointError, DataError, RangeError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.schedule import NoiseSchedule
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
+from moeframe.model.sampling import ddim_trajectory
 from moeframe.randomness import Streams, Trajectories
-from moeframe.sampling import ddim_trajectory
 from moeframe.testing import check_expert
 from moeframe_builtin.gates.uniform import UniformGate
 from moeframe_builtin.samplers.ancestral import AncestralSampler

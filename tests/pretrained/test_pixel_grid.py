@@ -8,7 +8,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.likelihood.ode import OdeSolver, ode_likelihood
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.schedules.linear import LinearSchedule

@@ -12,7 +12,7 @@ from small_diffusers import small_network, write_flat
 from moeframe.assembly import build_model
 from moeframe.errors import CheckpointError, DataError, InputError, PluginError, RunFolderError
 from moeframe.interfaces.component import ImageShape
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams
 from moeframe.spec.binding import bind
 from moeframe.storage import checkpoint

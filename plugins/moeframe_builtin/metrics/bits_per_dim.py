@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_serializer
 from moeframe.errors import UnavailableError
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric, which_images
 from moeframe.likelihood.probe import require_valid
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.statistics import STUDENT_FROM, Interval, normal_interval
 from moeframe_builtin.metrics.likelihood_methods import METHODS, Method
 

@@ -11,7 +11,7 @@ from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe.interfaces.trunk import AdapterExpert, Trunk
-from moeframe.operations import count_flops, on_meta
+from moeframe.model.flops import count_flops, on_meta
 from moeframe.randomness import Trajectories
 from moeframe.shapes import Images, LogSnr
 from moeframe_builtin.metrics.dispatch import IMAGES, dispatch_while_sampling

@@ -7,8 +7,8 @@ from typing import Literal
 from moeframe.diffusion import ancestral_step
 from moeframe.interfaces.denoiser import Denoiser
 from moeframe.interfaces.sampler import Sampler, SamplerState
+from moeframe.model.sampling import per_batch, predict_image
 from moeframe.randomness import Trajectories
-from moeframe.sampling import per_batch, predict_image
 from moeframe.shapes import Images
 
 

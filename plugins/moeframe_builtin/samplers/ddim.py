@@ -5,8 +5,8 @@ from typing import Literal
 
 from moeframe.interfaces.denoiser import Denoiser
 from moeframe.interfaces.sampler import Sampler, SamplerState
+from moeframe.model.sampling import ddim_trajectory
 from moeframe.randomness import Trajectories
-from moeframe.sampling import ddim_trajectory
 from moeframe.shapes import Images
 
 

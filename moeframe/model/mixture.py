@@ -18,7 +18,7 @@ from moeframe.interfaces.denoiser import Contribution, Denoised
 from moeframe.interfaces.expert import Expert, Jumps
 from moeframe.interfaces.gate import Gate, Routing
 from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
-from moeframe.offloading import bring
+from moeframe.model.offloading import bring
 from moeframe.randomness import Trajectories
 from moeframe.shapes import GateWeights, Images, LogSnr
 
@@ -41,7 +41,7 @@ class MergedDenoiser(nn.Module):
         """Experts that share the device: its own, and those of the mixture that it is a part of."""
 
     def place(self, device: torch.device, *, offload: bool = False) -> "MergedDenoiser":
-        """Move to the device; with `offload` each expert only while it is asked (see moeframe.offloading)."""
+        """Move to the device; with `offload` each expert only while it is asked (see moeframe.model.offloading)."""
         self._offload, self._device = offload, device
         for part in (self.gate, self.trunk, *([] if offload else [self.experts])):
             if part is not None:

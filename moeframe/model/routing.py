@@ -8,7 +8,7 @@ from torch import Tensor
 from moeframe.diffusion import add_noise, to_pixels
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.schedule import NoiseSchedule
-from moeframe.mixture import MergedDenoiser
+from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories
 from moeframe.shapes import GateWeights, Levels, PerItem, SliceIds
 

@@ -1,0 +1,1 @@
+"""The merged model: the mixture and its routing, sampling, EMA, FLOPs, offloading."""
