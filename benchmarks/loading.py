@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import datasets, transforms
 
+from moeframe.data.loading import fetch_batches
 from moeframe.environment import describe_environment
 from moeframe.interfaces.dataset import Dataset, in_batches
-from moeframe.loading import fetch_batches
 from moeframe.plugin.registry import Registry
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from moeframe.assembly import Assembly
-from moeframe.duplicates import METHOD, Duplicates, find_duplicates, fingerprints_of
+from moeframe.data.duplicates import METHOD, Duplicates, find_duplicates, fingerprints_of
 from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.expert import Expert
 from moeframe.storage.atomic import key_of, waiting, write_file

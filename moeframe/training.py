@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from moeframe.assembly import Assembly
+from moeframe.data.loading import Batch, fetch_batches
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixels, velocity_of
 from moeframe.errors import InputError, NonFiniteError
 from moeframe.interfaces.denoiser import Denoised, Denoiser
 from moeframe.interfaces.loss import Loss, TrainingStep
-from moeframe.loading import Batch, fetch_batches
 from moeframe.model.ema import MovingAverage
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories, batch_indices

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance
 
-from moeframe.duplicates import Counts, find_duplicates, fingerprints_of, repeated, standing_in
+from moeframe.data.duplicates import Counts, find_duplicates, fingerprints_of, repeated, standing_in
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.runs import run
 
@@ -102,8 +102,8 @@ def test_only_later_images_repeat(photos):
 def test_blocks_of_rows_join_without_seam(photos, monkeypatch):
     train = fingerprints(torch.cat([photos, changed(photos, as_jpeg)]))
     whole = repeated(train)
-    monkeypatch.setattr("moeframe.duplicates._CELLS", 7 * len(train.digests))
-    monkeypatch.setattr("moeframe.duplicates._PAIRS", 3)
+    monkeypatch.setattr("moeframe.data.duplicates._CELLS", 7 * len(train.digests))
+    monkeypatch.setattr("moeframe.data.duplicates._PAIRS", 3)
     assert torch.equal(repeated(train), whole)
 
 

@@ -17,12 +17,13 @@ from small_study import STUDY, changed, study_of
 from torch import nn
 
 import moeframe
-from moeframe import cli, loading, provenance, study_task
+from moeframe import cli, provenance, study_task
 from moeframe.assembly import assemble
+from moeframe.data import loading
+from moeframe.data.loading import WORKERS_AT_MOST, fetch_batches
 from moeframe.errors import RunFolderError
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.launcher import Ended
-from moeframe.loading import WORKERS_AT_MOST, fetch_batches
 from moeframe.model.flops import count_flops, on_meta
 from moeframe.plugin.registry import Registry
 from moeframe.report.seed_folder import read_events

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from moeframe.data.loading import WORKERS_AT_MOST
 from moeframe.interfaces.launcher import Launcher, Task
-from moeframe.loading import WORKERS_AT_MOST
 from moeframe.plugin.registry import Registry
 
 

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from moeframe.duplicates import fingerprints_of, repeated, standing_in
+from moeframe.data.duplicates import fingerprints_of, repeated, standing_in
 from moeframe.errors import DataError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import SPLITS, Dataset, Split

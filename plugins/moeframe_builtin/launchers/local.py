@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Literal
 
+from moeframe.data.loading import WORKERS_AT_MOST
 from moeframe.interfaces.launcher import Ended, Launcher, Task
-from moeframe.loading import WORKERS_AT_MOST
 
 POLL_SECONDS = 0.2
 PR_SET_PDEATHSIG = 1

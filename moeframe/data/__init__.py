@@ -1,0 +1,1 @@
+"""Training data: slices, batches, duplicates."""
