@@ -2,7 +2,7 @@
 
     python benchmarks/coverage.py        # three minutes of one core; writes results/evaluation/coverage.json
 
-Every interval of moeframe.statistics at the smallest n at which it is offered has to cover 95 ± 1.5 %; so that the
+Every interval of moeframe.stats.intervals at the smallest n at which it is offered has to cover 95 ± 1.5 %; so that the
 reader sees why it is not offered below, figures of what is not offered stand beside them. tests/test_statistics.py
 asserts a part of it.
 """
@@ -19,14 +19,14 @@ import scipy
 from numpy.typing import NDArray
 from scipy import stats
 
-from moeframe.comparison import (
+from moeframe.stats.comparison import (
     adjust,
     compare_all,
     compare_paired,
     holm,
     relative_gain,
 )
-from moeframe.statistics import (
+from moeframe.stats.intervals import (
     BOOTSTRAP_FROM,
     RESAMPLES,
     BootstrapMethod,

@@ -31,7 +31,7 @@ from moeframe.interfaces.metric import Evaluation
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
-from moeframe.statistics import normal_interval
+from moeframe.stats.intervals import normal_interval
 from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric
 
 OUT = Path(__file__).resolve().parent.parent / "results/evaluation/likelihood.json"

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 import moeframe
-from moeframe.comparison import compare_paired
 from moeframe.environment import describe_environment
+from moeframe.stats.comparison import compare_paired
 from moeframe.sweep import sweep
 
 ROOT = Path(__file__).resolve().parent.parent

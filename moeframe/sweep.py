@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from moeframe.calibration import measured_errors
-from moeframe.comparison import Comparison, adjust, compare_paired
 from moeframe.errors import InputError, UnavailableError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.finished import LoadedRun, load
@@ -27,7 +26,8 @@ from moeframe.progress import Silent, Watcher
 from moeframe.randomness import Trajectories
 from moeframe.report.page import write_report
 from moeframe.report.trade_off import SweepComparison, SweepPoint, SweptSeed, TradeOff, trade_off
-from moeframe.statistics import mean, t_interval
+from moeframe.stats.comparison import Comparison, adjust, compare_paired
+from moeframe.stats.intervals import mean, t_interval
 from moeframe.storage.atomic import write_file
 from moeframe.storage.run_folder import SWEEP, RunFolder
 

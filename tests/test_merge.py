@@ -12,7 +12,6 @@ import moeframe
 from moeframe import cli
 from moeframe.assembly import assemble
 from moeframe.calibration import calibration_errors
-from moeframe.comparison import compare_paired, holm
 from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.gate import Gate
 from moeframe.plugin.discovery import installed_entry_points
@@ -20,6 +19,7 @@ from moeframe.plugin.registry import Registry
 from moeframe.report.trade_off import SweepPoint, SweptSeed
 from moeframe.runs import evaluate
 from moeframe.spec.loader import load_spec
+from moeframe.stats.comparison import compare_paired, holm
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 from moeframe.sweep import _comparisons, sweep

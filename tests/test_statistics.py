@@ -11,15 +11,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from moeframe.comparison import (
+from moeframe.errors import InputError, NonFiniteError
+from moeframe.stats.comparison import (
     adjust,
     compare_all,
     compare_paired,
     holm,
     relative_gain,
 )
-from moeframe.errors import InputError, NonFiniteError
-from moeframe.statistics import (
+from moeframe.stats.intervals import (
     ONE_SEED,
     bootstrap_interval,
     mean,

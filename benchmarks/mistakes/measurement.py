@@ -2,7 +2,7 @@
 
 from mistakes.mutation import Mutation
 
-_COMPARISON = "moeframe/comparison.py"
+_COMPARISON = "moeframe/stats/comparison.py"
 _EVALUATION = "moeframe/evaluation.py"
 _STORE = "moeframe/storage/sample_store.py"
 _FEATURES = "plugins/moeframe_builtin/features/"
@@ -241,7 +241,7 @@ MISTAKES = (
     Mutation(
         "standard deviation for standard error",
         "intervals √n times too wide",
-        "moeframe/statistics.py",
+        "moeframe/stats/intervals.py",
         "(sd(values) or 0.0) / math.sqrt(len(values))",
         "(sd(values) or 0.0)",
         (f"{_T_RECONSTRUCTIONS}test_the_interval_is_of_the_mean_over_images",),
@@ -249,7 +249,7 @@ MISTAKES = (
     Mutation(
         "1.96 for Student's t",
         "intervals of three seeds that hold the truth in 81 % of cases",
-        "moeframe/statistics.py",
+        "moeframe/stats/intervals.py",
         "half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * spread",
         "half = float(stats.norm.ppf((1 + level) / 2)) * spread",
         (f"{_T_STATISTICS}test_t_interval_of_three_seeds_uses_two_degrees_of_freedom",),

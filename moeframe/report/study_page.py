@@ -6,7 +6,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from moeframe.comparison import COMPARED_FROM
 from moeframe.report import plots
 from moeframe.report.page import Figure, Section, page_environment
 from moeframe.report.study_curves import costs_of_calls, overtaking, without_curve
@@ -16,6 +15,7 @@ from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_
 from moeframe.report.study_rows import Against, Cell, Column, Row, Table
 from moeframe.report.study_sentences import QUALITY, in_short, said_of, sentences
 from moeframe.report.study_tables import begun, table_of
+from moeframe.stats.comparison import COMPARED_FROM
 from moeframe.storage.atomic import write_file
 from moeframe.storage.study_folder import StudyFolder, read_mapping
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from moeframe.comparison import Verdict
+from moeframe.stats.comparison import Verdict
 
 Standing = Literal["finished", "to measure", "failed", "to do", "changed"]
 """Of a run against what its study says now: finished but without a metric, or done with other settings."""

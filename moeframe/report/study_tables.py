@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moeframe.comparison import Comparison, adjust, compare_all, compare_paired, relative_gain
 from moeframe.report.figures import format_figure
 from moeframe.report.study_costs import training_flops
 from moeframe.report.study_rows import Against, Better, Cell, Column, Pair, Row, Table
-from moeframe.statistics import summarise
+from moeframe.stats.comparison import Comparison, adjust, compare_all, compare_paired, relative_gain
+from moeframe.stats.intervals import summarise
 
 ACTIVE = "active_per_sample"
 """A part of `parameters` that a comparison at equal cost needs beside the whole."""

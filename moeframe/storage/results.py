@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moeframe.errors import NonFiniteError, RunFolderError
-from moeframe.statistics import mean, summarise
+from moeframe.stats.intervals import mean, summarise
 from moeframe.storage.atomic import write_file
 
 SeedMetrics: TypeAlias = Mapping[str, Mapping[str, Any]]

@@ -18,7 +18,7 @@ from moeframe.likelihood.importance import PILOT_IMAGES, LogSnrDensity, fit_dens
 from moeframe.likelihood.ode import OdeLikelihood, OdeSolver, ode_likelihood
 from moeframe.randomness import Trajectories
 from moeframe.shapes import Levels, Times
-from moeframe.statistics import STUDENT_FROM
+from moeframe.stats.intervals import STUDENT_FROM
 
 NOISY_VALUES = 1920
 """Images x dimensions x draws from which a bound's interval covers: 30 images of 64 dimensions, 960 of 2.

@@ -12,7 +12,7 @@ from pydantic import Field
 from moeframe.errors import UnavailableError
 from moeframe.interfaces.metric import Better, Evaluation, Measurement, Metric, Reconstructions, which_images
 from moeframe.interfaces.schedule import NoiseSchedule
-from moeframe.statistics import mean, skewed_interval
+from moeframe.stats.intervals import mean, skewed_interval
 
 Score = Callable[[Reconstructions], list[float]]
 """One figure per image; infinite where a reconstruction is exact and the figure has no value for that."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from moeframe.errors import InputError, NonFiniteError
 from moeframe.interfaces.metric import Better
-from moeframe.statistics import mean, require_finite_values, sd, t_interval
+from moeframe.stats.intervals import mean, require_finite_values, sd, t_interval
 
 Verdict: TypeAlias = Literal["better", "worse", "no difference shown", "underpowered"]
 
