@@ -23,7 +23,7 @@ from moeframe.environment import describe_environment
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.spec.loader import load_spec
-from moeframe.training import Trainer
+from moeframe.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "specs/digits.yaml"

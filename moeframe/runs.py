@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moeframe import phase_one
 from moeframe.assembly import Assembly, assemble, build_dataset
-from moeframe.calibration import calibration_errors
 from moeframe.diagnostics import write_diagnostics
 from moeframe.environment import describe_environment
 from moeframe.errors import InputError, NonFiniteError, RunFolderError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.finished import load_seed, naming
-from moeframe.held_out import measure_held_out
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent, Watcher
@@ -30,7 +27,10 @@ from moeframe.storage import checkpoint
 from moeframe.storage.atomic import write_file
 from moeframe.storage.results import Results, combine_seeds, read_json, read_metrics, write_results
 from moeframe.storage.run_folder import MEASURING, EventLog, RunFolder, spec_changes
-from moeframe.training import StepLog, Trainer
+from moeframe.training import shared_warm_start
+from moeframe.training.calibration import calibration_errors
+from moeframe.training.trainer import StepLog, Trainer
+from moeframe.training.validation import measure_held_out
 
 
 @dataclass(frozen=True)
@@ -171,14 +171,14 @@ def train(
         with naming(newest):
             trainer.restore(snapshot)
     if phase_one_folder is not None and trainer.step < trainer.assembly.spec.warm_start_steps:
-        with phase_one.shared(trainer, phase_one_folder) as taken:
+        with shared_warm_start.shared(trainer, phase_one_folder) as taken:
             events = folder.seed(seed) / EVENTS
             if taken:
-                phase_one.take_events(trainer, phase_one_folder, events)
+                shared_warm_start.take_events(trainer, phase_one_folder, events)
                 _held_out(trainer, "warm_start", EventLog(events, trainer.step))
             else:
                 _train(trainer, folder, seed, watcher, until=trainer.assembly.spec.warm_start_steps)
-                phase_one.keep(trainer, phase_one_folder, events)
+                shared_warm_start.keep(trainer, phase_one_folder, events)
     _train(trainer, folder, seed, watcher, until=trainer.config.steps)
 
 

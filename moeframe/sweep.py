@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from moeframe.calibration import measured_errors
 from moeframe.errors import InputError, UnavailableError
 from moeframe.evaluation import ModelEvaluation, measure
 from moeframe.finished import LoadedRun, load
@@ -30,6 +29,7 @@ from moeframe.stats.comparison import Comparison, adjust, compare_paired
 from moeframe.stats.intervals import mean, t_interval
 from moeframe.storage.atomic import write_file
 from moeframe.storage.run_folder import SWEEP, RunFolder
+from moeframe.training.calibration import measured_errors
 
 CURVE_BINS = 24
 ALONE = ("expert 0 alone", "expert 1 alone")

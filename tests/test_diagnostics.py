@@ -10,13 +10,13 @@ import torch
 from moeframe.assembly import assemble
 from moeframe.diagnostics import _bound_by_log_snr, _bounds, write_diagnostics
 from moeframe.evaluation import ModelEvaluation
-from moeframe.held_out import measure_held_out
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.model.routing import _found
 from moeframe.plugin.registry import Registry
 from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
+from moeframe.training.validation import measure_held_out
 
 STD = 0.25
 DATA = f"dataset={{type: gaussian, size: 8, std: {STD}, n_test: 256, n_train: 8}}"
@@ -68,7 +68,7 @@ def test_neighbouring_images_are_not_given_neighbouring_noise_levels(ideal, monk
         return continuous_bound(model, schedule, image, levels, times, items)
 
     monkeypatch.setattr("moeframe.diagnostics.continuous_bound", bound)
-    monkeypatch.setattr("moeframe.held_out.continuous_bound", bound)
+    monkeypatch.setattr("moeframe.training.validation.continuous_bound", bound)
     _bounds(assembly, evaluation, evaluation.model)
     measure_held_out(assembly, evaluation.model, step=1)
     assert len(seen) == 5

@@ -11,7 +11,6 @@ from click.testing import CliRunner
 import moeframe
 from moeframe import cli
 from moeframe.assembly import assemble
-from moeframe.calibration import calibration_errors
 from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.gate import Gate
 from moeframe.plugin.discovery import installed_entry_points
@@ -23,7 +22,8 @@ from moeframe.stats.comparison import compare_paired, holm
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 from moeframe.sweep import _comparisons, sweep
-from moeframe.training import Trainer
+from moeframe.training.calibration import calibration_errors
+from moeframe.training.trainer import Trainer
 
 MERGE = """\
 name: merged

@@ -5,7 +5,6 @@ from itertools import chain, islice
 import pytest
 import torch
 
-from moeframe import phase_one
 from moeframe.assembly import assemble
 from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent
@@ -13,7 +12,8 @@ from moeframe.runs import train
 from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
-from moeframe.training import Trainer
+from moeframe.training import shared_warm_start
+from moeframe.training.trainer import Trainer
 
 
 def trainer_of(tiny_spec, *overrides):
@@ -24,7 +24,7 @@ def trainer_of(tiny_spec, *overrides):
 
 def test_phase_one_taken_from_a_variant_with_another_gate_ends_with_the_same_bits(tiny_spec, tmp_path):
     first = trainer_of(tiny_spec, "gate={type: softmax, width: 4}")
-    with phase_one.shared(first, tmp_path) as taken:
+    with shared_warm_start.shared(first, tmp_path) as taken:
         assert not taken
         list(first.warm_start())
         events = tmp_path / "events.jsonl"
@@ -34,14 +34,14 @@ def test_phase_one_taken_from_a_variant_with_another_gate_ends_with_the_same_bit
             b'{"kind": "train", "step": 2}\n',
         ]
         events.write_bytes(b"".join(lines))
-        phase_one.keep(first, tmp_path, events)
+        shared_warm_start.keep(first, tmp_path, events)
     gate = "gate={type: top_k, k: 1, width: 8}"
     whole, second = trainer_of(tiny_spec, gate), trainer_of(tiny_spec, gate)
     list(chain(whole.warm_start(), whole.train_jointly()))
-    with phase_one.shared(second, tmp_path) as taken:
+    with shared_warm_start.shared(second, tmp_path) as taken:
         assert taken
         assert second.step == 2
-        phase_one.take_events(second, tmp_path, tmp_path / "second/events.jsonl")
+        shared_warm_start.take_events(second, tmp_path, tmp_path / "second/events.jsonl")
         assert (tmp_path / "second/events.jsonl").read_bytes() == lines[0] + lines[2]
     list(second.train_jointly())
     for one, other in ((whole.model, second.model), (whole.averaged, second.averaged)):
@@ -54,7 +54,7 @@ def test_a_run_interrupted_within_phase_one_leaves_it_for_the_others(tiny_spec, 
     folder = RunFolder(tmp_path / "run")
     checkpoint.save(folder.checkpoints(0), trainer.snapshot())
     train(trainer_of(tiny_spec), folder, 0, Silent(), tmp_path / "phase_one")
-    with phase_one.shared(trainer_of(tiny_spec), tmp_path / "phase_one") as taken:
+    with shared_warm_start.shared(trainer_of(tiny_spec), tmp_path / "phase_one") as taken:
         assert taken
 
 
@@ -72,7 +72,7 @@ def test_a_run_interrupted_within_phase_one_leaves_it_for_the_others(tiny_spec, 
     ],
 )
 def test_phase_one_is_shared_by_runs_that_differ_in_nothing_it_depends_on(tiny_spec, override, same):
-    keys = [phase_one.key_of(trainer_of(tiny_spec, *changes).assembly) for changes in ((), (override,))]
+    keys = [shared_warm_start.key_of(trainer_of(tiny_spec, *changes).assembly) for changes in ((), (override,))]
     assert (keys[0] == keys[1]) is same
 
 

@@ -17,7 +17,7 @@ from moeframe.report import grids
 from moeframe.runs import evaluate, run
 from moeframe.storage.results import UnavailableResult
 from moeframe.storage.run_folder import EventLog
-from moeframe.training import Trainer
+from moeframe.training.trainer import Trainer
 
 SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
 METRICS = (
@@ -210,7 +210,7 @@ def test_evaluating_a_finished_run_finds_the_figures_of_the_run(tiny_run, tmp_pa
 
 def test_the_held_out_curve_is_of_the_averaged_weights(tiny_run):
     folder, _ = tiny_run
-    from moeframe.held_out import measure_held_out
+    from moeframe.training.validation import measure_held_out
 
     events = [json.loads(line) for line in (folder / "seed-0/events.jsonl").read_text().splitlines()]
     (last,) = (event for event in events if event["kind"] == "held_out" and event["step"] == 4)

@@ -9,13 +9,13 @@ import torch
 
 from moeframe.assembly import assemble
 from moeframe.errors import CheckpointError, DataError, NonFiniteError
-from moeframe.held_out import measure_held_out
 from moeframe.progress import Silent
 from moeframe.runs import train
 from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
-from moeframe.training import Trainer
+from moeframe.training.trainer import Trainer
+from moeframe.training.validation import measure_held_out
 
 SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
 SMALL = (

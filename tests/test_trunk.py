@@ -21,7 +21,7 @@ from moeframe.spec.binding import bind
 from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.testing.rules import stirred
-from moeframe.training import Trainer
+from moeframe.training.trainer import Trainer
 from moeframe_builtin.experts.adapters import BottleneckExpert, LoraExpert
 from moeframe_builtin.metrics.flops import FlopsMetric
 from moeframe_builtin.metrics.latency import LatencyMetric

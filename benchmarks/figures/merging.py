@@ -13,7 +13,7 @@ from moeframe.randomness import Streams, Trajectories
 from moeframe.spec.binding import bind
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe.testing.rules import stirred
-from moeframe.training import Trainer
+from moeframe.training.trainer import Trainer
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.gates.random import RandomGate
 from moeframe_builtin.gates.softmax import SoftmaxGate

@@ -64,7 +64,7 @@ MISTAKES = (
     Mutation(
         "a frozen trunk trained all the same",
         "an upcycled base that drifts",
-        "moeframe/training.py",
+        "moeframe/training/trainer.py",
         'if trunk is not None and (trunk.frozen or self.config.trainable != "all"):',
         "if trunk is not None and trunk.frozen is None:",
         (f"{_T_TRUNK}test_training_moves_the_trunk_unless_it_is_frozen",),

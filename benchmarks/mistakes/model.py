@@ -4,7 +4,7 @@ from mistakes.mutation import Mutation
 
 _DIFFUSION = "moeframe/diffusion.py"
 _RANDOMNESS = "moeframe/randomness.py"
-_TRAINING = "moeframe/training.py"
+_TRAINING = "moeframe/training/trainer.py"
 
 MISTAKES = (
     # predictions

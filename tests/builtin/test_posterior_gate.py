@@ -15,7 +15,7 @@ from moeframe.plugin.registry import Registry
 from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
 from moeframe.testing import PosteriorGate as ExactPosterior
-from moeframe.training import Trainer
+from moeframe.training.trainer import Trainer
 from moeframe_builtin.gates.posterior import PosteriorGate
 
 IMAGE = ImageShape(1, 4, 4, 8)

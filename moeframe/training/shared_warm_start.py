@@ -12,7 +12,7 @@ from pathlib import Path
 from moeframe.assembly import Assembly
 from moeframe.storage import atomic, checkpoint
 from moeframe.storage.atomic import waiting, write_file
-from moeframe.training import Trainer
+from moeframe.training.trainer import Trainer
 
 _BESIDES = ("workers", "log_every", "held_out_every", "held_out_images", "checkpoint_every", "calibration_images")
 """Settings of training that leave the weights as they are."""

@@ -1,0 +1,1 @@
+"""Training: the trainer, shared warm starts, validation during training, calibration of gates."""
