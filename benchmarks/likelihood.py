@@ -23,7 +23,7 @@ from torch import Tensor
 
 from moeframe.environment import describe_environment
 from moeframe.errors import UnavailableError
-from moeframe.evaluation import ModelEvaluation
+from moeframe.evaluation.evaluation import ModelEvaluation
 from moeframe.finished import load
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import InMemoryExamples

@@ -21,7 +21,7 @@ from torch import nn
 
 from moeframe.assembly import assemble
 from moeframe.environment import describe_environment
-from moeframe.evaluation import ModelEvaluation
+from moeframe.evaluation.evaluation import ModelEvaluation
 from moeframe.plugin.registry import Registry
 from moeframe.spec.binding import bind
 from moeframe_builtin.metrics.frechet import FrechetMetric

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from moeframe.assembly import Assembly, assemble, build_dataset
-from moeframe.diagnostics import write_diagnostics
 from moeframe.environment import describe_environment
 from moeframe.errors import InputError, NonFiniteError, RunFolderError
-from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.evaluation.diagnostics import write_diagnostics
+from moeframe.evaluation.evaluation import ModelEvaluation, measure
 from moeframe.finished import load_seed, naming
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry

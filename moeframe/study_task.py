@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from moeframe.errors import MoeframeError
-from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.evaluation.evaluation import ModelEvaluation, measure
 from moeframe.finished import load
 from moeframe.interfaces.metric import Metric
 from moeframe.plugin.registry import Registry

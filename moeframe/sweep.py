@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from moeframe.errors import InputError, UnavailableError
-from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.evaluation.evaluation import ModelEvaluation, measure
 from moeframe.finished import LoadedRun, load
 from moeframe.interfaces.gate import ExpertErrors
 from moeframe.interfaces.metric import Better, Metric

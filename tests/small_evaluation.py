@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from moeframe.assembly import assemble
-from moeframe.evaluation import ModelEvaluation
+from moeframe.evaluation.evaluation import ModelEvaluation
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.metric import Evaluation, Reconstructions

@@ -21,7 +21,7 @@ from small_diffusers import small_network, write_flat
 
 from moeframe.assembly import assemble
 from moeframe.diffusion import image_from_velocity
-from moeframe.evaluation import ModelEvaluation
+from moeframe.evaluation.evaluation import ModelEvaluation
 from moeframe.finished import load
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples

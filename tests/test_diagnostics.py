@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from moeframe.assembly import assemble
-from moeframe.diagnostics import _bound_by_log_snr, _bounds, write_diagnostics
-from moeframe.evaluation import ModelEvaluation
+from moeframe.evaluation.diagnostics import _bound_by_log_snr, _bounds, write_diagnostics
+from moeframe.evaluation.evaluation import ModelEvaluation
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.model.routing import _found
@@ -67,7 +67,7 @@ def test_neighbouring_images_are_not_given_neighbouring_noise_levels(ideal, monk
         seen.append(times)
         return continuous_bound(model, schedule, image, levels, times, items)
 
-    monkeypatch.setattr("moeframe.diagnostics.continuous_bound", bound)
+    monkeypatch.setattr("moeframe.evaluation.diagnostics.continuous_bound", bound)
     monkeypatch.setattr("moeframe.training.validation.continuous_bound", bound)
     _bounds(assembly, evaluation, evaluation.model)
     measure_held_out(assembly, evaluation.model, step=1)

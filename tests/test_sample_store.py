@@ -10,7 +10,7 @@ import yaml
 from moeframe.assembly import assemble
 from moeframe.diffusion import to_pixels
 from moeframe.errors import NonFiniteError, RangeError, UnavailableError
-from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.evaluation.evaluation import ModelEvaluation, measure
 from moeframe.interfaces.sampler import SamplerState
 from moeframe.spec.binding import bind
 from moeframe.storage.sample_store import Samples, SampleStore

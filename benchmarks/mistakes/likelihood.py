@@ -241,7 +241,7 @@ MISTAKES = (
     Mutation(
         "bits measured on training images",
         "too few for a model that has learnt them by heart",
-        "moeframe/evaluation.py",
+        "moeframe/evaluation/evaluation.py",
         "yield start, self.test.images(",
         "yield start, self.train.images(",
         ("tests/builtin/test_bits_per_dim.py::test_the_discrete_value_is_the_mean_of_direct_calls",),

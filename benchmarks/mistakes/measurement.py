@@ -3,7 +3,7 @@
 from mistakes.mutation import Mutation
 
 _COMPARISON = "moeframe/stats/comparison.py"
-_EVALUATION = "moeframe/evaluation.py"
+_EVALUATION = "moeframe/evaluation/evaluation.py"
 _STORE = "moeframe/storage/sample_store.py"
 _FEATURES = "plugins/moeframe_builtin/features/"
 _METRICS = "plugins/moeframe_builtin/metrics/"
@@ -18,7 +18,7 @@ MISTAKES = (
     Mutation(
         "sampling noise of a variant's own",
         "paired samples differ by their noise, and the interval of their difference is as wide as of unpaired ones",
-        "moeframe/evaluation.py",
+        "moeframe/evaluation/evaluation.py",
         '"sampling/noise")',
         'f"sampling/noise/{len(self.experts[0].state_dict())}/{self.gate and self.gate.name()}")',
         ("tests/test_diagnostics.py::test_variants_of_a_seed_begin_from_the_same_noise_and_other_seeds_from_another",),
@@ -100,7 +100,7 @@ MISTAKES = (
     Mutation(
         "reconstructions that are not finite taken for black ones",
         "a plausible PSNR of a model that failed",
-        "moeframe/evaluation.py",
+        "moeframe/evaluation/evaluation.py",
         "if broken := torch.nonzero(~found.finite).flatten().tolist():",
         "if broken := []:",
         (f"{_T_STORE}test_reconstructions_that_are_not_finite_are_counted_and_no_metric_gets_them",),

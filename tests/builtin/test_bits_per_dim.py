@@ -13,7 +13,7 @@ from pydantic import ValidationError
 import moeframe
 from moeframe.assembly import assemble
 from moeframe.errors import UnavailableError
-from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.evaluation.evaluation import ModelEvaluation, measure
 from moeframe.finished import load
 from moeframe.interfaces.gate import Routing
 from moeframe.interfaces.metric import Measurement

@@ -9,7 +9,7 @@ from small_evaluation import evaluation_of
 from torch import nn
 
 from moeframe.errors import UnavailableError
-from moeframe.evaluation import ModelEvaluation
+from moeframe.evaluation.evaluation import ModelEvaluation
 from moeframe.interfaces.component import ImageShape
 from moeframe.model.flops import count_flops, on_meta
 from moeframe_builtin.metrics.calls import NetworkCallsMetric

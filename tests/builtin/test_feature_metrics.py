@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from small_evaluation import GivenImages, evaluation_of
 
 from moeframe.errors import UnavailableError
-from moeframe.evaluation import measure
+from moeframe.evaluation.evaluation import measure
 from moeframe.interfaces.component import SpecFacts
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.metric import Measurement, Metric

@@ -3,7 +3,7 @@
 import pytest
 from small_evaluation import evaluation_of
 
-from moeframe.evaluation import ModelEvaluation
+from moeframe.evaluation.evaluation import ModelEvaluation
 from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric
 
 

@@ -16,7 +16,7 @@ import torchvision
 from small_evaluation import GivenImages, evaluation_of, given_images
 
 from moeframe.errors import UnavailableError
-from moeframe.evaluation import measure
+from moeframe.evaluation.evaluation import measure
 from moeframe.randomness import Streams
 from moeframe_builtin.metrics.diversity import DiversityMetric
 from moeframe_builtin.metrics.lpips_network import BACKBONES, Backbone

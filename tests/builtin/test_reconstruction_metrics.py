@@ -9,7 +9,7 @@ import torch
 from small_evaluation import GivenImages, evaluation_of, given_images
 
 from moeframe.errors import UnavailableError
-from moeframe.evaluation import ModelEvaluation, measure
+from moeframe.evaluation.evaluation import ModelEvaluation, measure
 from moeframe_builtin.metrics.psnr import PsnrMetric
 from moeframe_builtin.metrics.ssim import SsimMetric
 

@@ -10,7 +10,7 @@ import torch
 from moeframe.assembly import Assembly
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, velocity_of
 from moeframe.errors import UnavailableError
-from moeframe.evaluation import ModelEvaluation
+from moeframe.evaluation.evaluation import ModelEvaluation
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.likelihood.bound import Bound
 from moeframe.likelihood.continuous import continuous_bound
