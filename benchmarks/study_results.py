@@ -12,9 +12,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from moeframe.report.seed_folder import EVENTS
-from moeframe.report.study_page import write_study
-from moeframe.report.study_rows import Table
+from moeframe.report.run.seed_folder import EVENTS
+from moeframe.report.study.page import write_study
+from moeframe.report.study.rows import Table
 from moeframe.storage.study_folder import StudyFolder, read_mapping
 
 ROOT = Path(__file__).resolve().parent.parent

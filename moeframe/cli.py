@@ -12,7 +12,7 @@ from moeframe.errors import MoeframeError
 
 if TYPE_CHECKING:
     from moeframe.plugin.registry import Registry
-    from moeframe.report.study_rows import Table as StudyTable
+    from moeframe.report.study.rows import Table as StudyTable
 
 KINDS = (
     "datasets",
@@ -113,8 +113,8 @@ def _sweep(folder: Path, places: int, quality: str) -> None:
     from rich.console import Console
 
     from moeframe.progress import watching
-    from moeframe.report.tables import sweep_table
-    from moeframe.report.trade_off import sweep_sentences
+    from moeframe.report.run.trade_off import sweep_sentences
+    from moeframe.report.terminal import sweep_table
     from moeframe.sweep import sweep
 
     with watching() as watcher:
@@ -192,7 +192,7 @@ def slice_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> N
     """Cut the data of SPEC into slices, before any training: sizes, thresholds and a contact sheet of each."""
     from rich.console import Console
 
-    from moeframe.report.tables import slice_table
+    from moeframe.report.terminal import slice_table
     from moeframe.slicing import slice_data
 
     _installed()
@@ -259,7 +259,7 @@ def study(
     from rich.console import Console
 
     from moeframe.progress import watching
-    from moeframe.report.tables import plan_notes, plan_table
+    from moeframe.report.terminal import plan_notes, plan_table
     from moeframe.study import plan, run_study, study_folder_of
     from moeframe.study_file import load_study
 
@@ -287,8 +287,8 @@ def study(
 def report(folder: Path) -> None:
     """Write the report of FOLDER, a run or a study, anew from what is in it; the same content gives the same bytes."""
     from moeframe.errors import InputError
-    from moeframe.report.page import write_report
-    from moeframe.report.study_page import write_study
+    from moeframe.report.run.page import write_report
+    from moeframe.report.study.page import write_study
     from moeframe.storage.study_folder import is_study
 
     if folder.is_file():
@@ -345,7 +345,7 @@ def _print_results(results: Any, folder: Path) -> None:
     from rich.console import Console
 
     from moeframe.provenance import licence_warnings
-    from moeframe.report.tables import cautions, terminal_table
+    from moeframe.report.terminal import cautions, terminal_table
 
     Console().print(terminal_table(results))
     for caution in cautions(results):
@@ -358,9 +358,9 @@ def _print_results(results: Any, folder: Path) -> None:
 def _print_study(table: "StudyTable", folder: Path) -> None:
     from rich.console import Console
 
-    from moeframe.report.study_formats import notes
-    from moeframe.report.study_sentences import in_short
-    from moeframe.report.tables import study_tables
+    from moeframe.report.study.formats import notes
+    from moeframe.report.study.sentences import in_short
+    from moeframe.report.terminal import study_tables
 
     console = Console()
     for part in study_tables(table, console.width):

@@ -18,8 +18,8 @@ from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent, Watcher
 from moeframe.provenance import write_provenance
-from moeframe.report.page import write_report
-from moeframe.report.seed_folder import EVENTS
+from moeframe.report.run.page import write_report
+from moeframe.report.run.seed_folder import EVENTS
 from moeframe.slicing import write_slices
 from moeframe.spec.loader import Override, load_spec
 from moeframe.spec.schema import RunSpec

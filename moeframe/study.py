@@ -14,8 +14,8 @@ from typing import TypeAlias
 from moeframe.interfaces.launcher import Task
 from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent, Watcher
-from moeframe.report.study_page import write_study
-from moeframe.report.study_rows import PlannedRun, Standing, Table
+from moeframe.report.study.page import write_study
+from moeframe.report.study.rows import PlannedRun, Standing, Table
 from moeframe.storage.atomic import write_file
 from moeframe.storage.study_folder import StudyFolder, read_mapping
 from moeframe.study_admission import admit, changes_since, expect_own, lacking, lacking_alone, runs_of

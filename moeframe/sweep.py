@@ -23,8 +23,8 @@ from moeframe.likelihood.probe import require_valid
 from moeframe.likelihood.switching import error_curves, switched_bits
 from moeframe.progress import Silent, Watcher
 from moeframe.randomness import Trajectories
-from moeframe.report.page import write_report
-from moeframe.report.trade_off import SweepComparison, SweepPoint, SweptSeed, TradeOff, trade_off
+from moeframe.report.run.page import write_report
+from moeframe.report.run.trade_off import SweepComparison, SweepPoint, SweptSeed, TradeOff, trade_off
 from moeframe.stats.comparison import Comparison, adjust, compare_paired
 from moeframe.stats.intervals import mean, t_interval
 from moeframe.storage.atomic import write_file

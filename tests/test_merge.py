@@ -15,7 +15,7 @@ from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.gate import Gate
 from moeframe.plugin.discovery import installed_entry_points
 from moeframe.plugin.registry import Registry
-from moeframe.report.trade_off import SweepPoint, SweptSeed
+from moeframe.report.run.trade_off import SweepPoint, SweptSeed
 from moeframe.runs import evaluate
 from moeframe.spec.loader import load_spec
 from moeframe.stats.comparison import compare_paired, holm

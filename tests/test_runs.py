@@ -13,8 +13,8 @@ import moeframe
 from moeframe import runs
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.model.mixture import MergedDenoiser
-from moeframe.report import grids
 from moeframe.runs import evaluate, run
+from moeframe.storage import images
 from moeframe.storage.results import UnavailableResult
 from moeframe.storage.run_folder import EventLog
 from moeframe.training.trainer import Trainer
@@ -152,17 +152,17 @@ def test_samples_come_a_batch_at_a_time_into_a_folder(finished, tmp_path, monkey
     size = loaded.spec.evaluation.batch_size
     whole = loaded.sample(2 * size + 1, seed=5)
     order = []
-    drawn, written = loaded.sample_batches(2 * size + 1, seed=5), grids.write_picture
-    monkeypatch.setattr(grids, "write_picture", lambda *rest: (order.append("written"), written(*rest)))
+    drawn, written = loaded.sample_batches(2 * size + 1, seed=5), images.write_picture
+    monkeypatch.setattr(images, "write_picture", lambda *rest: (order.append("written"), written(*rest)))
 
     def batches():
         for batch in drawn:
             order.append("drawn")
             yield batch
 
-    grids.write_images(tmp_path / "images", batches(), 17)
+    images.write_images(tmp_path / "images", batches(), 17)
     assert order == [*["drawn", *["written"] * size] * 2, "drawn", "written"]
-    grids.write_images(tmp_path / "images.npz", loaded.sample_batches(2 * size + 1, seed=5), 17)
+    images.write_images(tmp_path / "images.npz", loaded.sample_batches(2 * size + 1, seed=5), 17)
     assert np.array_equal(np.load(tmp_path / "images.npz")["images"], whole.numpy())
 
 

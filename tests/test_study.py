@@ -26,9 +26,9 @@ from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.launcher import Ended
 from moeframe.model.flops import count_flops, on_meta
 from moeframe.plugin.registry import Registry
-from moeframe.report.seed_folder import read_events
-from moeframe.report.study_formats import as_markdown
-from moeframe.report.study_tables import table_of
+from moeframe.report.run.seed_folder import read_events
+from moeframe.report.study.comparison_table import table_of
+from moeframe.report.study.formats import as_markdown
 from moeframe.runs import Borrowed, run
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from moeframe.interfaces.exporter import TrainedModel
-from moeframe.report.figures import format_figure, format_interval
+from moeframe.report.numbers import format_figure, format_interval
 
 FRONT_MATTER = ("---", "library_name: moeframe", "tags: [diffusion, mixture-of-experts]", "---")
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from moeframe.errors import RunFolderError
-from moeframe.report import plots
-from moeframe.report.figures import format_figure
-from moeframe.report.page import write_report
-from moeframe.report.tables import cautions
+from moeframe.report.numbers import format_figure
+from moeframe.report.run import plots
+from moeframe.report.run.page import write_report
+from moeframe.report.terminal import cautions
 from moeframe.storage.images import write_grid
 from moeframe.storage.results import combine_seeds, read_results, write_results
 

@@ -15,7 +15,7 @@ from small_study import TITLES, write_study_folder
 
 from moeframe import cli
 from moeframe.errors import RunFolderError
-from moeframe.report.study_page import write_study
+from moeframe.report.study.page import write_study
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ import io
 import pytest
 from rich.console import Console
 
-from moeframe.report.study_formats import as_csv, as_latex, as_markdown, shown_cell, shown_difference
-from moeframe.report.study_sentences import in_short, sentences
-from moeframe.report.study_tables import table_of
-from moeframe.report.tables import study_tables
+from moeframe.report.study.comparison_table import table_of
+from moeframe.report.study.formats import as_csv, as_latex, as_markdown, shown_cell, shown_difference
+from moeframe.report.study.sentences import in_short, sentences
+from moeframe.report.terminal import study_tables
 
 
 def record_of(values, lacking=()):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
-from moeframe.report import plots
-from moeframe.report.figures import format_figure, format_interval
-from moeframe.report.seed_folder import (
+from moeframe.report.numbers import format_figure, format_interval
+from moeframe.report.run import plots
+from moeframe.report.run.seed_folder import (
     EVENTS,
     Diagnostics,
     Event,
@@ -20,7 +20,7 @@ from moeframe.report.seed_folder import (
     read_events,
     read_text,
 )
-from moeframe.report.trade_off import TradeOff, sweep_sentences, trade_off
+from moeframe.report.run.trade_off import TradeOff, sweep_sentences, trade_off
 from moeframe.storage.atomic import write_file
 from moeframe.storage.results import MetricResult, Results, read_json, read_results
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from moeframe.report.figures import format_figure, format_interval
-from moeframe.report.study_formats import shown_cell
-from moeframe.report.study_rows import PlannedRun
-from moeframe.report.study_rows import Table as StudyTable
-from moeframe.report.trade_off import TradeOff
+from moeframe.report.numbers import format_figure, format_interval
+from moeframe.report.run.trade_off import TradeOff
+from moeframe.report.study.formats import shown_cell
+from moeframe.report.study.rows import PlannedRun
+from moeframe.report.study.rows import Table as StudyTable
 from moeframe.storage.results import Results, UnavailableResult
 
 TITLE_WIDTH = 28

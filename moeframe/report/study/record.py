@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from moeframe.errors import RunFolderError
-from moeframe.report.plots import BoundByNoise
-from moeframe.report.seed_folder import EVENTS, Diagnostics, read_diagnostics, read_events
-from moeframe.report.study_rows import Table
-from moeframe.report.study_tables import table_of
+from moeframe.report.run.plots import BoundByNoise
+from moeframe.report.run.seed_folder import EVENTS, Diagnostics, read_diagnostics, read_events
+from moeframe.report.study.comparison_table import table_of
+from moeframe.report.study.rows import Table
 from moeframe.storage.atomic import write_file
 from moeframe.storage.study_folder import StudyFolder, read_mapping
 

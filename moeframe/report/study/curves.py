@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moeframe.report.figures import format_interval, signed
-from moeframe.report.study_costs import BACKWARD, flops_per_call
-from moeframe.report.study_record import Evidence
-from moeframe.report.study_rows import Table
+from moeframe.report.numbers import format_interval, signed
+from moeframe.report.study.costs import BACKWARD, flops_per_call
+from moeframe.report.study.record import Evidence
+from moeframe.report.study.rows import Table
 from moeframe.stats.comparison import COMPARED_FROM
 from moeframe.stats.intervals import mean, t_interval
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from moeframe.report.figures import format_interval, signed
-from moeframe.report.study_rows import Against, Column, Table
+from moeframe.report.numbers import format_interval, signed
+from moeframe.report.study.rows import Against, Column, Table
 
 LIKELIHOOD = ("bits_per_dim",)
 EQUAL = 0.05

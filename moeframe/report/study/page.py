@@ -6,15 +6,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from moeframe.report import plots
-from moeframe.report.page import Figure, Section, page_environment
-from moeframe.report.study_curves import costs_of_calls, overtaking, without_curve
-from moeframe.report.study_formats import notes, remove_table, shown_cell, shown_difference, shown_flops, write_table
-from moeframe.report.study_plots import NOISE, Axis, Cast, Line, Mark, Point, lines, scatter
-from moeframe.report.study_record import Evidence, by_noise, by_slice, evidence_of, refreshed
-from moeframe.report.study_rows import Against, Cell, Column, Row, Table
-from moeframe.report.study_sentences import QUALITY, in_short, said_of, sentences
-from moeframe.report.study_tables import begun, table_of
+from moeframe.report.run import plots
+from moeframe.report.run.page import Figure, Section, page_environment
+from moeframe.report.study.comparison_table import begun, table_of
+from moeframe.report.study.curves import costs_of_calls, overtaking, without_curve
+from moeframe.report.study.formats import notes, remove_table, shown_cell, shown_difference, shown_flops, write_table
+from moeframe.report.study.plots import NOISE, Axis, Cast, Line, Mark, Point, lines, scatter
+from moeframe.report.study.record import Evidence, by_noise, by_slice, evidence_of, refreshed
+from moeframe.report.study.rows import Against, Cell, Column, Row, Table
+from moeframe.report.study.sentences import QUALITY, in_short, said_of, sentences
 from moeframe.stats.comparison import COMPARED_FROM
 from moeframe.storage.atomic import write_file
 from moeframe.storage.study_folder import StudyFolder, read_mapping

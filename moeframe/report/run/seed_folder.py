@@ -7,7 +7,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moeframe.errors import RunFolderError
-from moeframe.report import plots
+from moeframe.report.run import plots
 from moeframe.storage.results import read_json
 
 EVENTS = "events.jsonl"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moeframe.report.drawing import INK, NOISE_AXIS, QUIET, Hints, Record, colour_of, draw, legend
-from moeframe.report.figures import format_figure, format_interval
+from moeframe.report.numbers import format_figure, format_interval
 from moeframe.stats.intervals import mean, t_interval
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from moeframe.report.figures import format_figure, format_interval, signed
-from moeframe.report.study_rows import Against, Cell, Column, Row, Table
+from moeframe.report.numbers import format_figure, format_interval, signed
+from moeframe.report.study.rows import Against, Cell, Column, Row, Table
 from moeframe.stats.comparison import COMPARED_FROM
 from moeframe.storage.atomic import write_file
 

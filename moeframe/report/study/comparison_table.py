@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moeframe.report.figures import format_figure
-from moeframe.report.study_costs import training_flops
-from moeframe.report.study_rows import Against, Better, Cell, Column, Pair, Row, Table
+from moeframe.report.numbers import format_figure
+from moeframe.report.study.costs import training_flops
+from moeframe.report.study.rows import Against, Better, Cell, Column, Pair, Row, Table
 from moeframe.stats.comparison import Comparison, adjust, compare_all, compare_paired, relative_gain
 from moeframe.stats.intervals import summarise
 

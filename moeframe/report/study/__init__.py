@@ -1,0 +1,1 @@
+"""The page and tables of a study."""
