@@ -26,9 +26,9 @@ from torch import Tensor
 from torch_fidelity import feature_extractor_inceptionv3
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from moeframe.environment import describe_environment
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.metric import Metric
+from moeframe.runs.environment import describe_environment
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
 from moeframe_builtin.metrics.fid import FidMetric
 from moeframe_builtin.metrics.frechet_distance import Gaussian, gaussian_distance

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moeframe.environment import describe_environment
 from moeframe.randomness import Streams
+from moeframe.runs.environment import describe_environment
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
 from moeframe_builtin.features.efficientnet import EfficientNetLite0
 from moeframe_builtin.features.space import SpaceSettings

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import moeframe
-from moeframe.environment import describe_environment
+from moeframe.runs.environment import describe_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/engine/digits"

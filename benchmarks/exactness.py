@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from figures import closed_forms, likelihood, merging, objective, sampling
 
-from moeframe.environment import describe_environment
+from moeframe.runs.environment import describe_environment
 
 OUT = Path(__file__).resolve().parent.parent / "results/engine/exactness.json"
 

@@ -21,16 +21,16 @@ from figures.closed_forms import HIGH, LOW, Case, cases, line
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moeframe.environment import describe_environment
 from moeframe.errors import UnavailableError
 from moeframe.evaluation.evaluation import ModelEvaluation
-from moeframe.finished import load
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.metric import Evaluation
 from moeframe.likelihood.continuous import continuous_bound
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams, Trajectories
+from moeframe.runs.environment import describe_environment
+from moeframe.runs.loaded import load
 from moeframe.stats.intervals import normal_interval
 from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric
 

@@ -31,9 +31,9 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision import datasets, transforms
 
 from moeframe.data.loading import fetch_batches
-from moeframe.environment import describe_environment
 from moeframe.interfaces.dataset import Dataset, in_batches
 from moeframe.plugin.registry import Registry
+from moeframe.runs.environment import describe_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/data/loading.json"

@@ -24,7 +24,6 @@ from torch import Tensor
 
 import moeframe
 from moeframe.diffusion import image_from_velocity, noise_from_velocity, velocity_from_image, velocity_from_noise
-from moeframe.environment import describe_environment
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Gate
@@ -32,6 +31,7 @@ from moeframe.likelihood.continuous import continuous_bound
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
+from moeframe.runs.environment import describe_environment
 from moeframe.testing.rules import stirred
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.schedules.linear import LinearSchedule

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 import moeframe
-from moeframe.environment import describe_environment
+from moeframe.runs.environment import describe_environment
+from moeframe.runs.sweep import sweep
 from moeframe.stats.comparison import compare_paired
-from moeframe.sweep import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/merge"

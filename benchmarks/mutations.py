@@ -27,7 +27,7 @@ from queue import SimpleQueue
 from mistakes import likelihood, measurement, merging, model
 from mistakes.mutation import Mutation
 
-from moeframe.environment import describe_environment
+from moeframe.runs.environment import describe_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/evaluation/mutations.json"

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from moeframe.environment import describe_environment
+from moeframe.runs.environment import describe_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/data/official_formats.json"

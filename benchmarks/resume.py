@@ -19,9 +19,9 @@ from pathlib import Path
 
 import torch
 
-from moeframe.environment import describe_environment
 from moeframe.interfaces.metric import Metric
 from moeframe.plugin.registry import Registry
+from moeframe.runs.environment import describe_environment
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 

@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 from moeframe.assembly import assemble
-from moeframe.environment import describe_environment
 from moeframe.evaluation.evaluation import ModelEvaluation
 from moeframe.plugin.registry import Registry
+from moeframe.runs.environment import describe_environment
 from moeframe.spec.binding import bind
 from moeframe_builtin.metrics.frechet import FrechetMetric
 

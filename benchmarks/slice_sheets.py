@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from moeframe.errors import MoeframeError
-from moeframe.slicing import contact_sheet, slice_data
+from moeframe.runs.slicing import contact_sheet, slice_data
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/slices"

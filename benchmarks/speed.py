@@ -19,9 +19,9 @@ import torch
 
 from moeframe.assembly import Assembly, assemble
 from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixels, velocity_of
-from moeframe.environment import describe_environment
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
+from moeframe.runs.environment import describe_environment
 from moeframe.spec.loader import load_spec
 from moeframe.training.trainer import Trainer
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moeframe.errors import MoeframeError
-    from moeframe.finished import load
     from moeframe.interfaces.component import Component, ImageShape
     from moeframe.interfaces.dataset import Dataset, Examples, InMemoryExamples
     from moeframe.interfaces.denoiser import Denoised, Denoiser
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from moeframe.model.mixture import MergedDenoiser
     from moeframe.plugin.hookspecs import hookimpl
     from moeframe.randomness import Streams, Trajectories
-    from moeframe.runs import merge, run
+    from moeframe.runs.loaded import load
+    from moeframe.runs.pipeline import merge, run
 
 __version__ = "0.1.0"
 
@@ -62,9 +62,9 @@ _HOMES = {
     "Trunk": "interfaces.trunk",
     "TrunkFeatures": "interfaces.trunk",
     "hookimpl": "plugin.hookspecs",
-    "load": "finished",
-    "merge": "runs",
-    "run": "runs",
+    "load": "runs.loaded",
+    "merge": "runs.pipeline",
+    "run": "runs.pipeline",
 }
 
 __all__ = [

@@ -64,8 +64,8 @@ def main() -> None:
 def run(spec: Path, overrides: tuple[str, ...], out: Path | None, fresh: bool) -> None:
     """Train, merge, sample, measure and report what SPEC says. The same command resumes an interrupted run."""
     from moeframe.progress import watching
-    from moeframe.runs import run as run_spec
-    from moeframe.runs import run_folder_of
+    from moeframe.runs.pipeline import run as run_spec
+    from moeframe.runs.pipeline import run_folder_of
 
     _installed()
     with watching() as watcher:
@@ -97,8 +97,8 @@ def merge(
 ) -> None:
     """Merge the finished experts of SPEC without training: calibrate the gate, sample, measure and report."""
     from moeframe.progress import watching
-    from moeframe.runs import merge as merge_spec
-    from moeframe.runs import run_folder_of
+    from moeframe.runs.pipeline import merge as merge_spec
+    from moeframe.runs.pipeline import run_folder_of
 
     _installed()
     with watching() as watcher:
@@ -115,7 +115,7 @@ def _sweep(folder: Path, places: int, quality: str) -> None:
     from moeframe.progress import watching
     from moeframe.report.run.trade_off import sweep_sentences
     from moeframe.report.terminal import sweep_table
-    from moeframe.sweep import sweep
+    from moeframe.runs.sweep import sweep
 
     with watching() as watcher:
         found = sweep(folder, places, quality=quality, watcher=watcher)
@@ -193,7 +193,7 @@ def slice_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> N
     from rich.console import Console
 
     from moeframe.report.terminal import slice_table
-    from moeframe.slicing import slice_data
+    from moeframe.runs.slicing import slice_data
 
     _installed()
     folder = Path("slices") / spec.stem if out is None else out
@@ -223,7 +223,7 @@ def slice_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> N
 )
 def sample(run_folder: Path, count: int, seed: int, run_seed: int | None, device: str | None, out: Path) -> None:
     """Draw new images from the trained run in RUN."""
-    from moeframe.finished import load
+    from moeframe.runs.loaded import load
     from moeframe.storage.images import require_image_path, write_images
 
     require_image_path(out)
@@ -238,7 +238,7 @@ def sample(run_folder: Path, count: int, seed: int, run_seed: int | None, device
 def evaluate(run_folder: Path, overrides: tuple[str, ...]) -> None:
     """Measure the trained run in RUN again; --set may change metrics, evaluation and sampler."""
     from moeframe.progress import watching
-    from moeframe.runs import evaluate as evaluate_run
+    from moeframe.runs.pipeline import evaluate as evaluate_run
 
     with watching() as watcher:
         results = evaluate_run(run_folder, overrides=overrides, watcher=watcher)
@@ -307,7 +307,7 @@ def report(folder: Path) -> None:
 @click.option("--run-seed", type=int, help="Which training seed of the run; its first if not given.")
 def export(run_folder: Path, format_name: str, out: Path, expert: int | None, run_seed: int | None) -> None:
     """Write the trained model in RUN, or one of its experts, as files that others load, with a model card."""
-    from moeframe.exporting import export as export_run
+    from moeframe.runs.export import export as export_run
 
     how = export_run(run_folder, out, into=format_name, expert=expert, seed=run_seed)
     click.echo(f"{out}: written; load it with\n{how}")
@@ -321,7 +321,7 @@ def doctor(spec: Path | None, overrides: tuple[str, ...]) -> None:
 
     With SPEC: what that spec needs; exit status 2 when something is missing.
     """
-    from moeframe.doctor import examine
+    from moeframe.runs.doctor import examine
 
     findings = examine(spec, overrides)
     for finding in findings:
@@ -344,8 +344,8 @@ def _installed() -> "Registry":
 def _print_results(results: Any, folder: Path) -> None:
     from rich.console import Console
 
-    from moeframe.provenance import licence_warnings
     from moeframe.report.terminal import cautions, terminal_table
+    from moeframe.runs.data_card import licence_warnings
 
     Console().print(terminal_table(results))
     for caution in cautions(results):

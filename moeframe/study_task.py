@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict
 
 from moeframe.errors import MoeframeError
 from moeframe.evaluation.evaluation import ModelEvaluation, measure
-from moeframe.finished import load
 from moeframe.interfaces.metric import Metric
 from moeframe.plugin.registry import Registry
-from moeframe.runs import Borrowed, measure_lacking, run
+from moeframe.runs.loaded import load
+from moeframe.runs.pipeline import Borrowed, measure_lacking, run
 from moeframe.spec.schema import RunSpec
 from moeframe.storage import checkpoint
 from moeframe.storage.atomic import write_file

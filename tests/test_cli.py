@@ -261,7 +261,7 @@ def test_an_interrupted_command_leaves_no_traceback(call, monkeypatch, tiny_spec
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("moeframe.runs.run", interrupted)
+    monkeypatch.setattr("moeframe.runs.pipeline.run", interrupted)
     result = call("run", tiny_spec)
     assert result.exit_code == 1
     assert "Aborted!" in result.stderr

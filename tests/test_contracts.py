@@ -22,7 +22,6 @@ from small_diffusers import small_network, write_flat
 from moeframe.assembly import assemble
 from moeframe.diffusion import image_from_velocity
 from moeframe.evaluation.evaluation import ModelEvaluation
-from moeframe.finished import load
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples
 from moeframe.interfaces.expert import Expert
@@ -35,7 +34,8 @@ from moeframe.interfaces.slicer import Slicer
 from moeframe.model.sampling import ddim_trajectory
 from moeframe.plugin.discovery import KINDS
 from moeframe.plugin.registry import Registry
-from moeframe.runs import run
+from moeframe.runs.loaded import load
+from moeframe.runs.pipeline import run
 from moeframe.spec.binding import bind
 from moeframe.testing import GaussianExpert, PlainTrunk, PosteriorGate, check_component
 from moeframe_pretrained.expert_folder import save_expert

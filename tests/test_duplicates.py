@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance
 
 from moeframe.data.duplicates import Counts, find_duplicates, fingerprints_of, repeated, standing_in
 from moeframe.interfaces.dataset import InMemoryExamples
-from moeframe.runs import run
+from moeframe.runs.pipeline import run
 
 
 def split(images: torch.Tensor, **settings) -> InMemoryExamples:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from moeframe import environment
+from moeframe.runs import environment
 
 
 @pytest.fixture

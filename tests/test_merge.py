@@ -16,12 +16,12 @@ from moeframe.interfaces.gate import Gate
 from moeframe.plugin.discovery import installed_entry_points
 from moeframe.plugin.registry import Registry
 from moeframe.report.run.trade_off import SweepPoint, SweptSeed
-from moeframe.runs import evaluate
+from moeframe.runs.pipeline import evaluate
+from moeframe.runs.sweep import _comparisons, sweep
 from moeframe.spec.loader import load_spec
 from moeframe.stats.comparison import compare_paired, holm
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
-from moeframe.sweep import _comparisons, sweep
 from moeframe.training.calibration import calibration_errors
 from moeframe.training.trainer import Trainer
 

@@ -8,7 +8,7 @@ import torch
 from moeframe.assembly import assemble
 from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent
-from moeframe.runs import train
+from moeframe.runs.pipeline import train
 from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from moeframe.assembly import Slices
 from moeframe.cli import main
 from moeframe.errors import InputError
-from moeframe.slicing import slice_data
+from moeframe.runs.slicing import slice_data
 
 SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
 PATCHES = "dataset={type: photo_patches, size: 16}"

@@ -17,7 +17,7 @@ from small_study import STUDY, changed, study_of
 from torch import nn
 
 import moeframe
-from moeframe import cli, provenance, study_task
+from moeframe import cli, study_task
 from moeframe.assembly import assemble
 from moeframe.data import loading
 from moeframe.data.loading import WORKERS_AT_MOST, fetch_batches
@@ -29,7 +29,8 @@ from moeframe.plugin.registry import Registry
 from moeframe.report.run.seed_folder import read_events
 from moeframe.report.study.comparison_table import table_of
 from moeframe.report.study.formats import as_markdown
-from moeframe.runs import Borrowed, run
+from moeframe.runs import data_card
+from moeframe.runs.pipeline import Borrowed, run
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 from moeframe.storage.study_folder import StudyFolder
@@ -126,7 +127,7 @@ def test_shared_slices_are_taken_back_and_the_data_is_not_looked_through_again(t
     (tmp_path / "tiny.yaml").write_text(tiny_text)
     options = {"overrides": ["slicer={type: color_variance}"], "borrowed": Borrowed(data=tmp_path / "data")}
     run(tmp_path / "tiny.yaml", out=tmp_path / "first", **options)
-    monkeypatch.setattr(provenance, "find_duplicates", None)
+    monkeypatch.setattr(data_card, "find_duplicates", None)
     monkeypatch.setattr(FeatureSlicer, "fit", None)
     run(tmp_path / "tiny.yaml", out=tmp_path / "second", **options)
     for name in ("card.json", "seed-0/slices.npz", "seed-0/metrics.json"):

@@ -4,7 +4,7 @@ from mistakes.mutation import Mutation
 
 _WEIGHTS = "plugins/moeframe_builtin/experts/weight_space.py"
 _ADAPTERS = "plugins/moeframe_builtin/experts/adapters.py"
-_SWEEP = "moeframe/sweep.py"
+_SWEEP = "moeframe/runs/sweep.py"
 _T_WEIGHTS = "tests/builtin/test_weight_space.py::"
 _T_TRUNK = "tests/test_trunk.py::"
 _T_EDM = "tests/pretrained/test_edm_expert.py::"

@@ -121,7 +121,7 @@ MISTAKES = (
     Mutation(
         "run measured with the raw weights",
         "figures of a model that nobody publishes",
-        "moeframe/runs.py",
+        "moeframe/runs/pipeline.py",
         'model = trainer.averaged if assembly.spec.evaluation.weights == "ema" else trainer.model',
         "model = trainer.model",
         ("tests/test_runs.py::test_evaluating_a_finished_run_finds_the_figures_of_the_run",),
@@ -129,7 +129,7 @@ MISTAKES = (
     Mutation(
         "raw weights loaded",
         "samples and evaluations of a finished run are not those of its report",
-        "moeframe/finished.py",
+        "moeframe/runs/loaded.py",
         'checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"]',
         'checkpoint.load(newest).tensors["model"]',
         ("tests/test_runs.py::test_evaluating_a_finished_run_finds_the_figures_of_the_run",),
@@ -137,7 +137,7 @@ MISTAKES = (
     Mutation(
         "held-out curve of the raw weights",
         "a noisier curve, of another model than the one that is reported",
-        "moeframe/runs.py",
+        "moeframe/runs/pipeline.py",
         "measure_held_out(trainer.assembly, trainer.averaged, trainer.step)",
         "measure_held_out(trainer.assembly, trainer.model, trainer.step)",
         ("tests/test_runs.py::test_the_held_out_curve_is_of_the_averaged_weights",),

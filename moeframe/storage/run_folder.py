@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from moeframe.errors import RunFolderError
-from moeframe.provenance import CARD, LEAKS
 from moeframe.spec.schema import MACHINE_SETTINGS, RunSpec
 from moeframe.storage.atomic import LOCK, explaining, holding, write_file
 
 SPEC = "spec.yaml"
+CARD = "card.json"
+LEAKS = "duplicates.png"
 MEASURING = ("metrics", "evaluation", "sampler")
 """Sections that say how a model is measured, not how it came about."""
 SWEEP = ("sweep.json", "sweep.svg")

@@ -14,7 +14,6 @@ import moeframe
 from moeframe.assembly import assemble
 from moeframe.errors import UnavailableError
 from moeframe.evaluation.evaluation import ModelEvaluation, measure
-from moeframe.finished import load
 from moeframe.interfaces.gate import Routing
 from moeframe.interfaces.metric import Measurement
 from moeframe.likelihood.bound import standard_error
@@ -22,6 +21,7 @@ from moeframe.likelihood.discrete import discrete_bound
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Trajectories
+from moeframe.runs.loaded import load
 from moeframe.spec.binding import bind
 from moeframe.spec.messages import FlawsError
 from moeframe.testing import GaussianExpert

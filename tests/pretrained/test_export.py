@@ -16,8 +16,8 @@ import moeframe
 from moeframe import cli
 from moeframe.diffusion import image_from_velocity, noise_from_velocity
 from moeframe.errors import CheckpointError, DataError, InputError, PluginError
-from moeframe.exporting import export
 from moeframe.interfaces.component import ImageShape
+from moeframe.runs.export import export
 from moeframe.testing.rules import stirred
 from moeframe_pretrained.mixture_folder import read_mixture, write_mixture
 from moeframe_pretrained.pixel_grid import PixelGrid

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from moeframe.environment import describe_environment
 from moeframe.interfaces.denoiser import Denoiser
 from moeframe.interfaces.metric import Evaluation
 from moeframe.interfaces.sampler import SamplerState, last_state
 from moeframe.randomness import Trajectories
+from moeframe.runs.environment import describe_environment
 
 
 def sample_once(evaluation: Evaluation, batch_size: int, denoiser: Denoiser | None = None) -> SamplerState:

@@ -8,11 +8,11 @@ import torch
 from pydantic import ValidationError
 
 from moeframe.assembly import build_metrics, resolve_device
-from moeframe.environment import describe_environment
 from moeframe.errors import MoeframeError
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.metric import Metric
 from moeframe.plugin.registry import Registry
+from moeframe.runs.environment import describe_environment
 from moeframe.spec.loader import load_spec
 from moeframe.spec.schema import RunSpec
 

@@ -16,9 +16,7 @@ from moeframe.interfaces.expert import Expert
 from moeframe.storage.atomic import key_of, waiting, write_file
 from moeframe.storage.images import write_grid
 from moeframe.storage.results import read_json
-
-CARD = "card.json"
-LEAKS = "duplicates.png"
+from moeframe.storage.run_folder import CARD, LEAKS
 
 
 def write_provenance(folder: Path, assembly: Assembly, shared: Path | None = None) -> None:

@@ -15,7 +15,6 @@ import torch
 
 from moeframe.errors import InputError, UnavailableError
 from moeframe.evaluation.evaluation import ModelEvaluation, measure
-from moeframe.finished import LoadedRun, load
 from moeframe.interfaces.gate import ExpertErrors
 from moeframe.interfaces.metric import Better, Metric
 from moeframe.likelihood.bound import Bound, EndTerms, end_terms, standard_error
@@ -25,6 +24,7 @@ from moeframe.progress import Silent, Watcher
 from moeframe.randomness import Trajectories
 from moeframe.report.run.page import write_report
 from moeframe.report.run.trade_off import SweepComparison, SweepPoint, SweptSeed, TradeOff, trade_off
+from moeframe.runs.loaded import LoadedRun, load
 from moeframe.stats.comparison import Comparison, adjust, compare_paired
 from moeframe.stats.intervals import mean, t_interval
 from moeframe.storage.atomic import write_file

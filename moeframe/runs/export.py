@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from moeframe.errors import InputError
-from moeframe.finished import load
 from moeframe.interfaces.exporter import Exporter, TrainedModel
 from moeframe.plugin.registry import Registry
+from moeframe.runs.loaded import load
 from moeframe.storage.atomic import explaining
 from moeframe.storage.results import read_json
 from moeframe.storage.run_folder import RunFolder

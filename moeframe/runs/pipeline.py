@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from moeframe.assembly import Assembly, assemble, build_dataset
-from moeframe.environment import describe_environment
 from moeframe.errors import InputError, NonFiniteError, RunFolderError
 from moeframe.evaluation.diagnostics import write_diagnostics
 from moeframe.evaluation.evaluation import ModelEvaluation, measure
-from moeframe.finished import load_seed, naming
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent, Watcher
-from moeframe.provenance import write_provenance
 from moeframe.report.run.page import write_report
 from moeframe.report.run.seed_folder import EVENTS
-from moeframe.slicing import write_slices
+from moeframe.runs.data_card import write_provenance
+from moeframe.runs.environment import describe_environment
+from moeframe.runs.loaded import load_seed, naming
+from moeframe.runs.slicing import write_slices
 from moeframe.spec.loader import Override, load_spec
 from moeframe.spec.schema import RunSpec
 from moeframe.storage import checkpoint
