@@ -135,7 +135,7 @@ def validate(spec: Path, overrides: tuple[str, ...], resolved: bool) -> None:
     import yaml
 
     from moeframe.spec.loader import is_study, load_spec, read_document
-    from moeframe.study_file import load_study
+    from moeframe.studies.study_file import load_study
 
     if is_study(read_document(spec)) and not overrides and not resolved:
         study = load_study(spec, _installed())
@@ -260,8 +260,8 @@ def study(
 
     from moeframe.progress import watching
     from moeframe.report.terminal import plan_notes, plan_table
-    from moeframe.study import plan, run_study, study_folder_of
-    from moeframe.study_file import load_study
+    from moeframe.studies.runner import plan, run_study, study_folder_of
+    from moeframe.studies.study_file import load_study
 
     loaded = load_study(study_file, _installed(), jobs=jobs)
     if only:

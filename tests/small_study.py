@@ -8,7 +8,7 @@ import yaml
 from PIL import Image
 
 from moeframe.plugin.registry import Registry
-from moeframe.study_file import load_study
+from moeframe.studies.study_file import load_study
 
 STUDY = """\
 name: little

@@ -17,7 +17,7 @@ from small_study import STUDY, changed, study_of
 from torch import nn
 
 import moeframe
-from moeframe import cli, study_task
+from moeframe import cli
 from moeframe.assembly import assemble
 from moeframe.data import loading
 from moeframe.data.loading import WORKERS_AT_MOST, fetch_batches
@@ -34,9 +34,10 @@ from moeframe.runs.pipeline import Borrowed, run
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 from moeframe.storage.study_folder import StudyFolder
-from moeframe.study import _task, gather, plan, run_study
-from moeframe.study_cost import TRAINED
-from moeframe.study_task import StudyTask
+from moeframe.studies import worker
+from moeframe.studies.cost import TRAINED
+from moeframe.studies.runner import _task, gather, plan, run_study
+from moeframe.studies.worker import StudyTask
 from moeframe_builtin.slicers.by_feature import FeatureSlicer
 
 ROOT = Path(__file__).parent.parent
@@ -209,8 +210,8 @@ def in_this_process(monkeypatch):
     def each_in_turn(self, tasks):
         for task in tasks:
             python, flag, module, *arguments = task.command
-            assert (python, flag, module) == (sys.executable, "-m", study_task.__name__)
-            yield Ended(task, study_task.main(arguments))
+            assert (python, flag, module) == (sys.executable, "-m", worker.__name__)
+            yield Ended(task, worker.main(arguments))
 
     monkeypatch.setattr("moeframe_builtin.launchers.local.LocalLauncher.run", each_in_turn)
 

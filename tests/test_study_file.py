@@ -14,7 +14,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.expert import Expert
 from moeframe.model.flops import count_flops, on_meta
 from moeframe.plugin.registry import Registry
-from moeframe.study_cost import training_calls
+from moeframe.studies.cost import training_calls
 
 ROOT = Path(__file__).parent.parent
 

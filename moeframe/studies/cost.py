@@ -11,7 +11,7 @@ from moeframe.interfaces.loss import Loss
 from moeframe.interfaces.trunk import AdapterExpert
 from moeframe.model.flops import count_flops, on_meta
 from moeframe.plugin.registry import Registry
-from moeframe.study_file import Study, Variant
+from moeframe.studies.study_file import Study, Variant
 
 TRAINED = 3
 """Operations of a forward and a backward pass for one of the forward pass, about."""

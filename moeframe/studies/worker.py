@@ -1,4 +1,4 @@
-"""One run of a study, in a process of its own: python -m moeframe.study_task TASK, where TASK is JSON."""
+"""One run of a study, in a process of its own: python -m moeframe.studies.worker TASK, where TASK is JSON."""
 
 import hashlib
 import json

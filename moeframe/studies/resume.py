@@ -15,9 +15,16 @@ from moeframe.storage.atomic import LOCK, write_file
 from moeframe.storage.results import read_metrics
 from moeframe.storage.run_folder import MEASURING, RunFolder, spec_changes
 from moeframe.storage.study_folder import StudyFolder, read_mapping
-from moeframe.study_cost import sources_of
-from moeframe.study_file import Study, Variant
-from moeframe.study_task import component_of, metrics_alone, metrics_beside, settings_of, weights_key, weights_of_all
+from moeframe.studies.cost import sources_of
+from moeframe.studies.study_file import Study, Variant
+from moeframe.studies.worker import (
+    component_of,
+    metrics_alone,
+    metrics_beside,
+    settings_of,
+    weights_key,
+    weights_of_all,
+)
 
 
 def expect_own(study: Study, place: StudyFolder) -> None:

@@ -18,10 +18,10 @@ from moeframe.report.study.page import write_study
 from moeframe.report.study.rows import PlannedRun, Standing, Table
 from moeframe.storage.atomic import write_file
 from moeframe.storage.study_folder import StudyFolder, read_mapping
-from moeframe.study_admission import admit, changes_since, expect_own, lacking, lacking_alone, runs_of
-from moeframe.study_cost import all_training_calls, joint_calls, predicted_costs, sources_of, training_calls
-from moeframe.study_file import Study, Variant
-from moeframe.study_task import StudyTask, What, failure_of, metrics_alone, metrics_beside, settings_of
+from moeframe.studies.cost import all_training_calls, joint_calls, predicted_costs, sources_of, training_calls
+from moeframe.studies.resume import admit, changes_since, expect_own, lacking, lacking_alone, runs_of
+from moeframe.studies.study_file import Study, Variant
+from moeframe.studies.worker import StudyTask, What, failure_of, metrics_alone, metrics_beside, settings_of
 
 Run: TypeAlias = tuple[Variant, int]
 """A variant and a seed."""
@@ -207,7 +207,7 @@ def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, what: W
         metrics=settings_of(asked[what]),
     )
     name = f"{variant.name}, seed {seed}{WORDS[what][1]}"
-    command = (sys.executable, "-m", "moeframe.study_task", task.model_dump_json())
+    command = (sys.executable, "-m", "moeframe.studies.worker", task.model_dump_json())
     return Task(name, command, place.log(variant.name, seed), Path.cwd(), exclusive=what == "measure alone")
 
 

@@ -1,0 +1,1 @@
+"""Studies: many runs of one spec, planned, carried out and compared."""
