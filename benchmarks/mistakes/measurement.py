@@ -124,7 +124,7 @@ MISTAKES = (
     Mutation(
         "BGR for RGB in image files",
         "blue faces",
-        "plugins/moeframe_builtin/datasets/decoding.py",
+        "plugins/moeframe_builtin/datasets/formats/decoding.py",
         "torch.from_numpy(np.array(image))",
         "torch.from_numpy(np.array(image)[..., ::-1].copy())",
         ("tests/builtin/test_image_folder.py::test_the_centre_square_is_kept",),
@@ -132,7 +132,7 @@ MISTAKES = (
     Mutation(
         "aliased resize of image files",
         "data with jagged edges, which models learn",
-        "plugins/moeframe_builtin/datasets/decoding.py",
+        "plugins/moeframe_builtin/datasets/formats/decoding.py",
         "Image.Resampling.LANCZOS)",
         "Image.Resampling.NEAREST)",
         ("tests/builtin/test_image_folder.py::test_shrinking_is_antialiased",),

@@ -11,7 +11,7 @@ import torch
 from moeframe.errors import DataError
 from moeframe_builtin.datasets import fashion_mnist
 from moeframe_builtin.datasets.fashion_mnist import CLASSES, DEBIAN_FOLDER, FashionMnist
-from moeframe_builtin.datasets.idx_file import read_idx
+from moeframe_builtin.datasets.formats.idx_file import read_idx
 
 HOW_TO_GET = fashion_mnist.HOW_TO_GET
 

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from moeframe.errors import DataError
 from moeframe.interfaces.dataset import Examples, in_batches
 from moeframe.testing import check_component
-from moeframe_builtin.datasets.lmdb_reader import LmdbReader
+from moeframe_builtin.datasets.formats.lmdb_reader import LmdbReader
 from moeframe_builtin.datasets.lsun_church import LsunChurch
 
 TRAIN, VAL = "church_outdoor_train_lmdb", "church_outdoor_val_lmdb"

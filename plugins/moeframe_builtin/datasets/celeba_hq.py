@@ -15,7 +15,8 @@ from pydantic import Field
 from moeframe.errors import DataError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Split
-from moeframe_builtin.datasets.celeba_lists import (
+from moeframe_builtin.datasets.formats.archive import FolderReader, Reader, open_reader
+from moeframe_builtin.datasets.formats.celeba_lists import (
     PARTS,
     AttributeList,
     CelebAMapping,
@@ -26,9 +27,8 @@ from moeframe_builtin.datasets.celeba_lists import (
     parse_mapping,
     parse_partition,
 )
-from moeframe_builtin.datasets.decoding import ImageDecoder
-from moeframe_builtin.datasets.encoded import EncodedDataset, EncodedExamples
-from moeframe_builtin.datasets.readers import FolderReader, Reader, open_reader
+from moeframe_builtin.datasets.formats.decoding import ImageDecoder
+from moeframe_builtin.datasets.formats.encoded import EncodedDataset, EncodedExamples
 
 ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"

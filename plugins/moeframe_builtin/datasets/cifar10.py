@@ -13,7 +13,7 @@ from moeframe.errors import DataError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples, Split
 from moeframe.shapes import Levels, SliceIds
-from moeframe_builtin.datasets.pickled_batch import Pickled, read_pickled
+from moeframe_builtin.datasets.formats.pickled_batch import Pickled, read_pickled
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"

@@ -10,7 +10,7 @@ from pydantic import Field
 from moeframe.errors import DataError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples, Split
-from moeframe_builtin.datasets.idx_file import IdxFile, read_idx
+from moeframe_builtin.datasets.formats.idx_file import IdxFile, read_idx
 
 CLASSES = (
     "T-shirt/top",

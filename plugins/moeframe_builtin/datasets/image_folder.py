@@ -10,10 +10,10 @@ from pydantic import Field
 from moeframe.errors import DataError
 from moeframe.interfaces.dataset import Split
 from moeframe.randomness import derive_key
-from moeframe_builtin.datasets.attribute_table import AttributeTable
-from moeframe_builtin.datasets.decoding import EXTENSIONS, ImageDecoder
-from moeframe_builtin.datasets.encoded import EncodedDataset, EncodedExamples
-from moeframe_builtin.datasets.readers import Reader, open_reader
+from moeframe_builtin.datasets.formats.archive import Reader, open_reader
+from moeframe_builtin.datasets.formats.attribute_table import AttributeTable
+from moeframe_builtin.datasets.formats.decoding import EXTENSIONS, ImageDecoder
+from moeframe_builtin.datasets.formats.encoded import EncodedDataset, EncodedExamples
 
 SPLIT_SEED = 20120807  # fixed: every run, whatever its seed, holds out the same files
 

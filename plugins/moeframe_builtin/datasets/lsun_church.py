@@ -9,9 +9,9 @@ from pydantic import Field
 
 from moeframe.errors import DataError
 from moeframe.interfaces.dataset import Split
-from moeframe_builtin.datasets.decoding import ImageDecoder
-from moeframe_builtin.datasets.encoded import EncodedDataset, EncodedExamples
-from moeframe_builtin.datasets.lmdb_reader import LmdbReader
+from moeframe_builtin.datasets.formats.decoding import ImageDecoder
+from moeframe_builtin.datasets.formats.encoded import EncodedDataset, EncodedExamples
+from moeframe_builtin.datasets.formats.lmdb_reader import LmdbReader
 
 FOLDERS: dict[Split, str] = {"train": "church_outdoor_train_lmdb", "test": "church_outdoor_val_lmdb"}
 OFFICIAL_IMAGES: dict[Split, int] = {"train": 126_227, "test": 300}

@@ -17,8 +17,8 @@ from moeframe.errors import DataError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import SPLITS, Dataset, Split
 from moeframe.shapes import ItemIds, Levels, PerItem
-from moeframe_builtin.datasets.decoding import ImageDecoder, OtherModes
-from moeframe_builtin.datasets.readers import Reader
+from moeframe_builtin.datasets.formats.archive import Reader
+from moeframe_builtin.datasets.formats.decoding import ImageDecoder, OtherModes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
