@@ -38,7 +38,7 @@ from moeframe.studies import worker
 from moeframe.studies.cost import TRAINED
 from moeframe.studies.runner import _task, gather, plan, run_study
 from moeframe.studies.worker import StudyTask
-from moeframe_builtin.slicers.by_feature import FeatureSlicer
+from moeframe_builtin.slicers.support.by_feature import FeatureSlicer
 
 ROOT = Path(__file__).parent.parent
 

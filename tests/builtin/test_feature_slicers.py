@@ -16,13 +16,10 @@ from moeframe.randomness import Streams
 from moeframe.testing import check_slicer
 from moeframe_builtin.features.efficientnet import PACKAGES, efficientnet_lite0, why_missing
 from moeframe_builtin.metrics.frechet import FrechetMetric
-from moeframe_builtin.slicers import clusters
 from moeframe_builtin.slicers.attribute import Attribute
-from moeframe_builtin.slicers.by_feature import range_names, slices_of, thresholds_of
 from moeframe_builtin.slicers.class_group import ClassGroup
 from moeframe_builtin.slicers.color_variance import ColorVariance
 from moeframe_builtin.slicers.lighting import Lighting, light_direction, light_level
-from moeframe_builtin.slicers.luma import luma
 from moeframe_builtin.slicers.semantic import (
     Semantic,
     colour_quantiles,
@@ -30,6 +27,9 @@ from moeframe_builtin.slicers.semantic import (
     network_features,
     thumbnail_colours,
 )
+from moeframe_builtin.slicers.support import clusters
+from moeframe_builtin.slicers.support.by_feature import range_names, slices_of, thresholds_of
+from moeframe_builtin.slicers.support.luma import luma
 from moeframe_builtin.slicers.texture import Texture, laplacian_variance
 
 

@@ -14,7 +14,7 @@ from moeframe.interfaces.slicer import Slicer
 from moeframe.randomness import Streams
 from moeframe_builtin.slicers.class_group import ClassGroup
 from moeframe_builtin.slicers.color_variance import ColorVariance, color_variance
-from moeframe_builtin.slicers.grouping import balanced_groups, natural_groups
+from moeframe_builtin.slicers.support.grouping import balanced_groups, natural_groups
 
 
 def labelled(labels: list[int], n_classes: int) -> InMemoryExamples:

@@ -13,8 +13,8 @@ from moeframe.interfaces.component import SpecFacts
 from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.slicer import Slicer, State
 from moeframe.shapes import SliceIds
-from moeframe_builtin.slicers.by_feature import Balance
-from moeframe_builtin.slicers.grouping import balanced_groups
+from moeframe_builtin.slicers.support.by_feature import Balance
+from moeframe_builtin.slicers.support.grouping import balanced_groups
 
 HAIR_COLOURS = (("Black_Hair",), ("Blond_Hair",), ("Brown_Hair",), ("Gray_Hair",))
 """Attribute names as list_attr_celeba.txt spells them."""

@@ -3,7 +3,7 @@
 from typing import ClassVar, Literal
 
 from moeframe.shapes import Levels, PerItem
-from moeframe_builtin.slicers.by_feature import FeatureSlicer
+from moeframe_builtin.slicers.support.by_feature import FeatureSlicer
 
 
 def color_variance(images: Levels) -> PerItem:

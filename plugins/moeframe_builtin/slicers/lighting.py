@@ -10,7 +10,7 @@ from moeframe.interfaces.component import SpecFacts
 from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.slicer import Slicer, State
 from moeframe.shapes import Levels, PerItem, SliceIds
-from moeframe_builtin.slicers.by_feature import (
+from moeframe_builtin.slicers.support.by_feature import (
     Balance,
     Feature,
     range_names,
@@ -19,7 +19,7 @@ from moeframe_builtin.slicers.by_feature import (
     thresholds_of,
     values_of,
 )
-from moeframe_builtin.slicers.luma import LUMA_SCALE, luma
+from moeframe_builtin.slicers.support.luma import LUMA_SCALE, luma
 
 
 def light_level(images: Levels) -> PerItem:

@@ -16,10 +16,10 @@ from moeframe.interfaces.slicer import Slicer, State
 from moeframe.randomness import Streams, derive_key
 from moeframe.shapes import Levels, SliceIds
 from moeframe_builtin.features.efficientnet import PACKAGES, efficientnet_lite0, why_missing
-from moeframe_builtin.slicers.by_feature import Balance
-from moeframe_builtin.slicers.clusters import Blocks, Clusters
-from moeframe_builtin.slicers.label_file import LabelFile
-from moeframe_builtin.slicers.luma import luma
+from moeframe_builtin.slicers.support.by_feature import Balance
+from moeframe_builtin.slicers.support.clusters import Blocks, Clusters
+from moeframe_builtin.slicers.support.label_file import LabelFile
+from moeframe_builtin.slicers.support.luma import luma
 
 THUMBNAIL_SIZE = 8
 N_QUANTILES = 9

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from moeframe.shapes import Levels, PerItem
-from moeframe_builtin.slicers.by_feature import FeatureSlicer
-from moeframe_builtin.slicers.luma import LUMA_SCALE, luma
+from moeframe_builtin.slicers.support.by_feature import FeatureSlicer
+from moeframe_builtin.slicers.support.luma import LUMA_SCALE, luma
 
 
 def _with_edges_repeated(plane: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from moeframe.errors import DataError
 from moeframe.interfaces.dataset import Examples, in_batches
 from moeframe.interfaces.slicer import State
 from moeframe.shapes import Levels, SliceIds
-from moeframe_builtin.slicers.by_feature import Balance, SlicedSplit, refuse_no_images
+from moeframe_builtin.slicers.support.by_feature import Balance, SlicedSplit, refuse_no_images
 
 Features = NDArray[np.float64]
 Blocks = Callable[[Levels], list[Tensor]]

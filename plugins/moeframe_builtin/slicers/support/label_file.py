@@ -11,7 +11,7 @@ from moeframe.errors import DataError
 from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.slicer import State
 from moeframe.shapes import SliceIds
-from moeframe_builtin.slicers.by_feature import refuse_no_images
+from moeframe_builtin.slicers.support.by_feature import refuse_no_images
 
 SHOWN_GROUPS = 12
 

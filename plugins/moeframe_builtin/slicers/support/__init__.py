@@ -1,0 +1,1 @@
+"""What several slicers share: clustering, grouping, label files, luma."""
