@@ -31,13 +31,13 @@ from moeframe.interfaces.metric import Metric
 from moeframe.runs.environment import describe_environment
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
 from moeframe_builtin.metrics.fid import FidMetric
-from moeframe_builtin.metrics.frechet_distance import Gaussian, gaussian_distance
 from moeframe_builtin.metrics.inception_score import InceptionScoreMetric
 from moeframe_builtin.metrics.kid import KidMetric, subset_mmd
-from moeframe_builtin.metrics.perceptual import LpipsMetric
+from moeframe_builtin.metrics.lpips import LpipsMetric
 from moeframe_builtin.metrics.precision_recall import PrecisionMetric, RecallMetric
 from moeframe_builtin.metrics.psnr import PsnrMetric
 from moeframe_builtin.metrics.ssim import SsimMetric
+from moeframe_builtin.metrics.support.frechet_distance import Gaussian, gaussian_distance
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/evaluation/agreement.json"

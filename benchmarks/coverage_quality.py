@@ -26,11 +26,11 @@ from moeframe_builtin.datasets.photo_patches import PhotoPatches
 from moeframe_builtin.features.efficientnet import EfficientNetLite0
 from moeframe_builtin.features.space import SpaceSettings
 from moeframe_builtin.metrics.frechet import INTERVAL_FROM, INTERVAL_RATIO
-from moeframe_builtin.metrics.frechet_distance import frechet_estimate
 from moeframe_builtin.metrics.inception_score import INTERVAL_FROM as IS_FROM
 from moeframe_builtin.metrics.inception_score import inception_score, score_standard_error
 from moeframe_builtin.metrics.kid import INTERVAL_FROM as KID_FROM
 from moeframe_builtin.metrics.kid import SUBSETS, mmd_standard_error, subset_mmd
+from moeframe_builtin.metrics.support.frechet_distance import frechet_estimate
 
 OUT = Path(__file__).resolve().parent.parent / "results/evaluation/coverage_quality.json"
 STUDIES = 2000

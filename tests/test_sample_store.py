@@ -15,7 +15,7 @@ from moeframe.interfaces.sampler import SamplerState
 from moeframe.spec.binding import bind
 from moeframe.storage.sample_store import Samples, SampleStore
 from moeframe_builtin.metrics.psnr import PsnrMetric
-from moeframe_builtin.metrics.sampling_run import sample_once
+from moeframe_builtin.metrics.support.sampling_run import sample_once
 from moeframe_builtin.samplers.ddim import DdimSampler
 
 

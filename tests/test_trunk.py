@@ -25,7 +25,7 @@ from moeframe.training.trainer import Trainer
 from moeframe_builtin.experts.adapters import BottleneckExpert, LoraExpert
 from moeframe_builtin.metrics.flops import FlopsMetric
 from moeframe_builtin.metrics.latency import LatencyMetric
-from moeframe_builtin.metrics.size import ParametersMetric
+from moeframe_builtin.metrics.parameters import ParametersMetric
 from moeframe_builtin.schedules.linear import LinearSchedule
 from moeframe_builtin.trunks.unet import UNetTrunk
 from moeframe_pretrained.expert_folder import save_expert

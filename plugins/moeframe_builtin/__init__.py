@@ -36,7 +36,6 @@ from moeframe_builtin.losses.mutual_info import MutualInfoLoss
 from moeframe_builtin.losses.nll import NllLoss
 from moeframe_builtin.losses.slice_alignment import SliceAlignmentLoss
 from moeframe_builtin.metrics.bits_per_dim import BitsPerDimMetric
-from moeframe_builtin.metrics.calls import NetworkCallsMetric
 from moeframe_builtin.metrics.diversity import DiversityMetric
 from moeframe_builtin.metrics.fid import FidMetric
 from moeframe_builtin.metrics.flops import FlopsMetric
@@ -44,11 +43,12 @@ from moeframe_builtin.metrics.frechet import FrechetMetric
 from moeframe_builtin.metrics.inception_score import InceptionScoreMetric
 from moeframe_builtin.metrics.kid import KidMetric
 from moeframe_builtin.metrics.latency import LatencyMetric
-from moeframe_builtin.metrics.memory import PeakMemoryMetric
-from moeframe_builtin.metrics.perceptual import LpipsMetric
+from moeframe_builtin.metrics.lpips import LpipsMetric
+from moeframe_builtin.metrics.network_calls import NetworkCallsMetric
+from moeframe_builtin.metrics.parameters import ParametersMetric
+from moeframe_builtin.metrics.peak_memory import PeakMemoryMetric
 from moeframe_builtin.metrics.precision_recall import PrecisionMetric, RecallMetric
 from moeframe_builtin.metrics.psnr import PsnrMetric
-from moeframe_builtin.metrics.size import ParametersMetric
 from moeframe_builtin.metrics.ssim import SsimMetric
 from moeframe_builtin.samplers.ancestral import AncestralSampler
 from moeframe_builtin.samplers.ddim import DdimSampler

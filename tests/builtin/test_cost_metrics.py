@@ -12,11 +12,11 @@ from moeframe.errors import UnavailableError
 from moeframe.evaluation.evaluation import ModelEvaluation
 from moeframe.interfaces.component import ImageShape
 from moeframe.model.flops import count_flops, on_meta
-from moeframe_builtin.metrics.calls import NetworkCallsMetric
 from moeframe_builtin.metrics.flops import FlopsMetric
 from moeframe_builtin.metrics.latency import LatencyMetric
-from moeframe_builtin.metrics.memory import PeakMemoryMetric
-from moeframe_builtin.metrics.size import ParametersMetric
+from moeframe_builtin.metrics.network_calls import NetworkCallsMetric
+from moeframe_builtin.metrics.parameters import ParametersMetric
+from moeframe_builtin.metrics.peak_memory import PeakMemoryMetric
 
 
 @pytest.fixture(scope="module")

@@ -28,13 +28,13 @@ from moeframe_builtin.features.efficientnet import PACKAGES
 from moeframe_builtin.features.inception import WEIGHTS_NAME, Inception
 from moeframe_builtin.features.space import Extracted, SpaceSettings, to_rgb, why_missing
 from moeframe_builtin.metrics import frechet as frechet_module
-from moeframe_builtin.metrics.feature_source import FeatureSource
 from moeframe_builtin.metrics.fid import FidMetric
 from moeframe_builtin.metrics.frechet import FrechetMetric
-from moeframe_builtin.metrics.frechet_distance import frechet_distance
 from moeframe_builtin.metrics.inception_score import InceptionScoreMetric
 from moeframe_builtin.metrics.kid import KidMetric
 from moeframe_builtin.metrics.precision_recall import PrecisionMetric, RecallMetric
+from moeframe_builtin.metrics.support.feature_source import FeatureSource
+from moeframe_builtin.metrics.support.frechet_distance import frechet_distance
 
 INCEPTION_METRICS = (FidMetric, KidMetric, InceptionScoreMetric)
 CPU = torch.device("cpu")

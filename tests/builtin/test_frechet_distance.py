@@ -8,7 +8,9 @@ import torch
 from scipy.linalg import sqrtm
 
 from moeframe.randomness import Streams
-from moeframe_builtin.metrics.frechet_distance import (
+from moeframe_builtin.metrics.inception_score import score_standard_error
+from moeframe_builtin.metrics.kid import SUBSETS, mmd_standard_error, subset_mmd
+from moeframe_builtin.metrics.support.frechet_distance import (
     Gaussian,
     distance_at_infinite_n,
     fewest_to_extrapolate,
@@ -16,8 +18,6 @@ from moeframe_builtin.metrics.frechet_distance import (
     frechet_estimate,
     gaussian_distance,
 )
-from moeframe_builtin.metrics.inception_score import score_standard_error
-from moeframe_builtin.metrics.kid import SUBSETS, mmd_standard_error, subset_mmd
 
 
 def rows(n: int, dims: int, name: str = "rows") -> torch.Tensor:

@@ -19,8 +19,8 @@ from moeframe.errors import UnavailableError
 from moeframe.evaluation.evaluation import measure
 from moeframe.randomness import Streams
 from moeframe_builtin.metrics.diversity import DiversityMetric
-from moeframe_builtin.metrics.lpips_network import BACKBONES, Backbone
-from moeframe_builtin.metrics.perceptual import LpipsMetric
+from moeframe_builtin.metrics.lpips import LpipsMetric
+from moeframe_builtin.metrics.support.lpips_network import BACKBONES, Backbone
 
 TORCHVISION = {"alex": "alexnet", "squeeze": "squeezenet1_1", "vgg": "vgg16"}
 

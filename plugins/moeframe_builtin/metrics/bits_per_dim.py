@@ -13,7 +13,7 @@ from moeframe.interfaces.metric import Evaluation, Measurement, Metric, which_im
 from moeframe.likelihood.probe import require_valid
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.stats.intervals import STUDENT_FROM, Interval, normal_interval
-from moeframe_builtin.metrics.likelihood_methods import METHODS, Method
+from moeframe_builtin.metrics.support.likelihood_methods import METHODS, Method
 
 SETTINGS = {method: frozenset(field.name for field in fields(METHODS[method])) for method in METHODS}  # type: ignore[arg-type]
 """The settings that each method takes."""

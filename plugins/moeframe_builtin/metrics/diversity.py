@@ -9,7 +9,7 @@ from pydantic import Field
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe.shapes import Levels
 from moeframe.stats.intervals import mean, skewed_interval
-from moeframe_builtin.metrics.lpips_network import LpipsConfig, lpips_network, why_unavailable
+from moeframe_builtin.metrics.support.lpips_network import LpipsConfig, lpips_network, why_unavailable
 
 
 class DiversityMetric(Metric):

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
-from moeframe_builtin.metrics.feature_source import FeatureSource, why_no_space
 from moeframe_builtin.metrics.frechet import FrechetConfig, measure_frechet
+from moeframe_builtin.metrics.support.feature_source import FeatureSource, why_no_space
 
 
 class FidMetric(Metric):

@@ -14,8 +14,8 @@ from moeframe.interfaces.trunk import AdapterExpert, Trunk
 from moeframe.model.flops import count_flops, on_meta
 from moeframe.randomness import Trajectories
 from moeframe.shapes import Images, LogSnr
-from moeframe_builtin.metrics.dispatch import IMAGES, dispatch_while_sampling
-from moeframe_builtin.metrics.sampling_run import sampler_of
+from moeframe_builtin.metrics.support.dispatch import IMAGES, dispatch_while_sampling
+from moeframe_builtin.metrics.support.sampling_run import sampler_of
 
 
 class FlopsMetric(Metric):

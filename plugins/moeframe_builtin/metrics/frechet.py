@@ -7,8 +7,8 @@ from pydantic import Field
 from moeframe.errors import UnavailableError
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe_builtin.features.catalogue import SpaceName
-from moeframe_builtin.metrics.feature_source import MANY, FeatureConfig, FeatureSource, why_no_space
-from moeframe_builtin.metrics.frechet_distance import (
+from moeframe_builtin.metrics.support.feature_source import MANY, FeatureConfig, FeatureSource, why_no_space
+from moeframe_builtin.metrics.support.frechet_distance import (
     Rows,
     distance_at_infinite_n,
     fewest_to_extrapolate,

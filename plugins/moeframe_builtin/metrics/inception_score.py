@@ -11,7 +11,7 @@ from torch import Tensor
 from moeframe.errors import UnavailableError
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe_builtin.features.space import Extracted
-from moeframe_builtin.metrics.feature_source import MANY, FeatureConfig, FeatureSource, why_no_space
+from moeframe_builtin.metrics.support.feature_source import MANY, FeatureConfig, FeatureSource, why_no_space
 
 Logits = Float[Tensor, "_ classes"]
 SEED = 2020

@@ -13,7 +13,7 @@ from torch import Tensor
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe_builtin.features.catalogue import SpaceName
 from moeframe_builtin.features.space import why_missing
-from moeframe_builtin.metrics.feature_source import MANY, FeatureConfig, FeatureSource, why_no_space
+from moeframe_builtin.metrics.support.feature_source import MANY, FeatureConfig, FeatureSource, why_no_space
 
 PACKAGES = ("torch_fidelity",)
 SUBSETS = 100

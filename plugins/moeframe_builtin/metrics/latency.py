@@ -11,7 +11,7 @@ from pydantic import Field
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe.randomness import Trajectories
 from moeframe.stats.intervals import median_interval
-from moeframe_builtin.metrics.sampling_run import run_facts, sample_once, synchronise
+from moeframe_builtin.metrics.support.sampling_run import run_facts, sample_once, synchronise
 
 _QUANTILES = {"lower_quartile": 0.25, "median": 0.5, "upper_quartile": 0.75, "p95": 0.95}
 

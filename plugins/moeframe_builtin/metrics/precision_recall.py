@@ -12,7 +12,7 @@ from moeframe.errors import UnavailableError
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe_builtin.features.catalogue import SpaceName
 from moeframe_builtin.features.space import why_missing
-from moeframe_builtin.metrics.feature_source import MANY, FeatureConfig, FeatureSource, why_no_space
+from moeframe_builtin.metrics.support.feature_source import MANY, FeatureConfig, FeatureSource, why_no_space
 
 PACKAGES = ("torch_fidelity",)
 BLOCK = 1024

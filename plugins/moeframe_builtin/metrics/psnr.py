@@ -6,7 +6,12 @@ from typing import Literal
 import numpy as np
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric, Reconstructions
-from moeframe_builtin.metrics.reconstruction import Figure, ReconstructionConfig, image_pairs, measure_reconstructions
+from moeframe_builtin.metrics.support.reconstruction import (
+    Figure,
+    ReconstructionConfig,
+    image_pairs,
+    measure_reconstructions,
+)
 
 
 class PsnrMetric(Metric):

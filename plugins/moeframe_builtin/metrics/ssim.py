@@ -3,7 +3,12 @@
 from typing import ClassVar, Literal
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric, Reconstructions
-from moeframe_builtin.metrics.reconstruction import Figure, ReconstructionConfig, image_pairs, measure_reconstructions
+from moeframe_builtin.metrics.support.reconstruction import (
+    Figure,
+    ReconstructionConfig,
+    image_pairs,
+    measure_reconstructions,
+)
 
 
 class SsimMetric(Metric):

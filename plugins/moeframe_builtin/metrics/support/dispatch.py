@@ -6,7 +6,7 @@ from moeframe.interfaces.denoiser import Denoised, Denoiser
 from moeframe.interfaces.metric import Evaluation
 from moeframe.randomness import Trajectories
 from moeframe.shapes import Images, LogSnr
-from moeframe_builtin.metrics.sampling_run import sample_once
+from moeframe_builtin.metrics.support.sampling_run import sample_once
 
 IMAGES = 16
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
-from moeframe_builtin.metrics.sampling_run import run_facts, sample_once
+from moeframe_builtin.metrics.support.sampling_run import run_facts, sample_once
 
 
 class NetworkCallsMetric(Metric):

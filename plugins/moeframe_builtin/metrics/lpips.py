@@ -3,8 +3,8 @@
 from typing import Literal
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
-from moeframe_builtin.metrics.lpips_network import LpipsConfig, lpips_network, why_unavailable
-from moeframe_builtin.metrics.reconstruction import Figure, ReconstructionConfig, measure_reconstructions
+from moeframe_builtin.metrics.support.lpips_network import LpipsConfig, lpips_network, why_unavailable
+from moeframe_builtin.metrics.support.reconstruction import Figure, ReconstructionConfig, measure_reconstructions
 
 
 class LpipsMetric(Metric):

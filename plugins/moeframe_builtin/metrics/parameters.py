@@ -6,8 +6,8 @@ from torch import nn
 
 from moeframe.interfaces.metric import Evaluation, Measurement, Metric
 from moeframe.interfaces.trunk import AdapterExpert
-from moeframe_builtin.metrics.dispatch import IMAGES, dispatch_while_sampling
-from moeframe_builtin.metrics.sampling_run import sampler_of
+from moeframe_builtin.metrics.support.dispatch import IMAGES, dispatch_while_sampling
+from moeframe_builtin.metrics.support.sampling_run import sampler_of
 
 
 class ParametersMetric(Metric):

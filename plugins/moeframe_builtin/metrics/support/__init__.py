@@ -1,0 +1,1 @@
+"""What several metrics share: features, distances, likelihood methods, reconstructions."""
