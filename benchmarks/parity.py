@@ -28,7 +28,7 @@ from moeframe.model.mixture import MergedDenoiser
 from moeframe.model.sampling import ddim_trajectory, per_batch, predict_image
 from moeframe.randomness import Streams, Trajectories
 from moeframe.runs.environment import describe_environment, installed_version
-from moeframe_pretrained.diffusers_expert import DiffusersExpert
+from moeframe_pretrained.diffusers.expert import DiffusersExpert
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 

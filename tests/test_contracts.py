@@ -38,7 +38,7 @@ from moeframe.runs.loaded import load
 from moeframe.runs.pipeline import run
 from moeframe.spec.binding import bind
 from moeframe.testing import GaussianExpert, PlainTrunk, PosteriorGate, check_component
-from moeframe_pretrained.expert_folder import save_expert
+from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
 
 SLOW = {"frechet", "precision", "recall"}  # load their feature network
 INSTALLED = [

@@ -28,8 +28,8 @@ from moeframe_builtin.metrics.latency import LatencyMetric
 from moeframe_builtin.metrics.parameters import ParametersMetric
 from moeframe_builtin.schedules.linear import LinearSchedule
 from moeframe_builtin.trunks.unet import UNetTrunk
-from moeframe_pretrained.expert_folder import save_expert
-from moeframe_pretrained.run_expert import RunExpert
+from moeframe_pretrained.moeframe_runs.expert import RunExpert
+from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
 
 IMAGE = ImageShape(1, 8, 8, 16)
 TRUNK = {"type": "unet", "channels": 8, "channel_multipliers": [1, 2]}

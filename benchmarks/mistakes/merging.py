@@ -73,7 +73,7 @@ MISTAKES = (
     Mutation(
         "the class of a conditional network ignored",
         "every class expert is the same network",
-        "plugins/moeframe_pretrained/edm_adm_network.py",
+        "plugins/moeframe_pretrained/edm/adm_network.py",
         "embedding = embedding + self.map_label.weight[:, self.label]",
         "embedding = embedding + 0 * self.map_label.weight[:, self.label]",
         (f"{_T_EDM}test_a_conditional_network_is_another_expert_for_each_class",),
@@ -81,7 +81,7 @@ MISTAKES = (
     Mutation(
         "attention heads of ADM taken as one",
         "queries compared across heads",
-        "plugins/moeframe_pretrained/edm_adm_network.py",
+        "plugins/moeframe_pretrained/edm/adm_network.py",
         "            channels_per_head=CHANNELS_PER_HEAD,\n",
         "",
         (f"{_T_EDM}test_velocity_is_that_of_the_denoiser_of_edms_table_1_on_edms_pixel_grid",),
@@ -89,7 +89,7 @@ MISTAKES = (
     Mutation(
         "an exported pipeline on our own pixel grid",
         "noise levels and pixels off by L / (L - 1)",
-        "plugins/moeframe_pretrained/diffusers_pipeline.py",
+        "plugins/moeframe_pretrained/diffusers/pipeline.py",
         "self.grid = PixelGrid(1 / PixelGrid.reaching_both_ends(levels).scale)",
         "self.grid = PixelGrid(1.0)",
         (f"{_T_EXPORT}test_diffusers_own_pipeline_samples_what_the_merged_model_says",),
@@ -97,7 +97,7 @@ MISTAKES = (
     Mutation(
         "an export that drops what was trained on",
         "the file's weights under the trained model's figures",
-        "plugins/moeframe_pretrained/mixture_folder.py",
+        "plugins/moeframe_pretrained/moeframe_runs/mixture_folder.py",
         "if isinstance(core, AdapterExpert) or _was_trained(core):",
         "if isinstance(core, AdapterExpert):",
         (f"{_T_EXPORT}test_a_foreign_checkpoint_that_was_trained_on_is_exported_as_it_is_now",),
@@ -117,7 +117,7 @@ MISTAKES = (
     Mutation(
         "experts of the first seed for every seed",
         "intervals over seeds that are one seed",
-        "plugins/moeframe_pretrained/run_expert.py",
+        "plugins/moeframe_pretrained/moeframe_runs/expert.py",
         'return self.model_copy(update={"seed": seed}) if self.seed == "same" else self',
         "return self",
         (

@@ -3,11 +3,11 @@
 from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.exporter import Exporter
 from moeframe.plugin.hookspecs import hookimpl
-from moeframe_pretrained.diffusers_expert import DiffusersExpert
-from moeframe_pretrained.edm import EdmExpert
+from moeframe_pretrained.diffusers.expert import DiffusersExpert
+from moeframe_pretrained.edm.expert import EdmExpert
 from moeframe_pretrained.exporters import DiffusersExporter, SafetensorsExporter
-from moeframe_pretrained.run_expert import CheckpointExpert, RunExpert
-from moeframe_pretrained.vdm import VdmExpert
+from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert, RunExpert
+from moeframe_pretrained.vdm.expert import VdmExpert
 
 MOEFRAME_API = 1
 

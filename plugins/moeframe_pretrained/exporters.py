@@ -8,12 +8,12 @@ from moeframe.errors import InputError, UnavailableError
 from moeframe.interfaces.exporter import Exporter, TrainedModel
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.storage.atomic import explaining, write_file
-from moeframe_pretrained.diffusers_expert import DiffusersExpert
-from moeframe_pretrained.expert_folder import save_expert
-from moeframe_pretrained.mixture_folder import Mixture, write_mixture
+from moeframe_pretrained.diffusers.expert import DiffusersExpert
 from moeframe_pretrained.model_card import model_card
+from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
+from moeframe_pretrained.moeframe_runs.mixture_folder import Mixture, write_mixture
 
-PIPELINE = "moeframe_pretrained.diffusers_pipeline"
+PIPELINE = "moeframe_pretrained.diffusers.pipeline"
 TRAINING_STEPS = 1000
 
 
@@ -43,7 +43,7 @@ class DiffusersExporter(Exporter):
     def export_merged(self, model: TrainedModel, folder: Path) -> str:
         """A DDIMPipeline whose unet is the merged model; loading it needs diffusers and moeframe."""
         diffusers = _diffusers()
-        from moeframe_pretrained.diffusers_pipeline import MergedUNet, chain_of
+        from moeframe_pretrained.diffusers.pipeline import MergedUNet, chain_of
 
         gate = _merged(model).gate
         if gate is not None and gate.random:

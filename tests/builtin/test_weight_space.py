@@ -20,8 +20,8 @@ from moeframe_builtin.experts.weight_space import (
     WeightSpaceExpert,
     slerp,
 )
-from moeframe_pretrained.expert_folder import save_expert
-from moeframe_pretrained.run_expert import CheckpointExpert
+from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert
+from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
 
 IMAGE = ImageShape(1, 4, 4, 8)
 WAYS = (AverageExpert, SlerpExpert, TaskArithmeticExpert)

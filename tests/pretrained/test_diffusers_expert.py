@@ -20,7 +20,7 @@ from moeframe.randomness import Streams, Trajectories
 from moeframe.testing import check_expert
 from moeframe_builtin.gates.uniform import UniformGate
 from moeframe_builtin.samplers.ancestral import AncestralSampler
-from moeframe_pretrained.diffusers_expert import DiffusersExpert
+from moeframe_pretrained.diffusers.expert import DiffusersExpert
 
 IMAGE = ImageShape(3, 8, 8, 256)
 SCHEDULES = {

@@ -17,7 +17,7 @@ from moeframe.diffusion import velocity_from_image
 from moeframe.errors import CheckpointError
 from moeframe.interfaces.component import ImageShape
 from moeframe.testing import check_expert
-from moeframe_pretrained.edm import EdmExpert
+from moeframe_pretrained.edm.expert import EdmExpert
 
 IMAGE = ImageShape(channels=3, height=8, width=8, levels=256)
 BOTH = pytest.mark.parametrize("arguments", [DDPMPP, NCSNPP], ids=["ddpm++", "ncsn++"])

@@ -19,9 +19,9 @@ from moeframe.errors import CheckpointError, DataError, InputError, PluginError
 from moeframe.interfaces.component import ImageShape
 from moeframe.runs.export import export
 from moeframe.testing.rules import stirred
-from moeframe_pretrained.mixture_folder import read_mixture, write_mixture
+from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert, RunExpert
+from moeframe_pretrained.moeframe_runs.mixture_folder import read_mixture, write_mixture
 from moeframe_pretrained.pixel_grid import PixelGrid
-from moeframe_pretrained.run_expert import CheckpointExpert, RunExpert
 
 pytestmark = pytest.mark.slow
 
@@ -266,7 +266,7 @@ def test_noise_levels_and_thresholds_stay_exact_in_half_precision(run, tiny_text
     path.write_text(yaml.safe_dump(data))
     moeframe.merge(path, out=tmp_path / "run")
     export(tmp_path / "run", tmp_path / "out", into="diffusers")
-    from moeframe_pretrained.diffusers_pipeline import MergedUNet
+    from moeframe_pretrained.diffusers.pipeline import MergedUNet
 
     exact, half = (MergedUNet.from_pretrained(tmp_path / "out/unet", torch_dtype=kind) for kind in (None, torch.half))
     assert half.dtype == torch.half
@@ -280,8 +280,8 @@ def test_the_pipeline_needs_nothing_of_the_run(run, tmp_path):
     folder, _ = run
     export(folder, tmp_path / "out", into="diffusers")
     index = json.loads((tmp_path / "out/model_index.json").read_text())
-    assert index["unet"] == ["moeframe_pretrained.diffusers_pipeline", "MergedUNet"]
-    assert "moeframe_pretrained.diffusers_pipeline" in sys.modules
+    assert index["unet"] == ["moeframe_pretrained.diffusers.pipeline", "MergedUNet"]
+    assert "moeframe_pretrained.diffusers.pipeline" in sys.modules
     assert str(folder) not in "".join(p.read_text() for p in (tmp_path / "out").rglob("*.json"))
     card = (tmp_path / "out/README.md").read_text()
     assert "pipeline = DDIMPipeline.from_pretrained(" in card

@@ -22,9 +22,9 @@ from moeframe.testing import check_expert
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.experts.weight_space import AverageExpert
 from moeframe_builtin.gates.uniform import UniformGate
-from moeframe_pretrained.diffusers_expert import DiffusersExpert
-from moeframe_pretrained.expert_folder import save_expert
-from moeframe_pretrained.run_expert import CheckpointExpert, RunExpert
+from moeframe_pretrained.diffusers.expert import DiffusersExpert
+from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert, RunExpert
+from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
 
 IMAGE = ImageShape(1, 8, 8, 16)
 

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from moeframe.errors import CheckpointError
 from moeframe.interfaces.component import ImageShape
 from moeframe.testing import check_expert
-from moeframe_pretrained.flax_msgpack import read_flax
-from moeframe_pretrained.vdm import VdmExpert
+from moeframe_pretrained.vdm.expert import VdmExpert
+from moeframe_pretrained.vdm.flax_msgpack import read_flax
 
 IMAGE = ImageShape(channels=3, height=6, width=8, levels=256)
 VARIANTS = pytest.mark.parametrize(

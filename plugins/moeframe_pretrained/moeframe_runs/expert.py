@@ -18,8 +18,15 @@ from moeframe.shapes import Images, LogSnr
 from moeframe.spec.loader import load_spec
 from moeframe.storage.checkpoint import latest, load
 from moeframe.storage.run_folder import RunFolder
-from moeframe_pretrained.expert_folder import SETTINGS, WEIGHTS, HoldsMixture, build_expert, fitted, read_expert
-from moeframe_pretrained.mixture_folder import is_mixture, read_mixture
+from moeframe_pretrained.moeframe_runs.expert_folder import (
+    SETTINGS,
+    WEIGHTS,
+    HoldsMixture,
+    build_expert,
+    fitted,
+    read_expert,
+)
+from moeframe_pretrained.moeframe_runs.mixture_folder import is_mixture, read_mixture
 from moeframe_pretrained.pretrained import PretrainedExpert, sha256_of
 
 

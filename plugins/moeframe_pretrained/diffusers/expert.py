@@ -19,7 +19,7 @@ from moeframe.interfaces.component import ImageShape
 from moeframe.shapes import Images, LogSnr
 from moeframe.storage.atomic import write_file
 from moeframe_pretrained.checkpoint_files import load_exactly, read_settings, read_tensors
-from moeframe_pretrained.diffusers_folder import find_parts, with_names_of_today
+from moeframe_pretrained.diffusers.folder import find_parts, with_names_of_today
 from moeframe_pretrained.discrete_steps import StepTable
 from moeframe_pretrained.pixel_grid import PixelGrid
 from moeframe_pretrained.pretrained import PretrainedExpert, sha256_of

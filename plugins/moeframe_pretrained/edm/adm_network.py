@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from moeframe.shapes import Images, PerItem
-from moeframe_pretrained.edm_layers import (
+from moeframe_pretrained.edm.layers import (
     Block,
     BlockStyle,
     Count,

@@ -11,9 +11,9 @@ from moeframe.diffusion import edm_input, velocity_from_edm
 from moeframe.errors import CheckpointError
 from moeframe.interfaces.component import ImageShape
 from moeframe.shapes import Images, LogSnr
-from moeframe_pretrained.edm_adm_network import AdmLayout, AdmUNet
-from moeframe_pretrained.edm_network import SongLayout, SongUNet
-from moeframe_pretrained.edm_pickle import PickledModule, read_pickled_network
+from moeframe_pretrained.edm.adm_network import AdmLayout, AdmUNet
+from moeframe_pretrained.edm.pickle_file import PickledModule, read_pickled_network
+from moeframe_pretrained.edm.song_network import SongLayout, SongUNet
 from moeframe_pretrained.pixel_grid import PixelGrid
 from moeframe_pretrained.pretrained import PretrainedExpert, sha256_of
 from moeframe_pretrained.weights import with_weights

@@ -26,7 +26,7 @@ from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
 from moeframe.storage.atomic import explaining, write_file
 from moeframe_pretrained.checkpoint_files import listed, read_settings, read_tensors
-from moeframe_pretrained.expert_folder import WEIGHTS, HoldsMixture, config_of, described, save_expert
+from moeframe_pretrained.moeframe_runs.expert_folder import WEIGHTS, HoldsMixture, config_of, described, save_expert
 from moeframe_pretrained.pretrained import PretrainedExpert
 
 MIXTURE = "mixture.json"

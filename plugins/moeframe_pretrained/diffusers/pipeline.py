@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe_pretrained.checkpoint_files import read_settings
-from moeframe_pretrained.mixture_folder import Mixture, read_mixture, write_mixture
+from moeframe_pretrained.moeframe_runs.mixture_folder import Mixture, read_mixture, write_mixture
 from moeframe_pretrained.pixel_grid import PixelGrid
 
 __all__ = ["MergedUNet", "ModelMixin", "chain_of"]

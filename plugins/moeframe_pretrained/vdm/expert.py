@@ -10,9 +10,9 @@ from moeframe.diffusion import velocity_from_noise
 from moeframe.errors import CheckpointError
 from moeframe.interfaces.component import ImageShape
 from moeframe.shapes import Images, LogSnr
-from moeframe_pretrained.flax_msgpack import read_flax
 from moeframe_pretrained.pretrained import PretrainedExpert, sha256_of
-from moeframe_pretrained.vdm_network import ScoreUNet, VdmLayout, schedule_ends
+from moeframe_pretrained.vdm.flax_msgpack import read_flax
+from moeframe_pretrained.vdm.network import ScoreUNet, VdmLayout, schedule_ends
 from moeframe_pretrained.weights import with_weights
 
 SCORE, SCHEDULE = "score_model/", "gamma/"

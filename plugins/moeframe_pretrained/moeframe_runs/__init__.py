@@ -1,0 +1,1 @@
+"""Runs and exported folders of moeframe itself as experts."""
