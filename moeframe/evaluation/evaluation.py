@@ -165,7 +165,7 @@ def measure(metric: Metric, evaluation: Evaluation) -> dict[str, Any]:
         return {"unavailable": str(error)}
     if not math.isfinite(measurement.value):
         return {"unavailable": f"the value is {measurement.value}: look at the samples and the learning curves"}
-    return _entry(measurement)
+    return {"role": metric.ROLE, **_entry(measurement)}
 
 
 def _entry(measurement: Measurement) -> dict[str, Any]:

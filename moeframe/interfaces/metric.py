@@ -20,6 +20,8 @@ from moeframe.randomness import Streams
 from moeframe.shapes import Images, Levels
 
 Better = Literal["lower", "higher"]
+Role = Literal["likelihood", "quality", "reconstruction", "diversity", "cost", "other"]
+"""What a metric is about: reports lead with one of likelihood and one of sample quality, and plot them together."""
 Result = TypeVar("Result")
 
 
@@ -112,6 +114,8 @@ class Metric(Component):
     KIND: ClassVar[str] = "metrics"
     DETERMINISTIC: ClassVar[bool] = True
     """False for timings and memory, which differ between two runs of the same command."""
+    ROLE: ClassVar[Role] = "other"
+    """What the figure is about; a report leads with the first metric of likelihood and the first of quality."""
 
     class Config(Component.Config):
         label: str | None = Field(default=None, description="name in results.json, where one metric is measured twice")

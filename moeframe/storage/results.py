@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from moeframe.errors import NonFiniteError, RunFolderError
+from moeframe.interfaces.metric import Better, Role
 from moeframe.stats.intervals import mean, summarise
 from moeframe.storage.atomic import write_file
 
@@ -25,7 +26,8 @@ class _Measured(_Record):
 
     value: float
     unit: str
-    better: Literal["lower", "higher"]
+    better: Better
+    role: Role = "other"
     n: int
     how: dict[str, Any]
     interval: tuple[float, float] | None = None
@@ -43,7 +45,8 @@ class MetricResult(_Record):
     """A metric over the seeds that could measure it."""
 
     unit: str
-    better: Literal["lower", "higher"]
+    better: Better
+    role: Role = "other"
     mean: float
     sd: float | None
     interval: tuple[float, float] | None
@@ -130,6 +133,7 @@ def _combine(metric: str, per_seed: Mapping[int, Mapping[str, Any] | None]) -> M
     return MetricResult(
         unit=first.unit,
         better=first.better,
+        role=first.role,
         mean=summary.mean,
         sd=summary.sd,
         interval=interval,

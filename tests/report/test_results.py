@@ -26,7 +26,20 @@ def test_results_json_has_the_keys_of_the_schema(tmp_path):
     assert set(content) == {"schema_version", "name", "spec_hash", "environment", "seeds", "metrics"}
     assert content["schema_version"] == 1
     assert content["seeds"] == [0, 1]
-    keys = ["unit", "better", "mean", "sd", "interval", "interval_method", "n_seeds", "per_seed", "n", "how", "parts"]
+    keys = [
+        "unit",
+        "better",
+        "role",
+        "mean",
+        "sd",
+        "interval",
+        "interval_method",
+        "n_seeds",
+        "per_seed",
+        "n",
+        "how",
+        "parts",
+    ]
     assert list(content["metrics"]["bpd"]) == keys
     assert content["metrics"]["bpd"]["parts"] == {"prior": {"mean": 0.5, "per_seed": [0.5, None]}}
 

@@ -22,6 +22,8 @@ SETTINGS = {method: frozenset(field.name for field in fields(METHODS[method])) f
 class BitsPerDimMetric(Metric):
     """-log2 p(x) per dimension of held-out images: VDM's bound, the discrete bound, or the probability-flow ODE."""
 
+    ROLE = "likelihood"
+
     class Config(Metric.Config):
         type: Literal["bits_per_dim"] = "bits_per_dim"
         images: int | None = Field(

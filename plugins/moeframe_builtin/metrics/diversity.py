@@ -15,6 +15,8 @@ from moeframe_builtin.metrics.support.lpips_network import LpipsConfig, lpips_ne
 class DiversityMetric(Metric):
     """Learned perceptual distance (LPIPS) between random disjoint pairs of samples; higher is more diverse."""
 
+    ROLE = "diversity"
+
     class Config(LpipsConfig):
         type: Literal["diversity"] = "diversity"
         pairs: int = Field(default=256, ge=2, description="pairs of samples, no sample in two of them")

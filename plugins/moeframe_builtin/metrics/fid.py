@@ -10,6 +10,8 @@ from moeframe_builtin.metrics.support.feature_source import FeatureSource, why_n
 class FidMetric(Metric):
     """Fréchet inception distance between samples and real images (Heusel et al. 2017)."""
 
+    ROLE = "quality"
+
     class Config(FrechetConfig):
         type: Literal["fid"] = "fid"
         features: Literal["inception"] = "inception"

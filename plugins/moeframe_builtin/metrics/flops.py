@@ -21,6 +21,8 @@ from moeframe_builtin.metrics.support.sampling_run import sampler_of
 class FlopsMetric(Metric):
     """Floating-point operations to sample one image, with only the experts that are asked; per step as parts."""
 
+    ROLE = "cost"
+
     class Config(Metric.Config):
         type: Literal["flops"] = "flops"
 

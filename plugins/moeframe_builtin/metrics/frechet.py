@@ -38,6 +38,8 @@ class FrechetConfig(FeatureConfig):
 class FrechetMetric(Metric):
     """Fréchet distance between samples and real images in a chosen feature space (not an FID)."""
 
+    ROLE = "quality"
+
     class Config(FrechetConfig):
         type: Literal["frechet"] = "frechet"
         features: SpaceName = "efficientnet_lite0"

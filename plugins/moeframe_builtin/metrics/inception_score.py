@@ -23,6 +23,8 @@ INTERVAL_FROM = 2000
 class InceptionScoreMetric(Metric):
     """Inception score of the samples (Salimans et al. 2016), the mean over splits."""
 
+    ROLE = "quality"
+
     class Config(FeatureConfig):
         type: Literal["inception_score"] = "inception_score"
         features: Literal["inception"] = "inception"

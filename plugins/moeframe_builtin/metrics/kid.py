@@ -33,6 +33,8 @@ Rows = Float[Tensor, "_ features"]
 class KidMetric(Metric):
     """Kernel inception distance between samples and real images; in other features a squared MMD, not a KID."""
 
+    ROLE = "quality"
+
     class Config(FeatureConfig):
         type: Literal["kid"] = "kid"
         features: SpaceName = "inception"

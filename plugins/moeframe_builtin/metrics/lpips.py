@@ -10,6 +10,8 @@ from moeframe_builtin.metrics.support.reconstruction import Figure, Reconstructi
 class LpipsMetric(Metric):
     """Learned perceptual distance of reconstructions to their originals (Zhang et al. 2018, package `lpips`)."""
 
+    ROLE = "reconstruction"
+
     class Config(ReconstructionConfig, LpipsConfig):
         type: Literal["lpips"] = "lpips"
 

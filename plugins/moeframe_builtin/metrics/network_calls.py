@@ -11,6 +11,8 @@ from moeframe_builtin.metrics.support.sampling_run import run_facts, sample_once
 class NetworkCallsMetric(Metric):
     """Expert evaluations per sampled image, counted while sampling."""
 
+    ROLE = "cost"
+
     class Config(Metric.Config):
         type: Literal["network_calls"] = "network_calls"
         batch_size: int = Field(default=16, ge=1)

@@ -13,6 +13,8 @@ from moeframe_builtin.metrics.support.sampling_run import sampler_of
 class ParametersMetric(Metric):
     """Parameters of the whole model; those active for one sample and step, of the experts and the gate, as parts."""
 
+    ROLE = "cost"
+
     class Config(Metric.Config):
         type: Literal["parameters"] = "parameters"
 

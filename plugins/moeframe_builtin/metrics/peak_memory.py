@@ -17,6 +17,7 @@ _MIB = 2**20
 class PeakMemoryMetric(Metric):
     """Peak memory while sampling one batch, MiB: CUDA's allocator, or the whole process's resident set on CPU."""
 
+    ROLE = "cost"
     DETERMINISTIC = False
 
     class Config(Metric.Config):

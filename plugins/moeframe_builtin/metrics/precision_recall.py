@@ -31,6 +31,8 @@ class PrecisionRecallConfig(FeatureConfig):
 class PrecisionMetric(Metric):
     """Precision: the share of samples that lie among real images of a feature space; falls with poor images."""
 
+    ROLE = "quality"
+
     class Config(PrecisionRecallConfig):
         type: Literal["precision"] = "precision"
 
@@ -49,6 +51,8 @@ class PrecisionMetric(Metric):
 
 class RecallMetric(Metric):
     """Recall: the share of real images that lie among samples in a feature space; falls with what is never drawn."""
+
+    ROLE = "diversity"
 
     class Config(PrecisionRecallConfig):
         type: Literal["recall"] = "recall"

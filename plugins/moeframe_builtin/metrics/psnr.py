@@ -17,6 +17,8 @@ from moeframe_builtin.metrics.support.reconstruction import (
 class PsnrMetric(Metric):
     """Peak signal-to-noise ratio of reconstructions, dB (scikit-image)."""
 
+    ROLE = "reconstruction"
+
     class Config(ReconstructionConfig):
         type: Literal["psnr"] = "psnr"
 

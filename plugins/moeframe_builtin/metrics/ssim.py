@@ -14,6 +14,8 @@ from moeframe_builtin.metrics.support.reconstruction import (
 class SsimMetric(Metric):
     """Structural similarity of reconstructions with Wang's settings (scikit-image)."""
 
+    ROLE = "reconstruction"
+
     WINDOW: ClassVar[int] = 11
 
     class Config(ReconstructionConfig):
