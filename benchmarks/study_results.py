@@ -57,7 +57,7 @@ def _keep_run(place: StudyFolder, out: StudyFolder, variant: str, seed: int, *, 
         _copy(run / name, kept / name)
     events = run / own / EVENTS
     if events.exists():
-        lines = [line for line in events.read_text().splitlines(keepends=True) if '"kind": "held_out"' in line]
+        lines = [line for line in events.read_text().splitlines(keepends=True) if '"kind": "validation"' in line]
         (kept / own / EVENTS).write_text("".join(lines))
 
 

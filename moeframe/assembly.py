@@ -25,7 +25,7 @@ from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams, Trajectories
 from moeframe.spec.schema import RunSpec
-from moeframe.storage.atomic import key_of, waiting, write_file
+from moeframe.storage.atomic import key_of, locked, write_file
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def cut_slices(
         return _cut(slicer, spec, train, test)
     dump = spec.dump()
     place = shared / f"slices-{key_of(dump['dataset'], dump['slicer'], spec.n_experts, streams.seed)}"
-    with waiting(place):
+    with locked(place):
         kept = place / "slices.json"
         if kept.exists():
             found = json.loads(kept.read_bytes())

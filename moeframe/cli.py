@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ class _Commands(click.Group):
     """Turns our errors into one message and the exit status of DESIGN section 4."""
 
     def invoke(self, context: click.Context) -> Any:
+        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
         try:
             return super().invoke(context)
         except MoeframeError as error:

@@ -81,7 +81,7 @@ gate: {type: softmax, width: 4}
 objective: [{type: nll}]
 sampler: {type: ddim, steps: 2}
 metrics: [{type: network_calls}, {type: parameters}]
-training: {steps: 4, batch_size: 4, warm_start: 0, learning_rate_warmup: 0, checkpoint_every: 2, held_out_images: 4}
+training: {steps: 4, batch_size: 4, warm_start: 0, learning_rate_warmup: 0, checkpoint_every: 2, validation_images: 4}
 evaluation: {batch_size: 4, samples_shown: 2, diagnostic_images: 4}
 """
 

@@ -121,7 +121,7 @@ def _write_run(folder: Path, name: str, seed: int, luck: np.ndarray) -> None:
     own.mkdir()
     (own / "diagnostics.json").write_text(json.dumps(diagnostics))
     events = [
-        {"kind": "held_out", "phase": "joint", "step": step, "bits_per_dim": bits + level + 1 / step}
+        {"kind": "validation", "phase": "joint", "step": step, "bits_per_dim": bits + level + 1 / step}
         for step in (25, 50, 100)
     ]
     (own / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))

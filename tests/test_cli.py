@@ -222,7 +222,13 @@ def test_run_writes_below_runs_unless_told(call, tiny_spec, monkeypatch):
 
 @pytest.mark.slow
 def test_a_plugin_of_a_stranger_runs(call, tmp_path):
-    small = ["training.steps=2", "training.held_out_images=4", "experts.0.channels=4", "sampler.steps=2", "metrics=[]"]
+    small = [
+        "training.steps=2",
+        "training.validation_images=4",
+        "experts.0.channels=4",
+        "sampler.steps=2",
+        "metrics=[]",
+    ]
     small += ["evaluation.samples_shown=2", "evaluation.diagnostic_images=4"]
     arguments = [part for override in small for part in ("--set", override)]
     result = call("run", ROOT / "examples/moeframe-myslicer/parity.yaml", *arguments, "--out", tmp_path / "run")

@@ -16,7 +16,7 @@ from moeframe.model.routing import _found
 from moeframe.plugin.registry import Registry
 from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
-from moeframe.training.validation import measure_held_out
+from moeframe.training.validation import measure_validation
 
 STD = 0.25
 DATA = f"dataset={{type: gaussian, size: 8, std: {STD}, n_test: 256, n_train: 8}}"
@@ -29,7 +29,7 @@ def assembled(tiny_spec, *overrides):
 
 @pytest.fixture
 def ideal(tiny_spec, tmp_path):
-    many = ("evaluation.diagnostic_images=256", "evaluation.batch_size=256", "training.held_out_images=256")
+    many = ("evaluation.diagnostic_images=256", "evaluation.batch_size=256", "training.validation_images=256")
     wide = "schedule={type: linear, log_snr_min: -10, log_snr_max: 13}"
     assembly = assembled(tiny_spec, *many, wide)
     model = MergedDenoiser([GaussianExpert(GaussianExpert.Config(std=STD), image=assembly.image)])
@@ -70,7 +70,7 @@ def test_neighbouring_images_are_not_given_neighbouring_noise_levels(ideal, monk
     monkeypatch.setattr("moeframe.evaluation.diagnostics.continuous_bound", bound)
     monkeypatch.setattr("moeframe.training.validation.continuous_bound", bound)
     _bounds(assembly, evaluation, evaluation.model)
-    measure_held_out(assembly, evaluation.model, step=1)
+    measure_validation(assembly, evaluation.model, step=1)
     assert len(seen) == 5
     for times in seen:
         spans = [float(part.max() - part.min()) for part in times.split(len(times) // 4)]

@@ -180,7 +180,7 @@ def test_two_equal_experts_merge_to_themselves_under_every_gate(gate, spec):
 
 # --- what is trained --------------------------------------------------------------------------------------------------
 
-GATE_ONLY = ("training={trainable: gate, steps: 6, batch_size: 8, held_out_images: 4}", "experts.0.dropout=0.2")
+GATE_ONLY = ("training={trainable: gate, steps: 6, batch_size: 8, validation_images: 4}", "experts.0.dropout=0.2")
 
 
 def gate_trainer(path, *overrides):

@@ -8,7 +8,7 @@ import moeframe
 from moeframe.errors import SpecError
 from moeframe.model.ema import MovingAverage
 from moeframe.model.mixture import MergedDenoiser
-from moeframe.model.offloading import HOME, bring
+from moeframe.model.offloading import HOME, move_exclusively
 from moeframe.plugin.registry import Registry
 from moeframe.spec.loader import load_spec
 from moeframe.testing import GaussianExpert
@@ -35,14 +35,14 @@ def test_one_expert_at_a_time_is_on_the_device_and_the_last_one_stays():
                 expert.to_empty(device=device)
 
         expert.to = moved
-    bring(experts[1], experts, GPU)
+    move_exclusively(experts[1], experts, GPU)
     assert on_device(experts) == [1]
-    bring(experts[1], experts, GPU)
+    move_exclusively(experts[1], experts, GPU)
     assert moves == [(1, "meta")], "it was there already"
-    bring(experts[0], experts, GPU)
+    move_exclusively(experts[0], experts, GPU)
     assert on_device(experts) == [0]
     assert moves[1:] == [(1, "cpu"), (0, "meta")], "the other makes room first"
-    bring(experts[2], experts, HOME)
+    move_exclusively(experts[2], experts, HOME)
     assert on_device(experts) == [0], "nothing is sent home from its home"
 
 
@@ -52,7 +52,7 @@ def test_a_mixture_brings_an_expert_before_it_asks_it_and_only_that_one(monkeypa
     model = MergedDenoiser([GaussianExpert(GaussianExpert.Config(), image=image) for _ in range(2)], gate)
     brought = []
     monkeypatch.setattr(
-        "moeframe.model.mixture.bring", lambda one, experts, device: brought.append((one, len(experts)))
+        "moeframe.model.mixture.move_exclusively", lambda one, experts, device: brought.append((one, len(experts)))
     )
     z = torch.randn(3, 1, 2, 2)
     model(z, torch.full((3,), -2.0))

@@ -30,7 +30,7 @@ def test_phase_one_taken_from_a_variant_with_another_gate_ends_with_the_same_bit
         events = tmp_path / "events.jsonl"
         lines = [
             b'{"kind": "train", "step": 1}\n',
-            b'{"kind": "held_out", "step": 1}\n',
+            b'{"kind": "validation", "step": 1}\n',
             b'{"kind": "train", "step": 2}\n',
         ]
         events.write_bytes(b"".join(lines))
@@ -81,6 +81,6 @@ def test_the_gate_of_the_one_who_takes_over_is_its_own(tiny_spec, tmp_path):
     list(islice(first.warm_start(), 2))
     second = trainer_of(tiny_spec, "gate={type: softmax, width: 9}")
     before = {name: tensor.clone() for name, tensor in second.model.gate.state_dict().items()}
-    second.adopt(first.without_gate())
+    second.load_warm_start(first.warm_start_state())
     assert all(torch.equal(tensor, before[name]) for name, tensor in second.model.gate.state_dict().items())
     assert torch.equal(next(second.model.experts.parameters()), next(first.model.experts.parameters()))

@@ -33,7 +33,7 @@ SMALL = (
     "training.steps=6",
     "training.warm_start=0.5",
     "training.batch_size=8",
-    "training.held_out_images=8",
+    "training.validation_images=8",
     "training.checkpoint_every=2",
     "sampler.steps=4",
     "evaluation.samples_shown=4",
@@ -130,7 +130,7 @@ def test_slices_and_events_are_stored(finished):
     assert set(slices["train"].tolist()) == {0, 1, 2, 3}
     assert any(name.startswith("state/") for name in slices.files)
     events = [json.loads(line) for line in (folder / "seed-0/events.jsonl").read_text().splitlines()]
-    assert [event["step"] for event in events if event["kind"] == "held_out"] == [3, 6]
+    assert [event["step"] for event in events if event["kind"] == "validation"] == [3, 6]
     assert {event["phase"] for event in events} == {"warm_start", "joint"}
 
 
@@ -212,12 +212,12 @@ def test_evaluating_a_finished_run_finds_the_figures_of_the_run(tiny_run, tmp_pa
 
 def test_the_held_out_curve_is_of_the_averaged_weights(tiny_run):
     folder, _ = tiny_run
-    from moeframe.training.validation import measure_held_out
+    from moeframe.training.validation import measure_validation
 
     events = [json.loads(line) for line in (folder / "seed-0/events.jsonl").read_text().splitlines()]
-    (last,) = (event for event in events if event["kind"] == "held_out" and event["step"] == 4)
+    (last,) = (event for event in events if event["kind"] == "validation" and event["step"] == 4)
     loaded = moeframe.load(folder)
-    found = measure_held_out(loaded.assembly, loaded.denoiser, 4)
+    found = measure_validation(loaded.assembly, loaded.denoiser, 4)
     assert found.bits_per_dim == pytest.approx(last["bits_per_dim"], rel=1e-9)
 
 

@@ -15,7 +15,7 @@ from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 from moeframe.training.trainer import Trainer
-from moeframe.training.validation import measure_held_out
+from moeframe.training.validation import measure_validation
 
 SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
 SMALL = (
@@ -24,8 +24,8 @@ SMALL = (
     "training.steps=8",
     "training.warm_start=0.5",
     "training.batch_size=8",
-    "training.held_out_images=8",
-    "training.held_out_every=4",
+    "training.validation_images=8",
+    "training.validation_every=4",
     "training.checkpoint_every=3",
     "training.log_every=1",
 )
@@ -43,7 +43,7 @@ def joint_facts(run):
 
 
 def held_out(run):
-    return measure_held_out(run.assembly, run.averaged, run.step)
+    return measure_validation(run.assembly, run.averaged, run.step)
 
 
 def finish(run):
@@ -192,7 +192,7 @@ def test_training_lowers_the_held_out_bound(registry):
         registry,
         "training.steps=60",
         "training.batch_size=32",
-        "training.held_out_images=64",
+        "training.validation_images=64",
         "training.learning_rate_warmup=5",
         "experts.0.channels=8",
         "training.ema_decay=0.8",

@@ -49,7 +49,7 @@ def spec_of(registry, *, adapter="lora", k=4, gate=None, **changes):
             "gate": gate or {"type": "softmax", "width": 4},
             "objective": [{"type": "nll"}],
             "sampler": {"type": "ddim", "steps": 3},
-            "training": {"steps": 4, "batch_size": 4, "warm_start": 0.5, "held_out_images": 4},
+            "training": {"steps": 4, "batch_size": 4, "warm_start": 0.5, "validation_images": 4},
             **changes,
         },
         registry,

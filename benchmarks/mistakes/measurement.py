@@ -76,7 +76,7 @@ MISTAKES = (
     Mutation(
         "training images as the reference",
         "a better distance for a model that copies its training data",
-        _METRICS + "feature_source.py",
+        _METRICS + "support/feature_source.py",
         "return self._real(self._config.reference, self.reference_n)",
         'return self._real("train", self.reference_n)',
         (f"{_T_FEATURES}test_a_torchscript_space_goes_by_its_file_and_hash",),
@@ -84,7 +84,7 @@ MISTAKES = (
     Mutation(
         "the first images of a folder as the reference",
         "a reference of a few classes",
-        _METRICS + "feature_source.py",
+        _METRICS + "support/feature_source.py",
         'self._evaluation.streams.permutation(len(examples), "features/real images", split)[:n]',
         "torch.arange(n)",
         (f"{_T_FEATURES}test_a_subset_of_the_reference_is_drawn_by_the_seed_not_the_first",),
@@ -148,7 +148,7 @@ MISTAKES = (
     Mutation(
         "[0, 1] for [-1, 1] into LPIPS",
         "distances several times too small",
-        _METRICS + "lpips_network.py",
+        _METRICS + "support/lpips_network.py",
         "return (2 * levels.float() / (n_levels - 1) - 1).expand(",
         "return (levels.float() / (n_levels - 1)).expand(",
         ("tests/builtin/test_perceptual_metrics.py::test_lpips_is_the_mean_of_the_packages_own[squeeze-shape1]",),
@@ -157,7 +157,7 @@ MISTAKES = (
     Mutation(
         "covariances divided by N",
         "a Fréchet distance that differs from torch-fidelity's at small N",
-        _METRICS + "frechet_distance.py",
+        _METRICS + "support/frechet_distance.py",
         "return cls.with_covariance(mean, covariance / (n - 1))",
         "return cls.with_covariance(mean, covariance / n)",
         (f"{_T_FRECHET}test_the_distance_of_features_is_torch_fidelitys",),
@@ -165,7 +165,7 @@ MISTAKES = (
     Mutation(
         "product of roots for root of the product",
         "tr(Σ1^½ Σ2^½) for tr((Σ1 Σ2)^½): right for commuting covariances alone, else too large",
-        _METRICS + "frechet_distance.py",
+        _METRICS + "support/frechet_distance.py",
         "return _distance(first, second, torch.linalg.svdvals(first.overlap(second)))",
         "return _distance(first, second, first.overlap(second) * (first.axes.T @ second.axes))",
         (f"{_T_FRECHET}test_the_distance_of_any_two_gaussians_is_that_of_the_matrix_root",),
@@ -183,7 +183,7 @@ MISTAKES = (
     Mutation(
         "jackknife that counts pairs of images twice",
         "intervals of a Fréchet distance that hold the mean in 99 % where samples are as good as real images",
-        _METRICS + "frechet_distance.py",
+        _METRICS + "support/frechet_distance.py",
         "math.sqrt(max(1.5 * jackknife - 0.25 * halves, jackknife / 2))",
         "math.sqrt(max(jackknife, halves / 4))",
         (f"{_T_FRECHET}test_the_interval_of_equal_distributions_covers_as_well",),

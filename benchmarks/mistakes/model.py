@@ -138,8 +138,8 @@ MISTAKES = (
         "held-out curve of the raw weights",
         "a noisier curve, of another model than the one that is reported",
         "moeframe/runs/pipeline.py",
-        "measure_held_out(trainer.assembly, trainer.averaged, trainer.step)",
-        "measure_held_out(trainer.assembly, trainer.model, trainer.step)",
+        "measure_validation(trainer.assembly, trainer.averaged, trainer.step)",
+        "measure_validation(trainer.assembly, trainer.model, trainer.step)",
         ("tests/test_runs.py::test_the_held_out_curve_is_of_the_averaged_weights",),
     ),
 )

@@ -18,7 +18,7 @@ from moeframe.interfaces.denoiser import Contribution, Denoised
 from moeframe.interfaces.expert import Expert, Jumps
 from moeframe.interfaces.gate import Gate, Routing
 from moeframe.interfaces.trunk import AdapterExpert, Trunk, TrunkFeatures
-from moeframe.model.offloading import bring
+from moeframe.model.offloading import move_exclusively
 from moeframe.randomness import Trajectories
 from moeframe.shapes import GateWeights, Images, LogSnr
 
@@ -145,7 +145,7 @@ class MergedDenoiser(nn.Module):
             own_z, own_log_snr = (z, log_snr) if everything else (z[items], log_snr[items])
             expert = self._expert(k)
             if self._offload:
-                bring(expert, self._sharing, z.device)
+                move_exclusively(expert, self._sharing, z.device)
             if isinstance(expert, AdapterExpert):
                 assert self.trunk is not None
                 assert features is not None

@@ -11,7 +11,7 @@ from torch import nn
 HOME = torch.device("cpu")
 
 
-def bring(wanted: nn.Module, experts: Iterable[nn.Module], device: torch.device) -> None:
+def move_exclusively(wanted: nn.Module, experts: Iterable[nn.Module], device: torch.device) -> None:
     """Have `wanted` on the device, and send home whichever other expert is there."""
     for expert in experts:
         if expert is not wanted and device != HOME and _is_on(expert, device):

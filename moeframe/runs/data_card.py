@@ -13,35 +13,35 @@ from moeframe.assembly import Assembly
 from moeframe.data.duplicates import METHOD, Duplicates, find_duplicates, fingerprints_of
 from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.expert import Expert
-from moeframe.storage.atomic import key_of, waiting, write_file
+from moeframe.storage.atomic import key_of, locked, write_file
 from moeframe.storage.images import write_grid
 from moeframe.storage.results import read_json
 from moeframe.storage.run_folder import CARD, LEAKS
 
 
-def write_provenance(folder: Path, assembly: Assembly, shared: Path | None = None) -> None:
+def write_data_card(folder: Path, assembly: Assembly, shared: Path | None = None) -> None:
     """Write card.json and, where test images also stand in train, duplicates.png into the run's folder.
 
     Every image is read once, or not at all where another run left what it saw below `shared`. Raises DataError for an
     image that cannot be read.
     """
-    data = look_through(assembly, folder) if shared is None else _looked_through_once(assembly, folder, shared)
+    data = inspect_data(assembly, folder) if shared is None else _looked_through_once(assembly, folder, shared)
     # Last, because its presence says that the data has been looked through.
     write_file(folder / CARD, _json({**data, "experts": _experts(assembly)}))
 
 
 def _looked_through_once(assembly: Assembly, folder: Path, shared: Path) -> dict[str, Any]:
     place = shared / f"data-{key_of(assembly.spec.dump()['dataset'])}"
-    with waiting(place):
+    with locked(place):
         if not (place / CARD).exists():
-            write_file(place / CARD, _json(look_through(assembly, place)))
+            write_file(place / CARD, _json(inspect_data(assembly, place)))
     if (place / LEAKS).exists():
         write_file(folder / LEAKS, (place / LEAKS).read_bytes())
     card: dict[str, Any] = read_json(place / CARD)
     return card
 
 
-def look_through(assembly: Assembly, folder: Path) -> dict[str, Any]:
+def inspect_data(assembly: Assembly, folder: Path) -> dict[str, Any]:
     """What the card says of the data; duplicates.png is written into the folder."""
     levels = assembly.image.levels
     found = find_duplicates(fingerprints_of(assembly.train, levels), fingerprints_of(assembly.test, levels))

@@ -6,7 +6,7 @@ from moeframe.errors import InputError
 from moeframe.interfaces.exporter import Exporter, TrainedModel
 from moeframe.plugin.registry import Registry
 from moeframe.runs.loaded import load
-from moeframe.storage.atomic import explaining
+from moeframe.storage.atomic import storage_errors_at
 from moeframe.storage.results import read_json
 from moeframe.storage.run_folder import RunFolder
 
@@ -44,7 +44,7 @@ def export(
         card=read_json(place.card) if place.card.exists() else {},
     )
     exporter = exporter_class(exporter_class.Config.model_validate({"type": into}))
-    with explaining(target):
+    with storage_errors_at(target):
         target.mkdir(parents=True, exist_ok=True)
     if expert is None:
         return exporter.export_merged(model, target)

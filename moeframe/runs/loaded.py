@@ -105,13 +105,13 @@ def load_seed(place: RunFolder, spec: RunSpec, registry: Registry, seed: int) ->
         raise RunFolderError(f"{place.path}: has no checkpoint of seed {seed}; {reason}")
     assembly = assemble(spec, registry, seed)
     tensors = checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"]
-    with naming(newest):
+    with error_prefix(newest):
         checkpoint.load_weights(assembly.model, tensors)
     return LoadedRun(spec, seed, assembly, assembly.model.eval())
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def error_prefix(path: Path) -> Iterator[None]:
     """Say which checkpoint does not fit."""
     try:
         yield

@@ -17,9 +17,9 @@ from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent, Watcher
 from moeframe.report.run.page import write_report
 from moeframe.report.run.seed_folder import EVENTS
-from moeframe.runs.data_card import write_provenance
+from moeframe.runs.data_card import write_data_card
 from moeframe.runs.environment import describe_environment
-from moeframe.runs.loaded import load_seed, naming
+from moeframe.runs.loaded import error_prefix, load_seed
 from moeframe.runs.slicing import write_slices
 from moeframe.spec.loader import Override, load_spec
 from moeframe.spec.schema import RunSpec
@@ -30,7 +30,7 @@ from moeframe.storage.run_folder import MEASURING, EventLog, RunFolder, spec_cha
 from moeframe.training import shared_warm_start
 from moeframe.training.calibration import calibration_errors
 from moeframe.training.trainer import StepLog, Trainer
-from moeframe.training.validation import measure_held_out
+from moeframe.training.validation import measure_validation
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _carry_out(
 ) -> Results:
     folder = RunFolder(run_folder_of(resolved.name, out))
     with folder.claimed():
-        folder.admit(resolved, fresh=fresh)
+        folder.check_resumable(resolved, fresh=fresh)
         environment = describe_environment(resolved.device)
         write_file(folder.environment, _json(environment))
         unfinished = [seed for seed in resolved.seeds if not folder.metrics(seed).exists()]
@@ -126,7 +126,7 @@ def _train_seed(folder: RunFolder, assembly: Assembly, watcher: Watcher, borrowe
     seed = assembly.streams.seed
     if not folder.card.exists():
         watcher.begin("looking through the data", 1)
-        write_provenance(folder.path, assembly, borrowed.data)
+        write_data_card(folder.path, assembly, borrowed.data)
         watcher.advance("card.json")
     if assembly.slices.slicer is not None:
         for warning in assembly.slices.warnings():
@@ -168,14 +168,14 @@ def train(
     newest = checkpoint.latest(folder.checkpoints(seed))
     if newest is not None:
         snapshot = checkpoint.load(newest)
-        with naming(newest):
+        with error_prefix(newest):
             trainer.restore(snapshot)
     if phase_one_folder is not None and trainer.step < trainer.assembly.spec.warm_start_steps:
         with shared_warm_start.shared(trainer, phase_one_folder) as taken:
             events = folder.seed(seed) / EVENTS
             if taken:
                 shared_warm_start.take_events(trainer, phase_one_folder, events)
-                _held_out(trainer, "warm_start", EventLog(events, trainer.step))
+                _validate(trainer, "warm_start", EventLog(events, trainer.step))
             else:
                 _train(trainer, folder, seed, watcher, until=trainer.assembly.spec.warm_start_steps)
                 shared_warm_start.keep(trainer, phase_one_folder, events)
@@ -222,16 +222,16 @@ def _record(trainer: Trainer, log: StepLog, events: EventLog, checkpoints: Path,
     if last or log.step == 1 or log.step % config.log_every == 0:
         events.write("train", dataclasses.asdict(log))
         note = f"{next(iter(log.terms.values())).value:.3f} bits/dim"
-    if last or log.step % config.held_out_every == 0:
-        note = f"{_held_out(trainer, log.phase, events):.3f} bits/dim held out"
+    if last or log.step % config.validation_every == 0:
+        note = f"{_validate(trainer, log.phase, events):.3f} bits/dim held out"
     if last or log.step % config.checkpoint_every == 0:
         checkpoint.save(checkpoints, trainer.snapshot())
     return note
 
 
-def _held_out(trainer: Trainer, phase: str, events: EventLog) -> float:
-    measured = measure_held_out(trainer.assembly, trainer.averaged, trainer.step)
-    events.write("held_out", {"phase": phase, **dataclasses.asdict(measured)})
+def _validate(trainer: Trainer, phase: str, events: EventLog) -> float:
+    measured = measure_validation(trainer.assembly, trainer.averaged, trainer.step)
+    events.write("validation", {"phase": phase, **dataclasses.asdict(measured)})
     return measured.bits_per_dim
 
 
@@ -286,7 +286,7 @@ def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watc
         return _summarise(place, spec)
 
 
-def measure_lacking(
+def measure_missing(
     folder: str | Path, metrics: Sequence[Mapping[str, Any]], watcher: Watcher | None = None
 ) -> Results:
     """Measure of a trained run what it lacks of `metrics`, as settings; what was measured with the same stays as it is.

@@ -17,6 +17,7 @@ from moeframe.plugin.registry import Registry
 from moeframe.spec.binding import bind
 from moeframe.spec.messages import Flaw, FlawsError, shown
 from moeframe.spec.messages import Path as SpecPath
+from moeframe.spec.renamed_keys import rename_keys, warn_renamed
 from moeframe.spec.schema import RunSpec
 
 MAX_NODES = 10_000
@@ -68,6 +69,10 @@ def load_spec(path: str | Path, registry: Registry, overrides: Sequence[str | Ov
             problems += error.problems
     if problems:
         raise SpecError(problems)
+    for old, new in rename_keys(document.data):
+        warn_renamed(document.place(old, about_key=True), old, new)
+        document.keys.setdefault(new, document.place(old, about_key=True))
+        document.values.setdefault(new, document.place(old, about_key=False))
     try:
         spec = bind(document.data, registry)
     except FlawsError as error:

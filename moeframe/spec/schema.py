@@ -76,8 +76,8 @@ class TrainingConfig(_Section):
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast of the forward pass")
     compile: bool = Field(default=False, description="torch.compile the experts")
     log_every: int = Field(default=25, ge=1, description="steps between lines of events.jsonl")
-    held_out_every: int = Field(default=250, ge=1, description="steps between held-out bounds during training")
-    held_out_images: int = Field(default=256, ge=2, description="test images behind each of them")
+    validation_every: int = Field(default=250, ge=1, description="steps between held-out bounds during training")
+    validation_images: int = Field(default=256, ge=2, description="test images behind each of them")
     checkpoint_every: int = Field(default=250, ge=1, description="steps between checkpoints")
     calibration_images: int = Field(
         default=1024, ge=2, description="training images on which finished experts are compared, for a gate that asks"

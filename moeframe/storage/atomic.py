@@ -17,7 +17,7 @@ LOCK = ".lock"
 def write_file(path: Path, content: bytes) -> None:
     """Write atomically. Raises StorageError naming the path and the cause; the old file, if any, stays."""
     temporary = path.with_name(f".{path.name}.partial")
-    with explaining(path):
+    with storage_errors_at(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_and_flush(temporary, content)
@@ -41,7 +41,7 @@ def key_of(*parts: object) -> str:
 
 
 @contextmanager
-def explaining(path: Path) -> Iterator[None]:
+def storage_errors_at(path: Path) -> Iterator[None]:
     """Turn OSError into StorageError with a way out."""
     try:
         yield
@@ -53,7 +53,7 @@ def explaining(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def waiting(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Have a folder, made if need be, for oneself; another process that has it is waited for."""
     with _lock_of(folder) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -61,7 +61,7 @@ def waiting(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def holding(folder: Path) -> Iterator[None]:
+def try_locked(folder: Path) -> Iterator[None]:
     """Hold a folder, made if need be, for one process; the lock goes with the process, however it ends."""
     with _lock_of(folder) as lock:
         try:
@@ -75,6 +75,6 @@ def holding(folder: Path) -> Iterator[None]:
 
 def _lock_of(folder: Path) -> TextIO:
     """The file that is locked, in a folder that is made if need be."""
-    with explaining(folder):
+    with storage_errors_at(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return (folder / LOCK).open("w")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from moeframe.errors import CheckpointError
-from moeframe.storage.atomic import explaining, write_and_flush
+from moeframe.storage.atomic import storage_errors_at, write_and_flush
 
 FORMAT = 1
 KEPT = 2
@@ -38,7 +38,7 @@ def save(folder: Path, snapshot: Snapshot) -> Path:
     """Write a checkpoint below `folder` and drop the oldest. Raises StorageError; nothing older is lost then."""
     final = folder / f"step-{snapshot.step:08d}"
     partial = folder / f".{final.name}.partial"
-    with explaining(final):
+    with storage_errors_at(final):
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)

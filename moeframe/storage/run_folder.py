@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from moeframe.errors import RunFolderError
+from moeframe.spec.renamed_keys import rename_keys
 from moeframe.spec.schema import MACHINE_SETTINGS, RunSpec
-from moeframe.storage.atomic import LOCK, explaining, holding, write_file
+from moeframe.storage.atomic import LOCK, storage_errors_at, try_locked, write_file
 
 SPEC = "spec.yaml"
 CARD = "card.json"
@@ -53,9 +54,9 @@ class RunFolder:
 
     def claimed(self) -> AbstractContextManager[None]:
         """Hold the folder for one process."""
-        return holding(self.path)
+        return try_locked(self.path)
 
-    def admit(self, spec: RunSpec, *, fresh: bool) -> None:
+    def check_resumable(self, spec: RunSpec, *, fresh: bool) -> None:
         """Take the folder for `spec`: new, or the same run to resume. Raises RunFolderError for anything else."""
         if not self.spec.exists():
             strangers = sorted(path.name for path in self.path.iterdir() if path.name != LOCK)
@@ -95,16 +96,18 @@ class RunFolder:
             raise RunFolderError(f"{self.spec}: is damaged; run again with --fresh") from None
         if not isinstance(data, dict):
             raise RunFolderError(f"{self.spec}: is damaged; run again with --fresh")
+        for _ in rename_keys(data):  # a run of an older version
+            pass
         return data
 
     def forget_sweep(self) -> None:
         """Remove what was measured of other places of the switch: it belongs to the settings of that time."""
-        with explaining(self.path):
+        with storage_errors_at(self.path):
             for name in SWEEP:
                 (self.path / name).unlink(missing_ok=True)
 
     def _clear(self) -> None:
-        with explaining(self.path):
+        with storage_errors_at(self.path):
             for name in _OWN_FILES:
                 (self.path / name).unlink(missing_ok=True)
             for seed in self.seeds():
@@ -116,7 +119,7 @@ class EventLog:
 
     def __init__(self, path: Path, step: int):
         self.path = path
-        with explaining(path):
+        with storage_errors_at(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             kept = [line for line in self._lines() if line["step"] <= step]
         write_file(path, "".join(_encode(line) for line in kept).encode())
@@ -135,7 +138,7 @@ class EventLog:
 
     def write(self, kind: str, facts: dict[str, Any]) -> None:
         """Append one line."""
-        with explaining(self.path), self.path.open("a", encoding="utf-8") as file:
+        with storage_errors_at(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_encode({"kind": kind, **facts}))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from moeframe.errors import RunFolderError
-from moeframe.storage.atomic import holding
+from moeframe.storage.atomic import try_locked
 
 Status = Literal["finished", "failed", "to do"]
 RECORD = "study.json"
@@ -97,7 +97,7 @@ class StudyFolder:
 
     def claimed(self) -> AbstractContextManager[None]:
         """Hold the folder for one process."""
-        return holding(self.path)
+        return try_locked(self.path)
 
 
 def is_study(folder: Path) -> bool:

@@ -19,8 +19,8 @@ from moeframe.studies.cost import sources_of
 from moeframe.studies.study_file import Study, Variant
 from moeframe.studies.worker import (
     component_of,
-    metrics_alone,
-    metrics_beside,
+    concurrent_metrics,
+    exclusive_metrics,
     settings_of,
     weights_key,
     weights_of_all,
@@ -44,7 +44,7 @@ def expect_own(study: Study, place: StudyFolder) -> None:
         raise RunFolderError(f"{place.path}: holds {', '.join(strangers[:5])} but no study; choose an empty folder")
 
 
-def admit(study: Study, place: StudyFolder) -> None:
+def check_resumable(study: Study, place: StudyFolder) -> None:
     """Take the folder for what the study asks for, and write the spec of each variant.
 
     Raises RunFolderError for the folder of another study, and for a run that is asked for and was done with other
@@ -58,7 +58,7 @@ def admit(study: Study, place: StudyFolder) -> None:
                 raise RunFolderError(_refusal(changes, variant, seed, place))
             _expect_sources(variant, seed, study, place)
         if asked:
-            spec = variant.spec.dump() | {"metrics": settings_of(metrics_beside(variant.spec))}
+            spec = variant.spec.dump() | {"metrics": settings_of(concurrent_metrics(variant.spec))}
             write_file(place.spec(variant.name), yaml.safe_dump(spec, sort_keys=False).encode())
 
 
@@ -89,7 +89,7 @@ def _refusal(changes: Sequence[str], variant: Variant, seed: int, place: StudyFo
     )
 
 
-def lacking(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
+def missing_metrics(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
     """Metrics of a finished run that were not measured, or with other settings, or for want of what is there now."""
     folder = RunFolder(place.run(variant.name, seed))
     if not folder.spec.exists():
@@ -98,16 +98,16 @@ def lacking(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
     entries = read_metrics(folder.metrics(seed)) if folder.metrics(seed).exists() else {}
     return [
         metric.key
-        for metric in metrics_beside(variant.spec)
+        for metric in concurrent_metrics(variant.spec)
         if metric.key not in found
         or metric.model_dump(mode="json") not in then
         or (entries.get(metric.key, {}).get("missing") and component_of(metric).unavailable() is None)
     ]
 
 
-def lacking_alone(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
+def missing_timing_metrics(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
     """The same of metrics that look at the machine, which are measured together."""
-    asked = metrics_alone(variant.spec)
+    asked = exclusive_metrics(variant.spec)
     path = place.alone(variant.name, seed)
     if asked and path.exists():
         found, weights = read_mapping(path), weights_key(place.run(variant.name, seed), seed)

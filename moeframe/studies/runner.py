@@ -19,9 +19,16 @@ from moeframe.report.study.rows import PlannedRun, Standing, Table
 from moeframe.storage.atomic import write_file
 from moeframe.storage.study_folder import StudyFolder, read_mapping
 from moeframe.studies.cost import all_training_calls, joint_calls, predicted_costs, sources_of, training_calls
-from moeframe.studies.resume import admit, changes_since, expect_own, lacking, lacking_alone, runs_of
+from moeframe.studies.resume import (
+    changes_since,
+    check_resumable,
+    expect_own,
+    missing_metrics,
+    missing_timing_metrics,
+    runs_of,
+)
 from moeframe.studies.study_file import Study, Variant
-from moeframe.studies.worker import StudyTask, What, failure_of, metrics_alone, metrics_beside, settings_of
+from moeframe.studies.worker import StudyTask, What, concurrent_metrics, exclusive_metrics, failure_of, settings_of
 
 Run: TypeAlias = tuple[Variant, int]
 """A variant and a seed."""
@@ -94,7 +101,7 @@ def _standing(study: Study, place: StudyFolder, variant: Variant, seed: int) -> 
         return "changed", "; ".join(changes[:4])
     status, cause = place.status(variant.name, seed)
     if status == "finished":
-        lacks = [*lacking(variant, seed, place), *lacking_alone(variant, seed, place)]
+        lacks = [*missing_metrics(variant, seed, place), *missing_timing_metrics(variant, seed, place)]
         if lacks:
             return "to measure", "; ".join([", ".join(lacks), *filter(None, [cause])])
     return status, cause
@@ -136,7 +143,7 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Tab
     watcher, place = watcher or Silent(), StudyFolder(folder)
     with place.claimed():
         study = _settled(study, place)
-        admit(study, place)
+        check_resumable(study, place)
         write_file(place.record, _json(_facts(study, place)))
         for wave in range(1 + max(study.depth(variant) for variant in study.variants)):
             runs = [
@@ -146,8 +153,8 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Tab
             ]
             _launch("train", runs, study, place, watcher)
         finished = [run for run in _asked(study) if place.status(run[0].name, run[1])[0] == "finished"]
-        _measure(finished, "measure", lacking, study, place, watcher)
-        _measure(finished, "measure alone", lacking_alone, study, place, watcher)
+        _measure(finished, "measure", missing_metrics, study, place, watcher)
+        _measure(finished, "measure alone", missing_timing_metrics, study, place, watcher)
         return gather(study, folder)
 
 
@@ -195,7 +202,7 @@ def _launch(what: What, runs: list[Run], study: Study, place: StudyFolder, watch
 
 def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, what: What = "train") -> Task:
     source = None if variant.weights_of is None else study.source_of(variant.weights_of)
-    asked = {"train": [], "measure": metrics_beside(variant.spec), "measure alone": metrics_alone(variant.spec)}
+    asked = {"train": [], "measure": concurrent_metrics(variant.spec), "measure alone": exclusive_metrics(variant.spec)}
     task = StudyTask(
         study=place.path,
         variant=variant.name,

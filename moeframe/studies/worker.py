@@ -16,7 +16,7 @@ from moeframe.evaluation.evaluation import ModelEvaluation, measure
 from moeframe.interfaces.metric import Metric
 from moeframe.plugin.registry import Registry
 from moeframe.runs.loaded import load
-from moeframe.runs.pipeline import Borrowed, measure_lacking, run
+from moeframe.runs.pipeline import Borrowed, measure_missing, run
 from moeframe.spec.schema import RunSpec
 from moeframe.storage import checkpoint
 from moeframe.storage.atomic import write_file
@@ -53,19 +53,19 @@ def component_of(config: Metric.Config) -> Metric:
     return component(config)
 
 
-def asked_alone(config: Metric.Config) -> bool:
+def is_exclusive(config: Metric.Config) -> bool:
     """Whether a metric looks at the machine, so that other runs beside it would disturb it."""
     return not component_of(config).DETERMINISTIC
 
 
-def metrics_alone(spec: RunSpec) -> list[Metric.Config]:
+def exclusive_metrics(spec: RunSpec) -> list[Metric.Config]:
     """Those that look at the machine, as the spec asks for them."""
-    return [config for config in spec.metrics if asked_alone(config)]
+    return [config for config in spec.metrics if is_exclusive(config)]
 
 
-def metrics_beside(spec: RunSpec) -> list[Metric.Config]:
+def concurrent_metrics(spec: RunSpec) -> list[Metric.Config]:
     """All others, which can be measured while other runs are under way."""
-    return [config for config in spec.metrics if not asked_alone(config)]
+    return [config for config in spec.metrics if not is_exclusive(config)]
 
 
 def settings_of(metrics: Iterable[Metric.Config]) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     failure = failure_of(task.what, place, task.variant, task.seed)
     failure.unlink(missing_ok=True)
     try:
-        {"train": _run, "measure": _measure_lacking, "measure alone": _measure_alone}[task.what](task, place)
+        {"train": _run, "measure": _measure_missing, "measure alone": _measure_alone}[task.what](task, place)
     except MoeframeError as error:
         cause = str(error)
     except Exception as error:  # whatever it was, the table must say so
@@ -127,8 +127,8 @@ def _run(task: StudyTask, place: StudyFolder) -> None:
         write_file(place.seconds(task.variant, task.seed), _json(taken))
 
 
-def _measure_lacking(task: StudyTask, place: StudyFolder) -> None:
-    measure_lacking(place.run(task.variant, task.seed), task.metrics)
+def _measure_missing(task: StudyTask, place: StudyFolder) -> None:
+    measure_missing(place.run(task.variant, task.seed), task.metrics)
 
 
 def _measure_alone(task: StudyTask, place: StudyFolder) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from moeframe.assembly import Assembly
 from moeframe.storage import atomic, checkpoint
-from moeframe.storage.atomic import waiting, write_file
+from moeframe.storage.atomic import locked, write_file
 from moeframe.training.trainer import Trainer
 
-_BESIDES = ("workers", "log_every", "held_out_every", "held_out_images", "checkpoint_every", "calibration_images")
+_BESIDES = ("workers", "log_every", "validation_every", "validation_images", "checkpoint_every", "calibration_images")
 """Settings of training that leave the weights as they are."""
 
 
@@ -38,10 +38,10 @@ def shared(trainer: Trainer, folder: Path) -> Iterator[bool]:
     One process at a time works on one phase 1; the others wait and take over what it leaves through `keep`.
     """
     place = folder / key_of(trainer.assembly)
-    with waiting(place):
+    with locked(place):
         found = checkpoint.latest(place)
         if found is not None:
-            trainer.adopt(checkpoint.load(found))
+            trainer.load_warm_start(checkpoint.load(found))
         yield found is not None
 
 
@@ -50,7 +50,7 @@ def keep(trainer: Trainer, folder: Path, events: Path) -> None:
     place = folder / key_of(trainer.assembly)
     lines = [line for line in events.read_bytes().splitlines(keepends=True) if json.loads(line)["kind"] == "train"]
     write_file(place / events.name, b"".join(lines))  # not what was held out: that was measured under this run's gate
-    checkpoint.save(place, trainer.without_gate())
+    checkpoint.save(place, trainer.warm_start_state())
 
 
 def take_events(trainer: Trainer, folder: Path, events: Path) -> None:

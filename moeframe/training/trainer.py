@@ -293,7 +293,7 @@ class Trainer:
 
     # --- the end of phase 1, which variants with other gates share ---------------------------------------------------
 
-    def without_gate(self) -> Snapshot:
+    def warm_start_state(self) -> Snapshot:
         """The state of everything but the gate; the optimiser's by the names of the weights."""
         names = self._learning_names()
         optimizer = {
@@ -308,8 +308,8 @@ class Trainer:
         }
         return Snapshot(self.step, kept)
 
-    def adopt(self, snapshot: Snapshot) -> None:
-        """Continue from what `without_gate` gave; the gate stays as it is, which phase 1 would have left alone."""
+    def load_warm_start(self, snapshot: Snapshot) -> None:
+        """Continue from what `warm_start_state` gave; the gate stays as it is, which phase 1 would have left alone."""
         gate = {name: t for name, t in self.model.state_dict().items() if name.startswith("gate.")}
         index = {name: str(i) for i, name in enumerate(self._learning_names())}
         optimizer = {

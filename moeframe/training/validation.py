@@ -14,7 +14,7 @@ from moeframe.randomness import Trajectories
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class ValidationMetrics:
     """The averaged model on held-out images during training."""
 
     step: int
@@ -30,11 +30,11 @@ class HeldOut:
 
 
 @torch.no_grad()
-def measure_held_out(assembly: Assembly, model: MergedDenoiser, step: int) -> HeldOut:
+def measure_validation(assembly: Assembly, model: MergedDenoiser, step: int) -> ValidationMetrics:
     """Some test images, with the same times and noise each time, so that the curve moves with the model alone."""
     a = assembly
     model = model.eval()
-    numbers = a.test_numbers(a.spec.training.held_out_images)
+    numbers = a.test_numbers(a.spec.training.validation_images)
     n, batch_size = len(numbers), a.spec.evaluation.batch_size
     times = a.streams.low_discrepancy(n, "held_out/times")[a.streams.permutation(n, "held_out/order")]
     parts = []
@@ -54,7 +54,7 @@ def measure_held_out(assembly: Assembly, model: MergedDenoiser, step: int) -> He
         Trajectories.numbered(a.streams, 0, len(shown)),
         n_levels=11,
     )
-    return HeldOut(
+    return ValidationMetrics(
         step=step,
         bits_per_dim=float(bound.total.mean()),
         standard_error=standard_error([bound]) if n > 1 else None,

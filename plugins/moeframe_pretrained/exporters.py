@@ -7,7 +7,7 @@ from typing import Any, Literal
 from moeframe.errors import InputError, UnavailableError
 from moeframe.interfaces.exporter import Exporter, TrainedModel
 from moeframe.model.mixture import MergedDenoiser
-from moeframe.storage.atomic import explaining, write_file
+from moeframe.storage.atomic import storage_errors_at, write_file
 from moeframe_pretrained.diffusers.expert import DiffusersExpert
 from moeframe_pretrained.model_card import model_card
 from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
@@ -60,7 +60,7 @@ class DiffusersExporter(Exporter):
             timestep_spacing="trailing",
             clip_sample=bool(model.sampler.config.clip),
         )
-        with explaining(folder):
+        with storage_errors_at(folder):
             scheduler.save_pretrained(folder / "scheduler")
         index = {
             "_class_name": "DDIMPipeline",
@@ -86,7 +86,7 @@ class DiffusersExporter(Exporter):
                 "export it with --format safetensors, or the merged model as a pipeline, without --expert"
             )
         _diffusers()
-        with explaining(folder):
+        with storage_errors_at(folder):
             core.save_pretrained(folder)
         load = (
             "from diffusers import UNet2DModel, DDPMScheduler\n"

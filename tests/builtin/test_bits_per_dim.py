@@ -154,7 +154,7 @@ def test_the_methods_agree_on_the_true_model_in_the_order_of_the_theory(gaussian
 @pytest.mark.slow
 def test_the_methods_keep_their_order_on_a_trained_mixture_of_networks(tmp_path):
     settings = ["seeds=[0]", "experts.0.channels=8", "experts.0.copies=2", "training.steps=120", "metrics=[]"]
-    settings += ["evaluation.diagnostic_images=8", "evaluation.samples_shown=2", "training.held_out_images=8"]
+    settings += ["evaluation.diagnostic_images=8", "evaluation.samples_shown=2", "training.validation_images=8"]
     moeframe.run(SPECS / "digits.yaml", overrides=settings, out=tmp_path / "run")
     trained = load(tmp_path / "run", device="cpu")
     evaluation = ModelEvaluation(trained.assembly, trained.denoiser, NOWHERE)

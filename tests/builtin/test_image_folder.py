@@ -19,7 +19,7 @@ from PIL import Image
 from small_folders import all_images, image_folder, write_image
 
 from moeframe.errors import DataError
-from moeframe_builtin.datasets.image_folder import is_held_out
+from moeframe_builtin.datasets.image_folder import is_test
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def test_half_a_pair_of_split_folders_is_refused(tmp_path):
 
 def test_a_tree_too_small_to_split_says_so(tmp_path):
     write_image(tmp_path / "a.png")
-    (part,) = (name for name in ("train", "test") if is_held_out("a.png", 0.1) == (name == "train"))
+    (part,) = (name for name in ("train", "test") if is_test("a.png", 0.1) == (name == "train"))
     assert image_folder(tmp_path).missing() == (
         f"image_folder: no {part} images: of 1 none fell there; "
         "add images, change dataset.test_fraction, or make train/ and test/ folders"
@@ -281,7 +281,7 @@ def test_adding_a_file_moves_no_other_file_between_the_splits(tmp_path):
 @pytest.mark.parametrize("fraction", [0.01, 0.1, 0.5, 0.9])
 def test_about_the_given_fraction_is_held_out(fraction):
     n = 2000
-    held_out = sum(is_held_out(f"cats/{i}.png", fraction) for i in range(n))
+    held_out = sum(is_test(f"cats/{i}.png", fraction) for i in range(n))
     assert abs(held_out - fraction * n) < 5 * math.sqrt(n * fraction * (1 - fraction))
 
 

@@ -31,7 +31,7 @@ gate: {type: posterior, width: 8, hidden: 16}
 objective: [{type: slice_alignment}]
 sampler: {type: ddim, steps: 2}
 metrics: [{type: network_calls}]
-training: {trainable: gate, steps: 3, batch_size: 8, held_out_images: 4}
+training: {trainable: gate, steps: 3, batch_size: 8, validation_images: 4}
 evaluation: {batch_size: 16, samples_shown: 2, diagnostic_images: 4}
 """
 

@@ -113,7 +113,7 @@ def test_a_foreign_checkpoint_that_was_trained_on_is_exported_as_it_is_now(tmp_p
         tmp_path,
         [{"type": "diffusers", "path": str(unet)}],
         gate=None,
-        training={"steps": 2, "batch_size": 4, "warm_start": 0, "learning_rate": 0.01, "held_out_images": 4},
+        training={"steps": 2, "batch_size": 4, "warm_start": 0, "learning_rate": 0.01, "validation_images": 4},
     )
     moeframe.run(spec, out=tmp_path / "run")
     loaded = moeframe.load(tmp_path / "run")

@@ -80,7 +80,13 @@ def events(k):
                 }
             )
         lines += [
-            {"kind": "held_out", "step": step, "phase": phase, "bits_per_dim": 2.3 + 5 * math.exp(-step / 90), "n": 360}
+            {
+                "kind": "validation",
+                "step": step,
+                "phase": phase,
+                "bits_per_dim": 2.3 + 5 * math.exp(-step / 90),
+                "n": 360,
+            }
             for step in range(100, steps + 1, 100)
         ]
     return "".join(json.dumps(line) + "\n" for line in lines)

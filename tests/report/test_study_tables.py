@@ -163,7 +163,7 @@ def test_no_gain_passes_a_hundred_percent():
 
 def test_a_difference_over_fewer_seeds_says_so_wherever_it_stands():
     table = table_of(record_of({"A": A, "B": [a - 0.1 for a in A]}, lacking={("A", 2)}))
-    assert table.rows[1].cells["bits"].against.lacking == " [5 of 6 seeds]"
+    assert table.rows[1].cells["bits"].against.incomplete == " [5 of 6 seeds]"
     for text in (as_markdown(table), as_latex(table), shown_difference(table.rows[1].cells["bits"].against)):
         assert "[5 of 6 seeds]" in text
     record = record_of({"A": A, "B": [a - 0.1 for a in A]}, lacking={("A", 2)})

@@ -168,7 +168,7 @@ def shown_difference(one: Against | None) -> str:
     gain = "" if one.relative_gain is None else f", gain {one.relative_gain:+.1%}"
     gain += "" if one.gain_interval is None else f" ({one.gain_interval[0]:+.1%} to {one.gain_interval[1]:+.1%})"
     p = ", underpowered" if one.p_adjusted is None else f", p = {one.p_adjusted:.2g}"
-    return f"{signed(one.difference, one.interval)}{interval}{one.lacking}{gain}{p}"
+    return f"{signed(one.difference, one.interval)}{interval}{one.incomplete}{gain}{p}"
 
 
 MARKS: Mapping[str, str] = {"better": " (better)", "worse": " (worse)", "no difference shown": "", "underpowered": " †"}

@@ -52,8 +52,8 @@ class Against(_Record):
     """Seeds that the study has; `n` of them have both figures."""
 
     @property
-    def lacking(self) -> str:
-        """Of how many seeds, where it is not of all."""
+    def incomplete(self) -> str:
+        """Return " [5 of 6 seeds]" where seeds are missing, else the empty string."""
         return f" [{self.n} of {self.of} seeds]" if self.n < self.of else ""
 
 

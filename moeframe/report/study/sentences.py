@@ -69,7 +69,7 @@ def _at_cost(table: Table, first: str, second: str) -> str:
 def _figure(one: Against, column: Column) -> str:
     interval = "" if one.interval is None else f" ({format_interval(one.interval)})"
     said = {"better": ", better", "worse": ", worse", "no difference shown": ", no difference shown"}
-    figure = f"{column.name} {signed(one.difference, one.interval)}{interval}{one.lacking}"
+    figure = f"{column.name} {signed(one.difference, one.interval)}{interval}{one.incomplete}"
     return f"{figure}{said.get(one.verdict, '')}"
 
 

@@ -18,7 +18,7 @@ from moeframe_builtin.datasets.formats.encoded import EncodedDataset, EncodedExa
 SPLIT_SEED = 20120807  # fixed: every run, whatever its seed, holds out the same files
 
 
-def is_held_out(name: str, test_fraction: float) -> bool:
+def is_test(name: str, test_fraction: float) -> bool:
     """Whether a file belongs to the test split: a function of its name alone, so a new file moves no other."""
     return derive_key(SPLIT_SEED, "image_folder split", name) < test_fraction * 2**63
 
@@ -101,7 +101,7 @@ class ImageFolder(EncodedDataset):
                 raise DataError(f"image_folder: {self._root} holds no images ({' '.join(EXTENSIONS)}); put some there")
             names = {"train": [], "test": []}
             for name in self._names:
-                names["test" if is_held_out(name, self.config.test_fraction) else "train"].append(name)
+                names["test" if is_test(name, self.config.test_fraction) else "train"].append(name)
             mend = "of {n} none fell there; add images, change dataset.test_fraction, or make train/ and test/ folders"
         for split, part in names.items():
             if not part:

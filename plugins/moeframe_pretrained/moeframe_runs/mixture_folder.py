@@ -24,7 +24,7 @@ from moeframe.interfaces.trunk import AdapterExpert, Trunk
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.plugin.registry import Registry
 from moeframe.randomness import Streams
-from moeframe.storage.atomic import explaining, write_file
+from moeframe.storage.atomic import storage_errors_at, write_file
 from moeframe_pretrained.checkpoint_files import listed, read_settings, read_tensors
 from moeframe_pretrained.moeframe_runs.expert_folder import WEIGHTS, HoldsMixture, config_of, described, save_expert
 from moeframe_pretrained.pretrained import PretrainedExpert
@@ -79,7 +79,7 @@ def _write_gate(gate: Gate, folder: Path) -> dict[str, Any]:
     settings = gate.config.model_dump(mode="json")
     for field, file in gate.config.programs.items():
         place = folder / "gate" / f"{field}{file.suffix}"
-        with explaining(place):
+        with storage_errors_at(place):
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, place)
         settings[field] = str(place.relative_to(folder))
@@ -97,7 +97,7 @@ def _write_expert(expert: Expert, schedule: NoiseSchedule, folder: Path, k: int)
         write_mixture(core.inner, expert.image, schedule, place)
     elif isinstance(core, PretrainedExpert):
         settings = core.config.model_dump(mode="json") | common
-        with explaining(place):
+        with storage_errors_at(place):
             place.mkdir(parents=True, exist_ok=True)
             if core.config.path.is_dir():
                 shutil.copytree(core.config.path, place, dirs_exist_ok=True)
