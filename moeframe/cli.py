@@ -240,7 +240,7 @@ def sample(run_folder: Path, count: int, seed: int, run_seed: int | None, device
 def evaluate(run_folder: Path, overrides: tuple[str, ...]) -> None:
     """Measure the trained run in RUN again; --set may change metrics, evaluation and sampler."""
     from moeframe.progress import watching
-    from moeframe.runs.pipeline import evaluate as evaluate_run
+    from moeframe.runs.remeasure import evaluate as evaluate_run
 
     with watching() as watcher:
         results = evaluate_run(run_folder, overrides=overrides, watcher=watcher)

@@ -87,12 +87,13 @@ def test_a_missing_spec_is_refused(command, tmp_path):
 @pytest.mark.parametrize(
     ("device", "message"),
     [
-        ("nonsense", "device 'nonsense' is no device; use auto, cpu, cuda or cuda:N"),
-        ("cuda:-1", "device 'cuda:-1' is no device; use auto, cpu, cuda or cuda:N"),
+        ("nonsense", "unknown device 'nonsense'; use auto, cpu, cuda or cuda:N"),
+        ("cuda:-1", "unknown device 'cuda:-1'; use auto, cpu, cuda or cuda:N"),
         ("meta", "device 'meta' is not supported; use auto, cpu, cuda or cuda:N"),
         (
             "cuda:77",
-            f"device 'cuda:77' is not there: torch sees {torch.cuda.device_count()} CUDA devices; use device: auto",
+            f"device 'cuda:77' is not available (torch.cuda.device_count() == {torch.cuda.device_count()}); "
+            "use device: auto",
         ),
     ],
 )
@@ -445,7 +446,7 @@ def test_slices_without_images_are_refused(tiny_spec, tmp_path):
 def test_a_run_that_diverges_names_the_part_and_keeps_a_checkpoint(tiny_spec, tmp_path):
     message = refusal(1, "run", tiny_spec, "--out", tmp_path / "run", "--set", "training.learning_rate=1e20")
     assert message.startswith("error: step ")
-    assert "the part at fault: " in message
+    assert "first non-finite in: " in message
     assert "training.learning_rate" in message
     assert list((tmp_path / "run/seed-0/checkpoints").glob("step-*"))
 

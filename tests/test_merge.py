@@ -16,7 +16,7 @@ from moeframe.interfaces.gate import Gate
 from moeframe.plugin.discovery import installed_entry_points
 from moeframe.plugin.registry import Registry
 from moeframe.report.run.trade_off import SweepPoint, SweptSeed
-from moeframe.runs.pipeline import evaluate
+from moeframe.runs.remeasure import evaluate
 from moeframe.runs.sweep import _comparisons, sweep
 from moeframe.spec.loader import load_spec
 from moeframe.stats.comparison import compare_paired, holm
@@ -140,7 +140,7 @@ def test_a_spec_that_trains_experts_is_refused_by_merge(spec):
     with pytest.raises(InputError) as caught:
         moeframe.merge(spec, overrides=["training={steps: 5}", "gate.eta=0", "training.warm_start=0"])
     assert str(caught.value) == (
-        f"{spec}: trains the experts for 5 steps, and merge leaves them as they are; set "
+        f"{spec}: trains the experts for 5 steps, but merge keeps their weights; set "
         "training.trainable: none, or gate to train the gate alone, or train everything with `moeframe run`"
     )
 

@@ -12,8 +12,9 @@ import torch
 import moeframe
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.model.mixture import MergedDenoiser
-from moeframe.runs import pipeline
-from moeframe.runs.pipeline import evaluate, run
+from moeframe.runs import measuring, pipeline
+from moeframe.runs.pipeline import run
+from moeframe.runs.remeasure import evaluate
 from moeframe.storage import images
 from moeframe.storage.results import UnavailableResult
 from moeframe.storage.run_folder import EventLog
@@ -77,8 +78,8 @@ def test_the_trainer_is_gone_when_the_model_is_measured(tiny_spec, tmp_path, mon
         measured(folder, assembly, watcher)
 
     gc.collect()
-    measured = pipeline._evaluate_seed
-    monkeypatch.setattr(pipeline, "_evaluate_seed", looked_at)
+    measured = pipeline.evaluate_seed
+    monkeypatch.setattr(pipeline, "evaluate_seed", looked_at)
     for weights in ("ema", "raw"):
         run(tiny_spec, out=tmp_path / weights, overrides=[f"evaluation.weights={weights}", "seeds=[0]"])
     assert alive == [(0, True, 0)] * 2
@@ -136,9 +137,9 @@ def test_slices_and_events_are_stored(finished):
 
 @pytest.mark.slow
 def test_what_looks_at_the_machine_is_measured_first_and_listed_where_the_spec_has_it(tiny_spec, tmp_path, monkeypatch):
-    order, measure = [], pipeline.measure
+    order, measure = [], measuring.measure
     monkeypatch.setattr(
-        pipeline,
+        measuring,
         "measure",
         lambda metric, evaluation: (order.append(metric.config.type), measure(metric, evaluation))[1],
     )

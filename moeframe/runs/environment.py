@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from moeframe.assembly import resolve_device
+from moeframe.storage.atomic import as_json, write_file
+from moeframe.storage.run_folder import RunFolder
 
 _OWN = ("moeframe", "moeframe_builtin", "moeframe_pretrained")
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "torch-fidelity", "lpips")
@@ -31,6 +33,11 @@ def describe_environment(device_name: str) -> dict[str, Any]:
     for package in _PACKAGES:
         facts[package] = installed_version(package) or "not installed"
     return facts
+
+
+def write_environment(folder: RunFolder, device_name: str) -> None:
+    """Write environment.json of a run."""
+    write_file(folder.environment, as_json(describe_environment(device_name)))
 
 
 @functools.cache

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from moeframe.assembly import Slices, build_dataset, cut_slices
+from moeframe.data.slices import Slices, cut_slices
+from moeframe.data.splits import open_splits
 from moeframe.errors import InputError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Examples
@@ -29,11 +30,9 @@ def slice_data(spec: str | Path, out: Path, overrides: Sequence[str] = ()) -> Sl
     resolved = load_spec(spec, registry, overrides)
     if resolved.slicer is None:
         raise InputError(f"{spec}: has no slicer; add a section 'slicer', for example  slicer: {{type: class_group}}")
-    streams = Streams(resolved.seeds[0])
-    dataset = build_dataset(resolved, registry)
-    train, test = dataset.split("train"), dataset.split("test")
-    slices = cut_slices(resolved, registry, streams, train, test)
-    write_slices(out, slices, train, dataset.image, streams)
+    seed, splits = resolved.seeds[0], open_splits(resolved, registry)
+    slices = cut_slices(resolved, registry, seed, splits)
+    write_slices(out, slices, splits.train, splits.dataset.image, Streams(seed))
     return slices
 
 

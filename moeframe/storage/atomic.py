@@ -35,6 +35,11 @@ def write_and_flush(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def as_json(value: object) -> bytes:
+    """Encode as indented JSON. Raises ValueError for NaN and infinities, which JSON does not have."""
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
 def key_of(*parts: object) -> str:
     """A name for what is made of these settings: 16 hexadecimal digits, equal for equal JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

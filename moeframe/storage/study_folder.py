@@ -7,7 +7,7 @@ studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, whe
                                       SEED.alone.json with what was measured while nothing else ran
                                           (or SEED.alone.failure.json);
                                       SEED.later.failure.json where a metric asked for later could not be measured
-studies/NAME/phase_one/, data/        warm starts, slices and what the data was found to hold, which variants share
+studies/NAME/shared/                  facts about the data, slices and warm starts that variants have in common
 """
 
 import json
@@ -29,8 +29,7 @@ class StudyFolder:
     def __init__(self, path: Path):
         self.path = path
         self.record = path / RECORD
-        self.phase_one = path / "phase_one"
-        self.data = path / "data"
+        self.shared = path / "shared"
         self.tables = path / "tables"
         self.page = path / "study.html"
 

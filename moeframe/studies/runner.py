@@ -4,7 +4,6 @@ Nothing that is finished is done again, so a study can be killed at any point an
 """
 
 import dataclasses
-import json
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent, Watcher
 from moeframe.report.study.page import write_study
 from moeframe.report.study.rows import PlannedRun, Standing, Table
-from moeframe.storage.atomic import write_file
+from moeframe.storage.atomic import as_json, write_file
 from moeframe.storage.study_folder import StudyFolder, read_mapping
 from moeframe.studies.cost import all_training_calls, joint_calls, predicted_costs, sources_of, training_calls
 from moeframe.studies.resume import (
@@ -144,7 +143,7 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Tab
     with place.claimed():
         study = _settled(study, place)
         check_resumable(study, place)
-        write_file(place.record, _json(_facts(study, place)))
+        write_file(place.record, as_json(_facts(study, place)))
         for wave in range(1 + max(study.depth(variant) for variant in study.variants)):
             runs = [
                 (variant, seed)
@@ -197,7 +196,7 @@ def _launch(what: What, runs: list[Run], study: Study, place: StudyFolder, watch
         failure = failures[ended.task.name]
         if ended.exit_status != 0 and not failure.exists():  # it was killed before it could say why
             cause = f"ended with status {ended.exit_status} and said no more; see {ended.task.log}"
-            write_file(failure, _json({"cause": cause}))
+            write_file(failure, as_json({"cause": cause}))
 
 
 def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, what: What = "train") -> Task:
@@ -224,7 +223,7 @@ def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, what: W
 def gather(study: Study, folder: Path) -> Table:
     """Write study.json, tables and page from the results that are there; the same results give the same bytes."""
     place = StudyFolder(folder)
-    write_file(place.record, _json(_facts(_settled(study, place), place)))
+    write_file(place.record, as_json(_facts(_settled(study, place), place)))
     return write_study(folder)
 
 
@@ -273,7 +272,3 @@ def _facts_of(study: Study, variant: Variant) -> dict[str, object]:
         "sampler": f"{variant.spec.sampler.type}, {variant.spec.sampler.steps} steps",
         "metrics": [metric.key for metric in variant.spec.metrics],
     }
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()

@@ -1,7 +1,6 @@
 """One run of a study, in a process of its own: python -m moeframe.studies.worker TASK, where TASK is JSON."""
 
 import hashlib
-import json
 import sys
 import time
 import traceback
@@ -16,10 +15,12 @@ from moeframe.evaluation.evaluation import ModelEvaluation, measure
 from moeframe.interfaces.metric import Metric
 from moeframe.plugin.registry import Registry
 from moeframe.runs.loaded import load
-from moeframe.runs.pipeline import Borrowed, measure_missing, run
+from moeframe.runs.pipeline import run
+from moeframe.runs.remeasure import measure_missing
+from moeframe.runs.shared_work import SharedWork
 from moeframe.spec.schema import RunSpec
 from moeframe.storage import checkpoint
-from moeframe.storage.atomic import write_file
+from moeframe.storage.atomic import as_json, write_file
 from moeframe.storage.results import combine_seeds
 from moeframe.storage.run_folder import RunFolder
 from moeframe.storage.study_folder import StudyFolder
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         return 0
     print(cause, file=sys.stderr)  # noqa: T201  # into the run's log
-    write_file(failure, _json({"cause": cause}))
+    write_file(failure, as_json({"cause": cause}))
     return 1
 
 
@@ -119,12 +120,12 @@ def _run(task: StudyTask, place: StudyFolder) -> None:
         place.spec(task.variant),
         overrides=[f"seeds=[{task.seed}]", *task.overrides],
         out=folder,
-        borrowed=Borrowed(place.phase_one, weights_of, place.data),
+        shared=SharedWork(place.shared, weights_of),
     )
-    write_file(place.sources(task.variant, task.seed), _json(sources))
+    write_file(place.sources(task.variant, task.seed), as_json(sources))
     if whole:  # of a run that was interrupted nobody knows the time
         taken = {"seconds": round(time.perf_counter() - start, 1)}
-        write_file(place.seconds(task.variant, task.seed), _json(taken))
+        write_file(place.seconds(task.variant, task.seed), as_json(taken))
 
 
 def _measure_missing(task: StudyTask, place: StudyFolder) -> None:
@@ -144,11 +145,7 @@ def _measure_alone(task: StudyTask, place: StudyFolder) -> None:
     results = combine_seeds(task.variant, loaded.spec.hash(), {}, {task.seed: entries})
     weights = weights_key(folder, task.seed)
     content = {"settings": task.metrics, "weights": weights, "metrics": results.model_dump(mode="json")["metrics"]}
-    write_file(place.alone(task.variant, task.seed), _json(content))
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    write_file(place.alone(task.variant, task.seed), as_json(content))
 
 
 if __name__ == "__main__":
