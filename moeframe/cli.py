@@ -262,7 +262,8 @@ def study(
 
     from moeframe.progress import watching
     from moeframe.report.terminal import plan_notes, plan_table
-    from moeframe.studies.runner import plan, run_study, study_folder_of
+    from moeframe.studies.plan import plan
+    from moeframe.studies.runner import run_study, study_folder_of
     from moeframe.studies.study_file import load_study
 
     loaded = load_study(study_file, _installed(), jobs=jobs)

@@ -37,7 +37,9 @@ from moeframe.storage.run_folder import RunFolder
 from moeframe.storage.study_folder import StudyFolder
 from moeframe.studies import worker
 from moeframe.studies.cost import TRAINED
-from moeframe.studies.runner import _task, gather, plan, run_study
+from moeframe.studies.plan import plan
+from moeframe.studies.record import gather
+from moeframe.studies.runner import _task, run_study
 from moeframe.studies.worker import StudyTask
 from moeframe_builtin.slicers.support.by_feature import FeatureSlicer
 
