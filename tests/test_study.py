@@ -248,7 +248,7 @@ def test_weights_that_are_no_longer_those_of_their_variant_are_refused(done, tmp
     path, out, _ = done
     copy = shutil.copytree(out, tmp_path / "copy")
     shutil.rmtree(copy / "runs/soft/0")
-    with pytest.raises(RunFolderError, match=r"(cut|switch)/0: was made of weights that are no longer those of 'soft'"):
+    with pytest.raises(RunFolderError, match=r"(cut|switch)/0: used weights that 'soft' no longer has"):
         run_study(study_of(path), copy)
 
 
@@ -261,7 +261,7 @@ def test_a_process_that_is_killed_is_a_failed_run(study_file, tmp_path, monkeypa
     assert run_study(study, tmp_path / "out").rows[0].finished == 0
     row = json.loads((tmp_path / "out/study.json").read_text())["variants"][0]
     assert [run["status"] for run in row["runs"]] == ["failed", "failed"]
-    assert row["runs"][0]["cause"].startswith("ended with status -9 and said no more; see ")
+    assert row["runs"][0]["cause"].startswith("exited with status -9; no error message was written; see ")
 
 
 def test_the_plan_counts_what_the_gate_asks_and_the_sampler_evaluates(study_file, tmp_path):
@@ -429,18 +429,18 @@ def test_the_folder_of_another_study_is_refused(study_file, tmp_path):
     study = study_of(study_file)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/study.json").write_text(json.dumps({"name": "other"}))
-    with pytest.raises(RunFolderError, match="is the folder of the study 'other', not of 'little'; use --out"):
+    with pytest.raises(RunFolderError, match="belongs to the study 'other', not to 'little'; choose another"):
         run_study(study, tmp_path / "out")
-    with pytest.raises(RunFolderError, match="is the folder of the study 'other', not of 'little'; use --out"):
+    with pytest.raises(RunFolderError, match="belongs to the study 'other', not to 'little'; choose another"):
         plan(study, tmp_path / "out")
     (tmp_path / "out/study.json").write_text(json.dumps({"name": "little", "variants": [{"name": "x"}]}))
     with pytest.raises(
-        RunFolderError, match="is the folder of another study 'little', of x, none of which this one has"
+        RunFolderError, match="belongs to another study 'little' \(variants x\), which has no variant in common"
     ):
         plan(study, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.tex").touch()
-    with pytest.raises(RunFolderError, match=r"holds thesis\.tex but no study; choose an empty folder"):
+    with pytest.raises(RunFolderError, match=r"not a study folder, but holds thesis\.tex; choose an empty folder"):
         run_study(study, tmp_path / "full")
     with (
         StudyFolder(tmp_path / "busy").claimed(),

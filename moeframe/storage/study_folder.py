@@ -1,12 +1,12 @@
-"""The folder of a study: where its runs lie, how each stands, and who may write into it.
+"""The folder of a study: paths, the status of each run, and the lock.
 
-studies/NAME/study.json               the variants, their runs and how each ended
+studies/NAME/study.json               the variants, their runs and the status of each
 studies/NAME/study.html, tables/      the report
 studies/NAME/specs/VARIANT.yaml       the resolved spec of each
 studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, where it failed SEED.failure.json, and
-                                      SEED.alone.json with what was measured while nothing else ran
+                                      SEED.alone.json with timings, measured while nothing else ran
                                           (or SEED.alone.failure.json);
-                                      SEED.later.failure.json where a metric asked for later could not be measured
+                                      SEED.later.failure.json if a metric added later failed
 studies/NAME/shared/                  facts about the data, slices and warm starts that variants have in common
 """
 
@@ -111,5 +111,5 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
     if not isinstance(value, dict):
-        raise RunFolderError(f"{path}: is no JSON object; delete it and run the study again")
+        raise RunFolderError(f"{path}: not a JSON object; delete it and run the study again")
     return value
