@@ -27,7 +27,7 @@ from moeframe.spec.schema import RunSpec
 
 @dataclass(frozen=True)
 class Assembly:
-    """Everything that one seed of a run is made of."""
+    """The parts of one seed of a run."""
 
     spec: RunSpec
     streams: Streams
@@ -44,9 +44,9 @@ class Assembly:
     metrics: tuple[Metric, ...]
 
     def test_numbers(self, n: int | None = None) -> Integer[Tensor, " n"]:
-        """Numbers of n test images: all in their order, or fewer drawn at random, the same for every seed.
+        """Return the numbers of n test images: all in order, or a random subset that is the same for every seed.
 
-        The first of a folder are of few classes; those of n are among those of more than n, unless that is all.
+        Random, because the first images of a folder show few classes. Smaller subsets are nested in larger ones.
         """
         available = len(self.test)
         if n is None or n >= available:
@@ -105,12 +105,12 @@ def assemble(
 
 
 def build_metrics(spec: RunSpec, registry: Registry) -> tuple[Metric, ...]:
-    """The metrics in the order of the spec."""
+    """Build the metrics in the order of the spec."""
     return tuple(registry.get(Metric, config.type)(config) for config in spec.metrics)
 
 
 def build_model(spec: RunSpec, registry: Registry, image: ImageShape, streams: Streams) -> MergedDenoiser:
-    """Trunk, experts and gate of a spec with freshly drawn weights, each from its own stream."""
+    """Build trunk, experts and gate of a spec; the initial weights of each come from its own stream."""
     return build_mixture(spec.trunk, spec.expert_configs, spec.gate, registry, image, streams)
 
 
@@ -122,7 +122,7 @@ def build_mixture(
     image: ImageShape,
     streams: Streams,
 ) -> MergedDenoiser:
-    """The same from the settings of each part."""
+    """Build a mixture from the settings of its parts."""
     trunk = None
     if trunk_config is not None:
         with streams.governing_torch("weights/trunk"):
@@ -148,7 +148,7 @@ def build_mixture(
 
 @torch.no_grad()
 def _probe_gate(gate: Gate, trunk: Trunk | None, image: ImageShape, streams: Streams) -> None:
-    """A gate that breaks its contract is found before any training."""
+    """Raise PluginError before any training if a gate breaks its contract."""
     z, log_snr = streams.normal((4, *image.tensor_shape), "probe"), torch.tensor([-6.0, -1.0, 1.0, 6.0])
     features = None if trunk is None else trunk(z, log_snr)
     weights = gate.route_from(features, z, log_snr, Trajectories.numbered(streams, 0, 4)).weights
@@ -162,4 +162,6 @@ def _probe_gate(gate: Gate, trunk: Trunk | None, image: ImageShape, streams: Str
         )
     worst = float((weights.sum(1) - 1).abs().max())
     if gate.sums_to_one and worst > 1e-4:
-        raise PluginError(f"gate '{gate.name()}' returned weights whose sum misses 1 by {worst:g}; normalise them")
+        raise PluginError(
+            f"gate '{gate.name()}' returned weights that do not sum to 1 (off by {worst:g}); normalise them"
+        )

@@ -216,7 +216,7 @@ def test_damaged_events_cost_only_the_lines_from_there_on(finished, damage):
 def test_evaluate_refuses_to_change_what_was_trained(finished):
     before = contents(finished)
     assert refusal(2, "evaluate", finished, "--set", "training.steps=9") == (
-        f"error: {finished}: training.steps: 4 there, 9 now: evaluate can change metrics, evaluation, sampler only"
+        f"error: {finished}: training.steps: 4 there, 9 now: evaluate can only change metrics, evaluation, sampler"
     )
     assert contents(finished) == before
 

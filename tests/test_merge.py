@@ -312,8 +312,8 @@ def test_the_card_lists_every_expert_with_what_it_says_of_its_weights(merged):
             "licence": "CC BY-NC 4.0",
             "valid_log_snr": "-100 to 100",
             "outside": "error",
-            "warning": "expert 1 (stated): the licence of its weights is CC BY-NC 4.0: neither they nor a merge that "
-            "holds them may be used commercially",
+            "warning": "expert 1 (stated): its weights are licensed under CC BY-NC 4.0: they and any merge "
+            "that contains them must not be used commercially",
         },
     ]
     report = (folder / "report.html").read_text()
@@ -397,7 +397,7 @@ def test_the_pareto_set_of_a_sweep_is_marked(swept):
 
 
 @pytest.mark.slow
-def test_measuring_anew_forgets_the_sweep_that_was_measured_otherwise(swept, spec, tmp_path):
+def test_evaluating_again_drops_a_sweep_with_other_settings(swept, spec, tmp_path):
     moeframe.merge(spec, out=tmp_path / "run")
     sweep(tmp_path / "run", 1, quality="psnr")
     evaluate(tmp_path / "run", overrides=["sampler.steps=3"])
@@ -409,8 +409,8 @@ def test_a_sweep_needs_a_metric_of_the_spec(merged):
     with pytest.raises(InputError) as caught:
         sweep(merged[0], 2)
     assert str(caught.value) == (
-        "the spec of 'merged' has no metric 'frechet' to measure quality with; its metrics are bits_per_dim, "
-        "network_calls, psnr: name one of them with --quality, or add it to the spec"
+        "the spec of 'merged' has no metric 'frechet' for sample quality; choose one of bits_per_dim, "
+        "network_calls, psnr with --quality, or add the metric to the spec"
     )
 
 

@@ -232,7 +232,9 @@ def test_evaluate_measures_again_with_other_metrics_and_updates_the_spec(finishe
     assert trained == (folder / "seed-0/checkpoints/step-00000006/ema.safetensors").read_bytes()
     with pytest.raises(RunFolderError, match="measure the trained model anew with `moeframe evaluate`"):
         moeframe.run(SPEC, overrides=SMALL, out=folder)
-    with pytest.raises(RunFolderError, match="training.steps: 6 there, 9 now: evaluate can change metrics, evaluation"):
+    with pytest.raises(
+        RunFolderError, match="training.steps: 6 there, 9 now: evaluate can only change metrics, evaluation"
+    ):
         evaluate(folder, overrides=["training.steps=9"])
     with pytest.raises(SpecError, match="unknown metric 'nope'"):
         evaluate(folder, overrides=["metrics=[{type: nope}]"])

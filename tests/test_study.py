@@ -435,7 +435,7 @@ def test_the_folder_of_another_study_is_refused(study_file, tmp_path):
         plan(study, tmp_path / "out")
     (tmp_path / "out/study.json").write_text(json.dumps({"name": "little", "variants": [{"name": "x"}]}))
     with pytest.raises(
-        RunFolderError, match="belongs to another study 'little' \(variants x\), which has no variant in common"
+        RunFolderError, match=r"belongs to another study 'little' \(variants x\), which has no variant in common"
     ):
         plan(study, tmp_path / "out")
     (tmp_path / "full").mkdir()

@@ -1,4 +1,4 @@
-"""What a reviewer needs to know of data and experts: card, duplicates, test images that leak into train, licences."""
+"""card.json: the sources and licences of data and experts, duplicates, and test images that leak into training."""
 
 import math
 import re
@@ -39,13 +39,13 @@ def inspect_data(assembly: Assembly, folder: Path) -> dict[str, Any]:
 
 
 def licence_warnings(folder: Path) -> list[str]:
-    """What the card says of experts whose licence forbids commercial use; nothing where there is no card."""
+    """Return a warning per expert whose licence forbids commercial use; none without a card."""
     card = read_json(folder / CARD) if (folder / CARD).exists() else {}
     return list(dict.fromkeys(expert["warning"] for expert in card.get("experts", ()) if "warning" in expert))
 
 
 def non_commercial(licence: str) -> bool:
-    """Whether a licence says that it is for non-commercial use.
+    """Return whether a licence is for non-commercial use only.
 
     >>> non_commercial("CC BY-NC 4.0"), non_commercial("for Non-Commercial research"), non_commercial("Apache-2.0")
     (True, True, False)
@@ -54,7 +54,7 @@ def non_commercial(licence: str) -> bool:
 
 
 def _experts(assembly: Assembly) -> list[dict[str, Any]]:
-    """Each expert's type, the trunk's too, and what it says of its weights; those that this run trains say nothing."""
+    """Describe each expert and the trunk: type, and the provenance of pretrained weights."""
     experts = []
     for k, expert in enumerate(assembly.model.experts):
         assert isinstance(expert, Expert)
@@ -74,8 +74,8 @@ def _with_warning(entry: dict[str, Any], which: str) -> dict[str, Any]:
     licence = str(entry.get("licence", ""))
     if non_commercial(licence):
         entry["warning"] = (
-            f"{which}: the licence of its weights is {licence}: neither they nor a merge that holds them may be used "
-            "commercially"
+            f"{which}: its weights are licensed under {licence}: they and any merge that contains them must not "
+            "be used commercially"
         )
     return entry
 

@@ -1,4 +1,4 @@
-"""What a result depends on besides its spec: versions and device. No clock, no host name."""
+"""environment.json: versions and device, which results depend on besides the spec. No clock, no host name."""
 
 import functools
 import hashlib
@@ -19,7 +19,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-l
 
 
 def describe_environment(device_name: str) -> dict[str, Any]:
-    """Versions of moeframe, Python and the packages behind the figures, and the device."""
+    """Return the versions of moeframe, Python and the packages that compute results, and the device."""
     device = resolve_device(device_name)
     facts: dict[str, Any] = {
         "moeframe": installed_version("moeframe") or "not installed",
@@ -42,7 +42,7 @@ def write_environment(folder: RunFolder, device_name: str) -> None:
 
 @functools.cache
 def source_hash() -> str:
-    """The first 12 digits of the SHA-256 of this software's Python files: one version number covers many commits.
+    """Return the first 12 digits of the SHA-256 of moeframe's Python files, because one version covers many commits.
 
     `moeframe doctor` prints that of an installation.
     """
@@ -56,7 +56,7 @@ def source_hash() -> str:
 
 
 def installed_version(package: str) -> str | None:
-    """Version of an installed distribution, or None."""
+    """Return the version of an installed distribution, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""Measuring finished runs again: with other settings, or the metrics that they lack."""
+"""Measuring finished runs again: with other settings, or only their missing metrics."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,19 +19,19 @@ from moeframe.storage.run_folder import MEASURING, RunFolder, spec_changes
 
 
 def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watcher | None = None) -> Results:
-    """Measure a trained run again; `overrides` may change how it is measured, never what was trained.
+    """Evaluate a trained run again; `overrides` may change metrics, evaluation and sampler, not the training.
 
     results.json, report and the folder's spec.yaml are rewritten. Raises RunFolderError, CheckpointError or SpecError.
     """
     registry = Registry.installed()
     place = RunFolder(Path(folder))
     place.read_spec()
-    # resolved anew: a setting that is younger than the run has its default there too
+    # resolved again: settings newer than the run take their defaults
     trained = load_spec(place.spec, registry).dump()
     spec = load_spec(place.spec, registry, overrides)
     others = [change for change in spec_changes(trained, spec.dump()) if not change.startswith(MEASURING)]
     if others:
-        raise RunFolderError(f"{place.path}: {'; '.join(others)}: evaluate can change {', '.join(MEASURING)} only")
+        raise RunFolderError(f"{place.path}: {'; '.join(others)}: evaluate can only change {', '.join(MEASURING)}")
     with place.claimed():
         place.forget_sweep()
         for seed in spec.seeds:
@@ -46,7 +46,7 @@ def evaluate(folder: str | Path, *, overrides: Sequence[str] = (), watcher: Watc
 def measure_missing(
     folder: str | Path, metrics: Sequence[Mapping[str, Any]], watcher: Watcher | None = None
 ) -> Results:
-    """Measure of a trained run what it lacks of `metrics`, as settings; what was measured with the same stays as it is.
+    """Measure those of `metrics` (settings) that a trained run is missing; equal earlier measurements are kept.
 
     Metrics that are not among them stay too; those for which weights or packages were missing are tried again. Results,
     report and the folder's spec.yaml are rewritten; the environment is that of the run, and a figure that another one
@@ -55,22 +55,22 @@ def measure_missing(
     registry, watcher = Registry.installed(), watcher or Silent()
     place = RunFolder(Path(folder))
     place.read_spec()
-    then = {metric.key: metric.model_dump(mode="json") for metric in load_spec(place.spec, registry).metrics}
+    earlier = {metric.key: metric.model_dump(mode="json") for metric in load_spec(place.spec, registry).metrics}
     wanted = load_spec(place.spec, registry, [Override("metrics", list(map(dict, metrics)), str(place.spec))]).metrics
-    asked = {metric.key: metric.model_dump(mode="json") for metric in wanted}
-    together = list({**asked, **then, **asked}.values())  # in the order asked for, then what was there before
+    requested = {metric.key: metric.model_dump(mode="json") for metric in wanted}
+    together = list({**requested, **earlier, **requested}.values())  # requested metrics first, then earlier ones
     spec = load_spec(place.spec, registry, [Override("metrics", together, str(place.spec))])
-    same = {metric.key for metric in spec.metrics if then.get(metric.key) == metric.model_dump(mode="json")}
+    same = {metric.key for metric in spec.metrics if earlier.get(metric.key) == metric.model_dump(mode="json")}
     with place.claimed():
-        then_with, now = read_json(place.environment), describe_environment(spec.device)
-        differently = {name: value for name, value in now.items() if then_with.get(name) != value}
+        recorded, now = read_json(place.environment), describe_environment(spec.device)
+        differently = {name: value for name, value in now.items() if recorded.get(name) != value}
         for seed in spec.seeds:
             loaded, entries = load_seed(place, spec, registry, seed), dict(read_metrics(place.metrics(seed)))
             evaluation = ModelEvaluation(loaded.assembly, loaded.denoiser, place.seed(seed))
             there = {key for key in same & set(entries) if not entries[key].get("missing")}
-            lacking = [metric for metric in loaded.assembly.metrics if metric.config.key not in there]
-            watcher.begin(f"seed {seed}: evaluation", len(lacking))
-            for metric in lacking:
+            missing = [metric for metric in loaded.assembly.metrics if metric.config.key not in there]
+            watcher.begin(f"seed {seed}: evaluation", len(missing))
+            for metric in missing:
                 entry = measure(metric, evaluation)
                 if "how" in entry and differently:
                     entry["how"] = {**entry["how"], "measured_with": differently}

@@ -1,4 +1,4 @@
-"""What the slices hold, before any training: sizes, thresholds, and a contact sheet of each."""
+"""Inspecting slices before any training: sizes, thresholds, and a contact sheet of each."""
 
 import io
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ COLUMNS = 20
 
 
 def slice_data(spec: str | Path, out: Path, overrides: Sequence[str] = ()) -> Slices:
-    """Cut the data of a spec as its first seed would, and write slices.npz and the contact sheets into `out`.
+    """Slice the data of a spec as its first seed would, and write slices.npz and contact sheets into `out`.
 
     Raises SpecError, DataError, or InputError for a spec without a slicer.
     """
@@ -37,7 +37,7 @@ def slice_data(spec: str | Path, out: Path, overrides: Sequence[str] = ()) -> Sl
 
 
 def write_slices(folder: Path, slices: Slices, train: Examples, image: ImageShape, streams: Streams) -> None:
-    """slices.npz (slice of every example, what the slicer learned) and slice-K.png (random training images)."""
+    """Write slices.npz (slice of every example, state of the slicer) and slice-K.png (random training images)."""
     assert slices.slicer is not None
     buffer = io.BytesIO()
     learned = {f"state/{name}": np.asarray(values) for name, values in slices.slicer.state().items()}
@@ -49,5 +49,5 @@ def write_slices(folder: Path, slices: Slices, train: Examples, image: ImageShap
 
 
 def contact_sheet(folder: Path, k: int) -> Path:
-    """Where the contact sheet of slice k lies."""
+    """Return the path of the contact sheet of slice k."""
     return folder / f"slice-{k}.png"

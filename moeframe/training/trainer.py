@@ -38,7 +38,7 @@ class Trainer:
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if self.config.steps > 0 and not learning:
             raise InputError("nothing to train: no trainable part has parameters; set training.steps: 0")
-        # as one group, because an empty list is an error and an empty group is not
+        # one group: torch refuses an empty list but not an empty group
         self.optimizer = torch.optim.AdamW(
             [{"params": learning}], lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
@@ -82,7 +82,7 @@ class Trainer:
     def warm_start(self) -> Iterator[StepLog]:
         """Phase 1, from the current step to its end."""
         self._train_mode()
-        # without a slicer there is one slice: all the data, for the single expert that may warm-start on it
+        # without a slicer all data is one slice, on which a single expert may warm-start
         sources = [(f"warm_start/{k}", members) for k, members in enumerate(self.assembly.slices.members)]
         batches = self._batches(self.assembly.spec.warm_start_steps, sources)
         while self.step < self.assembly.spec.warm_start_steps:
@@ -96,7 +96,7 @@ class Trainer:
             yield self._joint_step(batches)
 
     def _batches(self, end: int, sources: list[tuple[str, Tensor]]) -> Iterator[Batch]:
-        """For each step up to `end`, one batch of each source: its purpose and the training examples it draws from."""
+        """Yield, for each step up to `end`, one batch per source (purpose of the draws, members to draw from)."""
         streams, size = self.assembly.streams, self.config.batch_size
         plan = (
             members[batch_indices(streams, len(members), size, step, f"{purpose}/order")]
@@ -115,7 +115,7 @@ class Trainer:
             norms.append(self._clip([f"expert {k}"]))
             errors.append(expert_errors(facts, 1)[0])
             logs.append(terms)
-        if self.model.trunk is not None:  # every expert has added its gradient to it
+        if self.model.trunk is not None:  # the gradients of all experts have accumulated in it
             norms.append(self._clip(["the trunk"]))
         self._finish_step()
         mean = {name: mean_term([terms[name] for terms in logs]) for name in logs[0]}
@@ -160,7 +160,7 @@ class Trainer:
         return rate
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then constant or a cosine to zero at the last step."""
+        """Return the rate of a step: linear warm-up, then constant or cosine decay to zero at the last step."""
         warmup = self.config.learning_rate_warmup
         scale = min(1.0, (step + 1) / warmup) if warmup else 1.0
         if self.config.learning_rate_decay == "cosine" and step > warmup:
@@ -169,7 +169,7 @@ class Trainer:
         return self.config.learning_rate * scale
 
     def _forward(self, denoiser: Denoiser, batch: Batch, purpose: str) -> TrainingStep:
-        """Noise one batch and denoise it."""
+        """Add noise to one batch and denoise it."""
         a, step, size = self.assembly, self.step, self.config.batch_size
         images = batch.images
         if self.config.horizontal_flip:
@@ -210,7 +210,7 @@ class Trainer:
     def _clip(self, parts: list[str]) -> float:
         parameters = [p for part in parts for p in self._parameters[part] if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not math.isfinite(float(norm)):  # before clipping, which would spread it to every part
+        if not math.isfinite(float(norm)):  # before clipping, which would spread it to all parts
             raise self._non_finite(f"the gradient's norm is {float(norm)}", self._culprit_by_gradient())
         nn.utils.clip_grads_with_norm_(parameters, self.config.gradient_clip, norm)
         return float(norm)
@@ -237,7 +237,7 @@ class Trainer:
     # --- saving and resuming ------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """Everything that resuming needs; no generator state, because randomness is addressed."""
+        """Return everything that resuming needs; no generator state, because draws are counter-based."""
         optimizer = {
             f"{index}.{key}": torch.as_tensor(value)
             for index, state in self.optimizer.state_dict()["state"].items()
@@ -253,7 +253,7 @@ class Trainer:
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Continue from a snapshot. Raises CheckpointError when it is of another model."""
+        """Continue from a snapshot. Raises CheckpointError if it belongs to another model."""
         checkpoint.load_weights(self.model, snapshot.tensors["model"])
         checkpoint.load_weights(self.averaged, snapshot.tensors["ema"])
         state: dict[int, dict[str, Tensor]] = {}
@@ -266,7 +266,7 @@ class Trainer:
     # --- the end of the warm start, which variants with other gates share ---------------------------------------------
 
     def warm_start_state(self) -> Snapshot:
-        """The state of everything but the gate; the optimiser's by the names of the weights."""
+        """Return the state without the gate; optimiser state is keyed by parameter names."""
         names = self._learning_names()
         optimizer = {
             f"{names[index]}/{key}": torch.as_tensor(value)
@@ -281,7 +281,7 @@ class Trainer:
         return Snapshot(self.step, kept)
 
     def load_warm_start(self, snapshot: Snapshot) -> None:
-        """Continue from what `warm_start_state` gave; the gate stays as it is, which phase 1 would have left alone."""
+        """Continue from a `warm_start_state`; the gate keeps its weights, which the warm start does not train."""
         gate = {name: t for name, t in self.model.state_dict().items() if name.startswith("gate.")}
         index = {name: str(i) for i, name in enumerate(self._learning_names())}
         optimizer = {
