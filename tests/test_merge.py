@@ -367,7 +367,7 @@ def test_a_sweep_has_both_experts_the_merge_and_every_place(swept):
     assert (folder / "sweep.svg").read_text().startswith("<svg")
     assert "Likelihood against quality" in (folder / "report.html").read_text()
     assert stored["quality_name"] == "psnr"
-    assert "continuous bound of 32 test images, one draw each" in stored["how"]
+    assert "continuous bound on 32 test images, one draw each" in stored["how"]
 
 
 @pytest.mark.slow
