@@ -408,17 +408,6 @@ def test_no_more_processes_decode_than_the_environment_allows(monkeypatch):
     assert torch.equal(found[0].indices, torch.arange(2))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kept", [path.parent for path in sorted(ROOT.glob("results/studies/*/runs"))], ids=lambda path: path.name
-)
-def test_a_committed_study_is_what_this_version_makes_of_its_runs(kept, tmp_path):
-    copy = shutil.copytree(kept, tmp_path / kept.name)
-    assert CliRunner().invoke(cli.main, ["report", str(copy)]).exit_code == 0
-    for path in sorted(path for path in kept.rglob("*") if path.is_file()):
-        assert (copy / path.relative_to(kept)).read_bytes() == path.read_bytes(), path
-
-
 # --- what is in the folder already ------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, whe
                                           (or SEED.alone.failure.json);
                                       SEED.later.failure.json where a metric asked for later could not be measured
 studies/NAME/phase_one/, data/        warm starts, slices and what the data was found to hold, which variants share
+studies/NAME/records.jsonl.xz         in place of runs/, what a study kept without its runs still reports
 """
 
 import json
@@ -29,6 +30,8 @@ class StudyFolder:
     def __init__(self, path: Path):
         self.path = path
         self.record = path / RECORD
+        self.runs = path / "runs"
+        self.records = path / "records.jsonl.xz"
         self.phase_one = path / "phase_one"
         self.data = path / "data"
         self.tables = path / "tables"
@@ -36,7 +39,7 @@ class StudyFolder:
 
     def runs_of(self, variant: str) -> Path:
         """Folder of all runs of a variant."""
-        return self.path / "runs" / variant
+        return self.runs / variant
 
     def run(self, variant: str, seed: int) -> Path:
         """Folder of one run."""
