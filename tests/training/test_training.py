@@ -17,7 +17,7 @@ from moeframe.storage.run_folder import RunFolder
 from moeframe.training.trainer import Trainer
 from moeframe.training.validation import measure_validation
 
-SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
+SPEC = Path(__file__).parents[2] / "specs/digits.yaml"
 SMALL = (
     "experts.0.channels=4",
     "experts.0.dropout=0.1",

@@ -40,7 +40,7 @@ from moeframe.studies.runner import _task, gather, plan, run_study
 from moeframe.studies.worker import StudyTask
 from moeframe_builtin.slicers.support.by_feature import FeatureSlicer
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # --- the whole, with real processes -----------------------------------------------------------------------------------
 

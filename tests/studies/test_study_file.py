@@ -16,7 +16,7 @@ from moeframe.model.flops import count_flops, on_meta
 from moeframe.plugin.registry import Registry
 from moeframe.studies.cost import training_calls
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("specs/studies/*.yaml")), ids=lambda path: path.stem)

@@ -12,7 +12,7 @@ from moeframe.cli import main
 from moeframe.errors import InputError
 from moeframe.runs.slicing import slice_data
 
-SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
+SPEC = Path(__file__).parents[2] / "specs/digits.yaml"
 PATCHES = "dataset={type: photo_patches, size: 16}"
 
 

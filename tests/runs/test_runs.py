@@ -19,7 +19,7 @@ from moeframe.storage.results import UnavailableResult
 from moeframe.storage.run_folder import EventLog
 from moeframe.training.trainer import Trainer
 
-SPEC = Path(__file__).parent.parent / "specs/digits.yaml"
+SPEC = Path(__file__).parents[2] / "specs/digits.yaml"
 METRICS = (
     "metrics=[{type: bits_per_dim, images: 32, repeats: 2}, {type: psnr, images: 16}, {type: network_calls}, "
     "{type: ssim, images: 8, label: structure}]"
