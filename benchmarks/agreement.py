@@ -41,7 +41,7 @@ from moeframe_builtin.metrics.support.frechet_distance import Gaussian, gaussian
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/evaluation/agreement.json"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 from small_evaluation import GivenImages  # noqa: E402
 

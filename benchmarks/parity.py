@@ -30,7 +30,7 @@ from moeframe.randomness import Streams, Trajectories
 from moeframe.runs.environment import describe_environment, installed_version
 from moeframe_pretrained.diffusers.expert import DiffusersExpert
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/support"))
 
 from small_diffusers import small_network, write_pipeline
 

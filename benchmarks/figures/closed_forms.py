@@ -29,7 +29,7 @@ from moeframe.randomness import Trajectories
 from moeframe.testing import GaussianExpert, gaussian_mixture
 from moeframe_builtin.schedules.linear import LinearSchedule
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests/support"))
 
 from small_likelihood import GivenNoise, OtherRange
 

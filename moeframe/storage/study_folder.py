@@ -8,6 +8,7 @@ studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, whe
                                           (or SEED.alone.failure.json);
                                       SEED.later.failure.json if a metric added later failed
 studies/NAME/shared/                  facts about the data, slices and warm starts that variants have in common
+studies/NAME/records.jsonl.xz         the records of finished runs, in place of runs/ in a study kept without them
 """
 
 import json
@@ -29,13 +30,15 @@ class StudyFolder:
     def __init__(self, path: Path):
         self.path = path
         self.record = path / RECORD
+        self.runs = path / "runs"
+        self.records = path / "records.jsonl.xz"
         self.shared = path / "shared"
         self.tables = path / "tables"
         self.page = path / "study.html"
 
     def runs_of(self, variant: str) -> Path:
         """Folder of all runs of a variant."""
-        return self.path / "runs" / variant
+        return self.runs / variant
 
     def run(self, variant: str, seed: int) -> Path:
         """Folder of one run."""

@@ -28,7 +28,12 @@ from moeframe.studies.worker import (
 
 
 def expect_own(study: Study, place: StudyFolder) -> None:
-    """Raise RunFolderError unless the folder is empty or belongs to this study."""
+    """Raise RunFolderError unless the folder is empty or holds this study with its runs."""
+    if place.records.exists() and not place.runs.is_dir():
+        raise RunFolderError(
+            f"{place.path}: holds what a study measured ({place.records.name}) but not its runs, so no run can be "
+            "resumed or added; use another --out"
+        )
     if place.record.exists():
         record = read_mapping(place.record)
         name = record.get("name")
