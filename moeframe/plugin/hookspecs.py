@@ -1,7 +1,7 @@
 """One pluggy hook per kind: a plugin returns the component classes that it supplies."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -36,6 +36,8 @@ HOOKS: dict[str, Hook] = {kind.hook: hook_of(kind) for kind in ALL_KINDS}
 """Name of each hook to its specification."""
 
 
-def specifications() -> SimpleNamespace:
-    """All hooks, as pluggy's `add_hookspecs` takes them."""
-    return SimpleNamespace(**HOOKS)
+def specifications() -> ModuleType:
+    """All hooks in a module, as pluggy's `add_hookspecs` takes them."""
+    module = ModuleType("moeframe_hooks", "The hooks of moeframe.")
+    vars(module).update(HOOKS)
+    return module
