@@ -10,24 +10,13 @@ import click
 
 from moeframe import __version__
 from moeframe.errors import MoeframeError
+from moeframe.plugin.kinds import ALL_KINDS
 
 if TYPE_CHECKING:
     from moeframe.plugin.registry import Registry
     from moeframe.report.study.rows import Table as StudyTable
 
-KINDS = (
-    "datasets",
-    "slicers",
-    "trunks",
-    "experts",
-    "gates",
-    "losses",
-    "schedules",
-    "samplers",
-    "metrics",
-    "exporters",
-    "launchers",
-)
+KINDS = tuple(kind.plural for kind in ALL_KINDS)
 
 overrides_option = click.option(
     "--set",

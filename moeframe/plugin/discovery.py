@@ -12,24 +12,10 @@ import pluggy
 from pydantic import PydanticUserError
 
 from moeframe.interfaces.component import Component
-from moeframe.interfaces.dataset import Dataset
-from moeframe.interfaces.expert import Expert
-from moeframe.interfaces.exporter import Exporter
-from moeframe.interfaces.gate import Gate
-from moeframe.interfaces.launcher import Launcher
-from moeframe.interfaces.loss import Loss
-from moeframe.interfaces.metric import Metric
-from moeframe.interfaces.sampler import Sampler
-from moeframe.interfaces.schedule import NoiseSchedule
-from moeframe.interfaces.slicer import Slicer
-from moeframe.interfaces.trunk import Trunk
-from moeframe.plugin import hookspecs
-from moeframe.plugin.hookspecs import API_VERSION, PROJECT
+from moeframe.plugin.hookspecs import API_VERSION, PROJECT, specifications
+from moeframe.plugin.kinds import ALL_KINDS
 
-KINDS: dict[str, type[Component]] = {
-    base.KIND: base
-    for base in (Dataset, Slicer, Trunk, Expert, Gate, Loss, NoiseSchedule, Sampler, Metric, Exporter, Launcher)
-}
+KINDS: dict[str, type[Component]] = {kind.plural: kind.load_class() for kind in ALL_KINDS}
 """Plural name, as in the hooks and the plugin folders, to abstract class."""
 
 
@@ -101,7 +87,7 @@ def installed_entry_points() -> Sequence[EntryPoint]:
 def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> LoadedPlugins:
     """Load each entry point on its own; whatever it raises, SystemExit included, concerns that plugin only."""
     manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(specifications())
     provided: list[Provided] = []
     broken: list[BrokenPlugin] = []
     for entry_point in installed_entry_points() if entry_points is None else entry_points:
