@@ -33,7 +33,9 @@ def structure(checkout: Path) -> dict[str, int]:
         "pairs of rooms with an import": len(pairs),
         "imports between files of different rooms": sum(_room(a) != _room(b) for a, b in edges),
         "files": len(graph.modules),
-        "longest file, lines": max(len(path.read_text().splitlines()) for path in (checkout / "moeframe").rglob("*.py")),
+        "longest file, lines": max(
+            len(path.read_text().splitlines()) for path in (checkout / "moeframe").rglob("*.py")
+        ),
     }
 
 
