@@ -242,7 +242,7 @@ def test_a_root_that_is_a_file_is_refused(tmp_path):
 
 def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    expected = f"image_folder: {tmp_path} holds no images (.bmp .jpeg .jpg .png .webp); put some there"
+    expected = f"image_folder: {tmp_path} holds no images (.bmp .jpeg .jpg .png .tif .tiff .webp); put some there"
     assert image_folder(tmp_path).missing() == expected
 
 
