@@ -4,7 +4,7 @@ moeframe study specs/studies/digits.yaml --jobs 2 --out runs/studies/digits
 python benchmarks/study_results.py runs/studies/digits     # writes results/studies/digits/
 
 What is kept is a study's folder: `moeframe report results/studies/digits` gives the same page, and `moeframe study
-... --out results/studies/digits --seed 3` goes on with another seed.
+... --out results/studies/digits --run-seed 3` goes on with another seed.
 """
 
 import json
@@ -69,7 +69,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _command(table: Table) -> str:
     """What was carried out of the study's file, which may hold more seeds and variants."""
-    seeds = [f"--seed {seed}" for seed in table.seeds] if len(table.seeds) < table.planned_seeds else []
+    seeds = [f"--run-seed {seed}" for seed in table.seeds] if len(table.seeds) < table.planned_seeds else []
     only = [f"--only {row.name}" for row in table.rows if row.name != table.baseline] if table.not_run else []
     return " ".join([f"moeframe study specs/studies/{table.name}.yaml --jobs 2", *seeds, *only])
 
