@@ -2,6 +2,7 @@
 
 from moeframe.cli.checking import doctor, slice_command, validate
 from moeframe.cli.components import KINDS, plugins, schema
+from moeframe.cli.examples import init
 from moeframe.cli.group import main
 from moeframe.cli.running import evaluate, merge, run
 from moeframe.cli.studying import report, study
@@ -10,6 +11,7 @@ from moeframe.cli.trained import export, sample
 __all__ = ["KINDS", "main"]
 
 for command in (
+    init,
     validate,
     doctor,
     slice_command,
