@@ -1,4 +1,4 @@
-"""A run says what it is about to do: data and split, files passed over, experts with source and range."""
+"""A run says what it is about to do: data and split, files ignored, experts with source and range."""
 
 import pytest
 import torch
@@ -23,19 +23,19 @@ def announced(registry, tiny_spec):
 def test_three_lines_say_what_a_run_is_made_of(announced):
     assert announced() == [
         "data: gaussian, 64 training and 16 test images; split: independent draws from one density",
-        "files passed over: none",
+        "files ignored: none",
         "experts: 2 x unet (new weights)",
     ]
 
 
-def test_files_that_a_folder_passes_over_are_counted_by_extension(announced, tmp_path):
+def test_files_that_a_folder_ignores_are_counted_by_extension(announced, tmp_path):
     for split, n in (("train", 4), ("test", 2)):
         for i in range(n):
             write_image(tmp_path / "data" / split / f"{i}.png")
             (tmp_path / "data" / split / f"{i}.psd").touch()
-    data, passed_over, _ = announced(f"dataset={{type: image_folder, root: {tmp_path}/data, size: 4}}")
+    data, ignored_files, _ = announced(f"dataset={{type: image_folder, root: {tmp_path}/data, size: 4}}")
     assert data == "data: image_folder, 4 training and 2 test images; split: folders train/ and test/"
-    assert passed_over == "files passed over: 6 .psd"
+    assert ignored_files == "files ignored: 6 .psd"
 
 
 def test_a_slow_card_is_not_made_for_the_announcement(announced, tmp_path, monkeypatch):

@@ -104,7 +104,7 @@ class Dataset(Component):
         return str(self.card().get("split_rule", "not stated"))
 
     @property
-    def passed_over(self) -> Mapping[str, int]:
+    def ignored_files(self) -> Mapping[str, int]:
         """Number of files that are not used, by what they have in common, such as their extension."""
         return {}
 

@@ -9,13 +9,13 @@ from moeframe.interfaces.expert import Expert
 
 
 def announcement(assembly: Assembly) -> list[str]:
-    """Images per split and split rule; files passed over by extension; experts with source and log-SNR range."""
+    """Images per split and split rule; files ignored by extension; experts with source and log-SNR range."""
     dataset = assembly.dataset
     n_train, n_test = len(assembly.train), len(assembly.test)
-    skipped = ", ".join(f"{n:,} {kind}" for kind, n in dataset.passed_over.items())
+    skipped = ", ".join(f"{n:,} {kind}" for kind, n in dataset.ignored_files.items())
     return [
         f"data: {dataset.name()}, {n_train:,} training and {n_test:,} test images; split: {dataset.split_rule}",
-        f"files passed over: {skipped or 'none'}",
+        f"files ignored: {skipped or 'none'}",
         f"experts: {'; '.join(_experts(assembly))}",
     ]
 

@@ -88,7 +88,7 @@ class ImageFolder(EncodedDataset):
         return [f"files ending in {' '.join(EXTENSIONS)}; hidden files are not read"]
 
     @property
-    def passed_over(self) -> Mapping[str, int]:
+    def ignored_files(self) -> Mapping[str, int]:
         """Files by their extension; images that lie beside train/ and test/; the table of attributes is none."""
         found = Counter(
             Path(name).suffix.lower() or "no extension"

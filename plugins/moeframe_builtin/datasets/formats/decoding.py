@@ -114,7 +114,7 @@ def _opened(content: bytes, place: str) -> "Image.Image":
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"image {place} is in no image format that Pillow knows; replace or delete it") from None
+        raise DataError(f"image {place} is not in an image format that Pillow reads; replace or delete it") from None
     except Exception as cause:  # decoders raise nearly anything on corrupt bytes
         raise DataError(
             f"image {place} cannot be decoded ({type(cause).__name__}: {cause}); replace or delete it"

@@ -183,7 +183,7 @@ class EncodedDataset(Dataset):
             "near-duplicates": cleaned.dropped
             if self.config.near_duplicates == "drop"
             else "kept (near_duplicates: keep)",
-            "files passed over": dict(self.passed_over) or "none",
+            "files ignored": dict(self.ignored_files) or "none",
         }
         return {
             **self.provenance(),
@@ -225,5 +225,5 @@ class EncodedDataset(Dataset):
             if len(examples) == 0:
                 raise DataError(
                     f"{self.name()}: no {name} image is left ({len(cleaned.skipped)} cannot be decoded, "
-                    f"{sum(cleaned.dropped.values())} dropped); get the data again"
+                    f"{sum(cleaned.dropped.values())} dropped); download the data again"
                 )

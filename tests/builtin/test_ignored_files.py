@@ -24,33 +24,33 @@ def mixed(tmp_path):
 
 def test_files_are_counted_by_their_extension(mixed):
     expected = {".psd": 2, ".txt": 1, "images outside train/ and test/": 1, "no extension": 1}
-    assert image_folder(mixed).passed_over == expected
-    assert image_folder(mixed).card()["left_out"]["files passed over"] == expected
+    assert image_folder(mixed).ignored_files == expected
+    assert image_folder(mixed).card()["left_out"]["files ignored"] == expected
 
 
 def test_files_of_an_archive_are_counted_too(mixed, tmp_path):
-    before = image_folder(mixed).passed_over
+    before = image_folder(mixed).ignored_files
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for path in sorted(mixed.rglob("*")):
             if path.is_file() and path.suffix != ".zip":
                 archive.write(path, path.relative_to(mixed))
-    assert image_folder(tmp_path / "all.zip").passed_over == before
+    assert image_folder(tmp_path / "all.zip").ignored_files == before
 
 
-def test_the_table_of_attributes_is_not_passed_over(mixed):
+def test_the_table_of_attributes_is_not_ignored_files(mixed):
     table = mixed / "facts.csv"
     names = ["test/0.png", "test/1.png", "train/0.png", "train/1.png"]
     table.write_text("name,age\n" + "".join(f"{name},1\n" for name in names))
-    assert ".csv" in image_folder(mixed).passed_over
-    assert ".csv" not in image_folder(mixed, attributes=table).passed_over
+    assert ".csv" in image_folder(mixed).ignored_files
+    assert ".csv" not in image_folder(mixed, attributes=table).ignored_files
 
 
-def test_a_folder_of_images_alone_passes_nothing_over(tmp_path):
+def test_a_folder_of_images_alone_ignores_nothing(tmp_path):
     for split in ("train", "test"):
         write_image(tmp_path / split / "0.tiff")
     dataset = image_folder(tmp_path)
-    assert dataset.passed_over == {}
-    assert dataset.card()["left_out"]["files passed over"] == "none"
+    assert dataset.ignored_files == {}
+    assert dataset.card()["left_out"]["files ignored"] == "none"
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
