@@ -17,12 +17,14 @@ from moeframe.storage.run_folder import RunFolder
 _OWN = ("moeframe", "moeframe_builtin", "moeframe_pretrained")
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "torch-fidelity", "lpips")
 
+NOT_INSTALLED = "not installed"
+
 
 def describe_environment(device_name: str) -> dict[str, Any]:
     """Return the versions of moeframe, Python and the packages that compute results, and the device."""
     device = resolve_device(device_name)
     facts: dict[str, Any] = {
-        "moeframe": installed_version("moeframe") or "not installed",
+        "moeframe": installed_version("moeframe") or NOT_INSTALLED,
         "moeframe_source": source_hash(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -31,7 +33,7 @@ def describe_environment(device_name: str) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
     }
     for package in _PACKAGES:
-        facts[package] = installed_version(package) or "not installed"
+        facts[package] = installed_version(package) or NOT_INSTALLED
     return facts
 
 

@@ -343,7 +343,7 @@ def test_only_some_seeds_are_carried_out_and_an_unknown_one_is_refused(study_fil
     study = study_of(study_file)
     assert {run.seed for run in plan(study.only_seeds([7, 0]), tmp_path / "out")} == {0, 7}
     assert study.only_seeds([4]).seeds == (0, 4, 7)  # a run of one seed is the same run in the whole study
-    result = CliRunner().invoke(cli.main, [*arguments, "--seed", "5"])
+    result = CliRunner().invoke(cli.main, [*arguments, "--run-seed", "5"])
     assert result.exit_code == 2
     assert "error: seed 5 is not among the study's: 0, 4, 7; add it to seeds in the study file" in result.output
 
@@ -554,7 +554,7 @@ def test_a_changed_variant_is_seen_by_the_plan_and_refused_and_others_can_be_ask
     result = CliRunner().invoke(cli.main, [*arguments, "--plan"])
     assert "sparse, seeds 0, 3: changed: gate" in result.output
     assert CliRunner().invoke(cli.main, arguments).exit_code == 2
-    result = CliRunner().invoke(cli.main, [*arguments, "--only", "more", "--seed", "3"])
+    result = CliRunner().invoke(cli.main, [*arguments, "--only", "more", "--run-seed", "3"])
     assert result.exit_code == 0, result.output
     rows = {row["name"]: row for row in json.loads((copy / "study.json").read_text())["variants"]}
     assert rows["sparse"]["title"] == "sparse", "the record says what was run"
