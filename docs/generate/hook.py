@@ -22,7 +22,7 @@ from moeframe.plugin.discovery import KINDS
 from moeframe.plugin.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = ("*.png", "*.svg", "*.html")
+PICTURES = ("*.png", "*.jpg", "*.svg", "*.html")
 INTERFACE_OPTIONS = "    options:\n      members_order: source\n"
 MATHS = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 

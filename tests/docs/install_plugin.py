@@ -1,4 +1,4 @@
-"""Does the part of `pip install -e .` that the examples need: makes the folder's distribution visible below PLUGIN_SITE."""
+"""Registers the entry points of the plugin in this folder below PLUGIN_SITE, as `pip install -e .` would."""
 
 import os
 import sys
