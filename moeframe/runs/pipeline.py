@@ -9,6 +9,7 @@ from moeframe.data.splits import open_splits
 from moeframe.errors import InputError
 from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent, Watcher
+from moeframe.runs.announcement import announcement
 from moeframe.runs.data_card import write_data_card
 from moeframe.runs.environment import write_environment
 from moeframe.runs.measuring import evaluate_seed, summarise
@@ -84,6 +85,9 @@ def train_and_evaluate(
             assert splits is not None
             slices = shared.slices(spec, registry, seed, splits)
             assembly = assemble(spec, registry, seed, splits, slices)
+            if seed == unfinished[0]:
+                for line in announcement(assembly):
+                    watcher.say(line)
             describe_data(folder, assembly, shared, watcher)
             training = SeedTraining(Trainer(assembly), folder, watcher)
             training.resume()
