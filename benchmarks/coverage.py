@@ -2,8 +2,8 @@
 
     python benchmarks/coverage.py        # three minutes of one core; writes results/evaluation/coverage.json
 
-Every interval of moeframe.stats.intervals must cover 95 ± 1.5 % at the smallest n at which it is offered. The table also
-shows smaller n, where it is not offered, and why.
+Every interval of moeframe.stats.intervals must cover 95 ± 1.5 % at the smallest n at which it is offered. The table
+also shows smaller n, where it is not offered, and why.
 """
 
 import json
