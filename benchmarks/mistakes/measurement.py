@@ -201,7 +201,7 @@ MISTAKES = (
     # reconstructions
     Mutation(
         "reconstructions start at the noisiest time",
-        "the stated noise level is not the one that images are brought back from",
+        "images are reconstructed from another noise level than stated",
         _EVALUATION,
         "times = torch.linspace(time, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)",
         "times = torch.linspace(1.0, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)",

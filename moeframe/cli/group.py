@@ -35,6 +35,9 @@ class _Commands(click.Group):
             return click_main(*args, standalone_mode=False, **extra)
         try:
             status = click_main(*args, standalone_mode=False, **extra)
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(error.exit_code)
         except click.UsageError as error:
             if error.ctx is not None:
                 click.echo(error.ctx.get_usage(), err=True)

@@ -41,6 +41,13 @@ def test_an_option_of_one_name_has_one_meaning():
     assert "--seed" not in meanings
 
 
+def test_the_command_alone_shows_the_help_and_not_an_error():
+    done = call()
+    assert done.exit_code == 2
+    assert (done.stdout + done.stderr).startswith("Usage: moeframe")
+    assert "error:" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_help_says_how_to_get_shell_completion(shell):
     assert f"_MOEFRAME_COMPLETE={shell}_source moeframe" in call("--help").stdout
