@@ -291,7 +291,7 @@ def test_a_mistake_is_reported_with_its_place_and_mend(errors, text, expected):
 def test_a_missing_file_is_named(registry, tmp_path):
     with pytest.raises(InputError) as caught:
         load_spec(tmp_path / "none.yaml", registry)
-    assert str(caught.value) == f"{tmp_path}/none.yaml: no such spec file; specs/ holds examples"
+    assert str(caught.value) == f"{tmp_path}/none.yaml: no such spec file; `moeframe init` lists examples"
 
 
 def test_a_folder_is_no_spec_file(registry, tmp_path):

@@ -26,7 +26,7 @@ Exit status: 0 done, 1 the run failed, 2 the input is wrong.
 
 
 class _Commands(click.Group):
-    """Report errors as lines that begin with `error:`; docs/cli lists the exit status of each kind."""
+    """Report errors as lines that begin with `error:`; the manual (docs/, page cli) is generated from the commands."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """Run a command and exit with its status."""

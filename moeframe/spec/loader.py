@@ -128,7 +128,7 @@ def _read_one(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such spec file; specs/ holds examples") from None
+        raise InputError(f"{path}: no such spec file; `moeframe init` lists examples") from None
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder, not a spec file") from None
     except UnicodeDecodeError as error:

@@ -23,7 +23,7 @@ def test_an_unknown_component_is_refused(tiny_spec, tmp_path):
 @pytest.mark.parametrize("command", ["run", "validate", "doctor"])
 def test_a_missing_spec_is_refused(command, tmp_path):
     assert refusal(2, command, tmp_path / "no.yaml") == f"error: {tmp_path}/no.yaml: no such spec file; " + (
-        "specs/ holds examples"
+        "`moeframe init` lists examples"
     )
 
 
