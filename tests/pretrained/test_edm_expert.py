@@ -384,7 +384,7 @@ def asks_storage(raw: bytes) -> bytes:
         (b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n(}tR.", "an object that is described by no class"),
         (b"ctorch._utils\n_rebuild_parameter\n}(V__call__\nK\x01ub.", "a change of torch._utils._rebuild_parameter"),
         (b"ctorch._utils\n_rebuild_parameter\n(K\x01tR.", "a parameter that is no tensor"),
-        (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01tK\x01K\x01K\x01tR.", "is truncated or no pickle"),
+        (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01tK\x01K\x01K\x01tR.", "is truncated or not a pickle"),
         (
             asks_storage(legacy_storage(Call(os.system, "true"))),
             "a storage that torch's reading of weights alone refuses",
@@ -404,7 +404,7 @@ def test_every_name_but_those_of_a_network_is_refused(tmp_path, content, named):
 def test_a_class_of_torch_cannot_be_changed_by_the_pickle(tmp_path):
     path = tmp_path / "evil.pkl"
     path.write_bytes(b"ctorch.nn.modules.conv\nConv2d\n}(V__call__\nK\x01ub.")
-    assert "is truncated or no pickle of EDM (TypeError" in problem(path)
+    assert "is truncated or not a pickle of EDM (TypeError" in problem(path)
     assert torch.nn.Conv2d.__call__ is torch.nn.Module.__call__
 
 
