@@ -32,7 +32,8 @@ from moeframe_builtin.metrics.fid import FidMetric
 from moeframe_builtin.metrics.frechet import FrechetMetric
 from moeframe_builtin.metrics.inception_score import InceptionScoreMetric
 from moeframe_builtin.metrics.kid import KidMetric
-from moeframe_builtin.metrics.precision_recall import PrecisionMetric, RecallMetric
+from moeframe_builtin.metrics.precision import PrecisionMetric
+from moeframe_builtin.metrics.recall import RecallMetric
 from moeframe_builtin.metrics.support.feature_source import FeatureSource
 from moeframe_builtin.metrics.support.frechet_distance import frechet_distance
 

@@ -19,12 +19,13 @@ from moeframe.storage import checkpoint
 from moeframe.storage.checkpoint import Snapshot
 from moeframe.storage.run_folder import RunFolder
 from moeframe.testing import check_expert
+from moeframe_builtin.experts.average import AverageExpert
 from moeframe_builtin.experts.unet import UNetExpert
-from moeframe_builtin.experts.weight_space import AverageExpert
 from moeframe_builtin.gates.uniform import UniformGate
 from moeframe_pretrained.diffusers.expert import DiffusersExpert
-from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert, RunExpert
+from moeframe_pretrained.moeframe_runs.checkpoint import CheckpointExpert
 from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
+from moeframe_pretrained.moeframe_runs.run import RunExpert
 
 IMAGE = ImageShape(1, 8, 8, 16)
 
@@ -210,7 +211,7 @@ def test_settings_of_another_release_are_refused(run, tmp_path):
 
 def test_a_mixture_whose_gate_draws_is_no_expert(tmp_path, registry):
     write_run(tmp_path, registry, gate="random")
-    with pytest.raises(InputError, match="its gate 'random' draws at random, so the mixture is no expert; name one of"):
+    with pytest.raises(InputError, match="its gate 'random' draws at random, so the mixture cannot be an expert; name"):
         expert_of(tmp_path)
     expert_of(tmp_path, expert=0)
 
