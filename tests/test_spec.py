@@ -16,7 +16,7 @@ from moeframe.plugin.registry import Registry
 from moeframe.spec.binding import bind
 from moeframe.spec.json_schema import json_schema
 from moeframe.spec.loader import load_spec
-from moeframe.spec.messages import FlawsError
+from moeframe.spec.messages import UnlocatedProblemsError
 from moeframe.spec.schema import LIST_SECTIONS, SECTIONS
 
 ROOT = Path(__file__).parent.parent
@@ -122,15 +122,15 @@ def test_a_spec_that_names_a_component_of_two_plugins_fails_naming_both(tiny_spe
 def test_a_strangers_component_is_checked_as_strictly_as_ours(tiny, on_disk):
     registry = Registry.installed([*installed_entry_points(), on_disk("good_gate")])
     assert bind({**tiny, "gate": {"type": "even"}}, registry).gate.type == "even"
-    with pytest.raises(FlawsError) as caught:
+    with pytest.raises(UnlocatedProblemsError) as caught:
         bind({**tiny, "gate": {"type": "even", "width": 3}}, registry)
-    assert [flaw.message for flaw in caught.value.flaws] == ["unknown key 'width'; known keys: type"]
+    assert [problem.message for problem in caught.value.problems] == ["unknown key 'width'; known keys: type"]
 
 
 def test_without_any_gate_installed_the_error_says_so(tiny, on_disk):
-    with pytest.raises(FlawsError) as caught:
+    with pytest.raises(UnlocatedProblemsError) as caught:
         bind(tiny, Registry.installed([on_disk("good_slicer")]))
-    messages = {flaw.path: flaw.message for flaw in caught.value.flaws}
+    messages = {problem.path: problem.message for problem in caught.value.problems}
     assert messages["gate", "type"] == "unknown gate 'softmax'; no gate is installed"
     assert len(messages) == 8
 
@@ -144,10 +144,10 @@ LIGHT_AND_COLOUR = {
 }
 
 
-def flaws_of_slicer(tiny, registry, slicer):
-    with pytest.raises(FlawsError) as caught:
+def problems_of_slicer(tiny, registry, slicer):
+    with pytest.raises(UnlocatedProblemsError) as caught:
         bind({**tiny, "slicer": slicer}, registry)
-    return {".".join(map(str, flaw.path)): flaw.message for flaw in caught.value.flaws}
+    return {".".join(map(str, problem.path)): problem.message for problem in caught.value.problems}
 
 
 def with_part(part):
@@ -204,15 +204,15 @@ def test_a_setting_of_a_part_changes_the_hash(tiny, registry):
     ids=str,
 )
 def test_a_wrong_part_is_reported_once_as_strictly_as_a_section(tiny, registry, part, key, message):
-    found = flaws_of_slicer(tiny, registry, with_part(part))
+    found = problems_of_slicer(tiny, registry, with_part(part))
     assert list(found) == [f"slicer.slicers.1{key}"]
     assert found[f"slicer.slicers.1{key}"].startswith(message)
-    deeper = flaws_of_slicer(tiny, registry, {**LIGHT_AND_COLOUR, "slicers": [{"type": "texture"}, with_part(part)]})
+    deeper = problems_of_slicer(tiny, registry, {**LIGHT_AND_COLOUR, "slicers": [{"type": "texture"}, with_part(part)]})
     assert deeper == {f"slicer.slicers.1.slicers.1{key}": found[f"slicer.slicers.1{key}"]}
 
 
-def test_a_wrong_part_does_not_hide_another_flaw_of_its_whole(tiny, registry):
-    found = flaws_of_slicer(tiny, registry, {**with_part({"type": "textur"}), "counts": [0, 1], "cuonts": 1})
+def test_a_wrong_part_does_not_hide_another_problem_of_the_component_around_it(tiny, registry):
+    found = problems_of_slicer(tiny, registry, {**with_part({"type": "textur"}), "counts": [0, 1], "cuonts": 1})
     assert set(found) == {"slicer.slicers.1.type", "slicer.counts.0", "slicer.cuonts"}
 
 
@@ -224,12 +224,12 @@ def test_a_wrong_part_does_not_hide_another_flaw_of_its_whole(tiny, registry):
     ],
 )
 def test_the_list_of_parts_is_checked_too(tiny, registry, slicers, message):
-    assert flaws_of_slicer(tiny, registry, {**LIGHT_AND_COLOUR, "slicers": slicers}) == {"slicer.slicers": message}
+    assert problems_of_slicer(tiny, registry, {**LIGHT_AND_COLOUR, "slicers": slicers}) == {"slicer.slicers": message}
 
 
 def test_what_a_part_has_against_its_count_is_reported_at_the_list(tiny, registry):
     part = {"type": "class_group", "groups": [[0], [1]]}
-    assert flaws_of_slicer(tiny, registry, with_part(part)) == {
+    assert problems_of_slicer(tiny, registry, with_part(part)) == {
         "slicer.slicers": "slicer 1 ('class_group', for which its count 1 is the number of experts), groups: "
         "2 groups for 1 experts; give one group of classes per expert"
     }
@@ -271,7 +271,7 @@ def test_a_part_whose_config_is_of_another_class_is_refused(tiny, registry):
 
     others = [item for item in load_plugins().provided if item.component is not lighting]
     crowded = Registry(LoadedPlugins((*others, Provided(Heir, others[0].provider)), ()))
-    assert flaws_of_slicer(tiny, crowded, with_part({"type": "texture"})) == {
+    assert problems_of_slicer(tiny, crowded, with_part({"type": "texture"})) == {
         "slicer.slicers.0.type": "'lighting' cannot be a part, because its Config is that of Lighting; "
         "give Heir a nested Config of its own"
     }
@@ -348,7 +348,7 @@ def test_the_schema_accepts_every_resolved_spec(complaints, tiny, registry):
 )
 def test_the_schema_refuses_what_validation_refuses(complaints, tiny, registry, change):
     assert complaints({**tiny, **change})
-    with pytest.raises(FlawsError):
+    with pytest.raises(UnlocatedProblemsError):
         bind({**tiny, **change}, registry)
 
 

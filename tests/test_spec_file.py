@@ -611,5 +611,5 @@ def test_places_point_at_the_text_of_each_key_and_value(tmp_path):
 def test_a_spec_error_carries_each_problem(load):
     with pytest.raises(SpecError) as caught:
         load(changed(("steps: 4", "steps: -4"), ("[0]", "[0, 0]")))
-    assert [problem.path for problem in caught.value.problems] == ["seeds", "training.steps"]
+    assert [problem.dotted_path for problem in caught.value.problems] == ["seeds", "training.steps"]
     assert caught.value.exit_status == 2

@@ -22,7 +22,7 @@ from moeframe.interfaces.dataset import InMemoryExamples
 from moeframe.interfaces.metric import Measurement, Metric
 from moeframe.randomness import Streams
 from moeframe.spec.binding import bind
-from moeframe.spec.messages import FlawsError
+from moeframe.spec.messages import UnlocatedProblemsError
 from moeframe_builtin.features.catalogue import SPACES, SpaceName
 from moeframe_builtin.features.efficientnet import PACKAGES
 from moeframe_builtin.features.inception import WEIGHTS_NAME, Inception
@@ -563,11 +563,11 @@ def test_a_spec_with_such_a_setting_names_its_place(registry, tiny_text):
     import yaml
 
     data = yaml.safe_load(tiny_text) | {"metrics": [{"type": "frechet", "features": "torchscript"}]}
-    with pytest.raises(FlawsError) as error:
+    with pytest.raises(UnlocatedProblemsError) as error:
         bind(data, registry)
-    (flaw,) = error.value.flaws
-    assert flaw.path == ("metrics", 0, "weights")
-    assert "need weights: PATH" in flaw.message
+    (problem,) = error.value.problems
+    assert problem.path == ("metrics", 0, "weights")
+    assert "need weights: PATH" in problem.message
 
 
 def test_a_spec_chooses_among_all_spaces_there_are():
