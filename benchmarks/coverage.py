@@ -3,7 +3,7 @@
     python benchmarks/coverage.py        # three minutes of one core; writes results/evaluation/coverage.json
 
 Every interval of moeframe.stats.intervals at the smallest n at which it is offered has to cover 95 ± 1.5 %; so that the
-reader sees why it is not offered below, figures of what is not offered stand beside them. tests/test_statistics.py
+reader sees why it is not offered below, figures of what is not offered stand beside them. tests/test_coverage.py
 asserts a part of it.
 """
 

@@ -1,4 +1,4 @@
-"""The probability-flow ODE: exact change of variables, its parts, and the mistakes that others made with it."""
+"""The likelihood by the probability flow ODE meets closed forms; divergence and integration."""
 
 import math
 from dataclasses import replace
@@ -7,60 +7,29 @@ from typing import Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.integrate import quad
-from scipy.stats import truncnorm
+from small_flows import (
+    PAIR,
+    SMALL,
+    SQUARE,
+    STREAMS,
+    TIGHT,
+    UniformExpert,
+    drawn_levels,
+    gaussian,
+    line,
+    numbered,
+    ode,
+    pixels_of,
+    switching,
+    worst,
+)
 
-from moeframe.diffusion import image_from_velocity, per_image, velocity_from_image
-from moeframe.errors import NonFiniteError, RangeError, UnavailableError
+from moeframe.errors import RangeError, UnavailableError
 from moeframe.interfaces.component import ImageShape
-from moeframe.interfaces.expert import Expert
-from moeframe.interfaces.gate import Gate
-from moeframe.likelihood.dequantisation import dequantise, truncated_normal, truncated_normal_entropy
-from moeframe.likelihood.ode import OdeLikelihood, OdeSolver, ode_likelihood
+from moeframe.likelihood.ode import OdeSolver
 from moeframe.model.mixture import MergedDenoiser
-from moeframe.randomness import Streams, Trajectories
+from moeframe.randomness import Trajectories
 from moeframe.testing import GaussianExpert, PosteriorGate, gaussian_mixture
-from moeframe.testing.rules import stirred
-from moeframe_builtin.experts.unet import UNetExpert
-from moeframe_builtin.gates.fixed import FixedGate
-from moeframe_builtin.gates.random import RandomGate
-from moeframe_builtin.gates.softmax import SoftmaxGate
-from moeframe_builtin.gates.top_k import TopKGate
-from moeframe_builtin.schedules.linear import LinearSchedule
-
-STREAMS = Streams(0)
-TIGHT = OdeSolver(rtol=1e-9, atol=1e-9, network_dtype=torch.float64)
-PAIR = ImageShape(1, 1, 2, 64)
-SQUARE = ImageShape(1, 8, 8, 64)
-SMALL = ImageShape(1, 2, 2, 64)
-
-
-def line(low: float, high: float) -> LinearSchedule:
-    return LinearSchedule(LinearSchedule.Config(log_snr_min=low, log_snr_max=high))
-
-
-def numbered(n: int, start: int = 0) -> Trajectories:
-    return Trajectories.numbered(STREAMS, start, start + n)
-
-
-def drawn_levels(n: int, image: ImageShape) -> torch.Tensor:
-    pixels = 0.3 * STREAMS.normal((n, *image.tensor_shape), "pixels")
-    return ((pixels + 1) / 2 * image.levels).long().clamp(0, image.levels - 1)
-
-
-def gaussian(image: ImageShape, **config) -> MergedDenoiser:
-    return MergedDenoiser([GaussianExpert(GaussianExpert.Config(**config), image=image)])
-
-
-def ode(model: MergedDenoiser, image: ImageShape, schedule, levels: torch.Tensor, **how) -> OdeLikelihood:
-    how = {"solver": TIGHT, "divergence": "exact", "items": numbered(len(levels)), **how}
-    return ode_likelihood(model, schedule, image, levels, gate=model.gate, **how)
-
-
-def pixels_of(levels: torch.Tensor, image: ImageShape, schedule, how="uniform") -> torch.Tensor:
-    return dequantise(levels, image.levels, how, schedule.log_snr_max, numbered(len(levels))).pixels
 
 
 def normal_bits(values: torch.Tensor, mean: float = 0.0, std: float = 1.0) -> torch.Tensor:
@@ -73,11 +42,6 @@ def scale_of(std: float, log_snr: float) -> float:
     """sqrt(α² std² + σ²)."""
     alpha2 = 1 / (1 + math.exp(-log_snr))
     return math.sqrt(alpha2 * std**2 + 1 - alpha2)
-
-
-def worst(one: torch.Tensor, two: torch.Tensor) -> float:
-    assert one.shape == two.shape
-    return float((one - two).abs().max())
 
 
 # closed forms
@@ -157,20 +121,6 @@ def test_without_the_gates_gradient_the_density_is_wrong():
     assert float((wrong.total - truth).abs().mean()) > 0.1
 
 
-class UniformExpert(Expert):
-    """The exact velocity for pixels spread evenly on (-1, 1): the mean of a normal cut off at both ends."""
-
-    class Config(Expert.Config):
-        type: Literal["uniform_expert"] = "uniform_expert"
-
-    def forward(self, z, log_snr):
-        y, scale = z / per_image(torch.sigmoid(log_snr).sqrt(), z), per_image((-log_snr / 2).exp(), z)
-        below, above = (-1 - y) / scale, (1 - y) / scale
-        mass = torch.special.ndtr(above) - torch.special.ndtr(below)
-        density = (torch.exp(-0.5 * below**2) - torch.exp(-0.5 * above**2)) / math.sqrt(2 * math.pi)
-        return velocity_from_image(y + scale * density / mass, z, log_snr)
-
-
 def test_a_model_of_uniform_pixels_spends_the_uniform_code_on_every_level():
     """log2 L bits whatever the level: 255 for 256 levels, or an entropy left out, would show."""
     image = ImageShape(1, 1, 2, 256)
@@ -222,93 +172,6 @@ def test_the_exact_divergence_of_many_dimensions_is_refused():
         ode(gaussian(image), image, line(-8, 8), drawn_levels(1, image))
 
 
-# dequantisation
-
-
-@pytest.mark.parametrize("reach", [1e-9, 1e-3, 0.3, 1.0, 3.0, 8.0, 30.0])
-def test_the_entropy_of_the_truncated_normal_meets_quadrature(reach):
-    mass = math.erf(reach / math.sqrt(2))
-    height = 1 / (math.sqrt(2 * math.pi) * mass)
-
-    def integrand(u: float) -> float:
-        log_density = math.log(height) - 0.5 * u**2
-        return -math.exp(log_density) * log_density
-
-    span = min(reach, 12.0)
-    area, _ = quad(integrand, -span, span, epsabs=0, epsrel=1e-12, limit=200)
-    assert truncated_normal_entropy(reach) == pytest.approx(area, abs=1e-9)
-
-
-@pytest.mark.parametrize("reach", [0.01, 1.0, 4.0, 37.0, 1e9])
-def test_the_truncated_normal_is_sampled_by_its_inverse_distribution(reach):
-    units = torch.linspace(-1, 1, 1001, dtype=torch.float64)[1:-1]
-    expected = torch.from_numpy(truncnorm.ppf((units.numpy() + 1) / 2, -reach, reach))
-    assert torch.allclose(truncated_normal(units, reach), expected, rtol=1e-6, atol=1e-9 * min(reach, 1.0))
-    assert bool((truncated_normal(units, reach).diff() > 0).all())
-
-
-@settings(deadline=None, max_examples=60)
-@given(
-    how=st.sampled_from(["uniform", "truncated_normal"]),
-    n_levels=st.sampled_from([2, 17, 256, 32768]),
-    log_snr=st.floats(-60, 60),
-    seed=st.integers(0, 10_000),
-)
-def test_dequantised_pixels_stay_in_their_bins(how, n_levels, log_snr, seed):
-    levels = torch.randint(n_levels, (3, 1, 4, 4), generator=torch.Generator().manual_seed(seed))
-    items = Trajectories.numbered(Streams(seed), 0, 3)
-    pixels = dequantise(levels, n_levels, how, log_snr, items).pixels
-    assert torch.equal(((pixels + 1) * n_levels / 2).floor().long(), levels)
-
-
-class Constant(Streams):
-    """Uniform draws that are all the least or all the largest there can be."""
-
-    def uniform(self, shape, purpose, *address):
-        return torch.full(tuple(shape), self.seed * (1 - 2**-24))
-
-
-@pytest.mark.parametrize("end", [0, 1])
-@pytest.mark.parametrize("how", ["uniform", "truncated_normal"])
-@pytest.mark.parametrize("n_levels", [2, 17, 256, 32768])
-def test_the_outermost_draws_stay_in_the_bin(how, end, n_levels):
-    levels = torch.arange(n_levels).view(1, 1, 1, -1)
-    items = Trajectories.numbered(Constant(end), 0, 1)
-    pixels = dequantise(levels, n_levels, how, 5.0, items).pixels
-    assert torch.equal(((pixels + 1) * n_levels / 2).floor().long(), levels)
-
-
-def test_under_strong_noise_the_truncated_normal_is_uniform():
-    levels = drawn_levels(4, SQUARE)
-    uniform, truncated = (dequantise(levels, 64, how, -20.0, numbered(4)) for how in ("uniform", "truncated_normal"))
-    assert worst(uniform.pixels, truncated.pixels) < 1e-6
-    assert uniform.bits_per_dim == 5
-    assert truncated.bits_per_dim == pytest.approx(5, abs=1e-6)
-
-
-def test_uniform_noise_fills_the_bin_evenly():
-    levels = torch.full((1000, 1, 4, 4), 5)
-    offsets = (pixels_of(levels, replace(SMALL, levels=8), line(-5, 5)) + 1) * 4 - 5
-    counts = torch.histc(offsets.float(), 10, 0, 1)
-    assert float(((counts - 1600) ** 2 / 1600).sum()) < 27.9  # chi-square with 9 degrees of freedom, p = 0.001
-
-
-def test_truncated_normal_noise_reaches_the_code_length_of_a_model_of_levels():
-    """A model that knows the data to be four levels sees spikes: even noise over the bins leaves them."""
-    image = ImageShape(1, 1, 1, 4)
-    parts = [GaussianExpert.Config(mean=(2 * i + 1) / 4 - 1, std=1e-3) for i in range(4)]
-    model, schedule = gaussian_mixture(parts, (0.25,) * 4, image), line(-10, 5)
-    levels = torch.arange(4).repeat(50).view(-1, 1, 1, 1)
-    solver = replace(TIGHT, rtol=1e-6, atol=1e-6)
-    uniform, truncated = (
-        ode(model, image, schedule, levels, dequantisation=how, solver=solver)
-        for how in ("uniform", "truncated_normal")
-    )
-    assert float(truncated.total.mean()) == pytest.approx(2, abs=0.1)
-    assert float(uniform.total.mean()) > float(truncated.total.mean()) + 0.2
-    assert float(uniform.total.mean()) > 2
-
-
 # integration
 
 
@@ -336,28 +199,6 @@ def test_what_was_spent_is_counted():
         for tolerance in (1e-3, 1e-8)
     )
     assert 6 < loose.function_evaluations < tight.function_evaluations
-
-
-class SwitchGate(Gate):
-    """Expert 0 above a log-SNR, expert 1 from it down; tells so only if asked to."""
-
-    class Config(Gate.Config):
-        type: Literal["switching"] = "switching"
-        at: float
-        told: bool = True
-
-    @property
-    def switches(self):
-        return (self.config.at,) if self.config.told else ()
-
-    def forward(self, z, log_snr):
-        above = (log_snr > self.config.at).to(z.dtype)
-        return torch.stack([above, 1 - above], 1)
-
-
-def switching(**config) -> MergedDenoiser:
-    parts = [GaussianExpert(GaussianExpert.Config(std=std), image=PAIR) for std in (0.2, 0.6)]
-    return MergedDenoiser(parts, SwitchGate(SwitchGate.Config(**config), image=PAIR, n_experts=2))
 
 
 @pytest.mark.parametrize("network_dtype", [torch.float32, torch.float64])
@@ -437,167 +278,3 @@ def test_other_items_draw_other_noise():
     totals = [ode(model, PAIR, line(-8, 8), levels, items=numbered(2, start)).total for start in (0, 0, 2)]
     assert torch.equal(totals[0], totals[1])
     assert not torch.isclose(totals[0], totals[2]).any()
-
-
-# what it is given
-
-
-def learned(gate: Gate, image: ImageShape) -> MergedDenoiser:
-    config = UNetExpert.Config(channels=4, channel_multipliers=[1])
-    experts = [stirred(lambda: UNetExpert(config, image=image), seed).eval() for seed in range(gate.n_experts)]
-    return MergedDenoiser(experts, gate).eval()
-
-
-@pytest.mark.slow
-def test_networks_in_single_precision_come_close_to_double():
-    image, levels, schedule = ImageShape(1, 4, 4, 16), drawn_levels(3, ImageShape(1, 4, 4, 16)), line(-6, 6)
-    gate = stirred(lambda: SoftmaxGate(SoftmaxGate.Config(width=4), image=image, n_experts=2))
-    model, solver = learned(gate, image), OdeSolver(method="rk4", steps=12)
-    single = ode(model, image, schedule, levels, solver=solver)
-    double = ode(model.double(), image, schedule, levels, solver=replace(solver, network_dtype=torch.float64))
-    assert 0 < worst(single.total, double.total) < 1e-5
-    assert all(parameter.grad is None for parameter in model.parameters())
-
-
-JUMPS = (
-    "the weights of gate {} jump, and the change of variables does not hold where the flow jumps; "
-    "use method: continuous, whose bound needs no continuity"
-)
-
-
-@pytest.mark.parametrize(
-    ("component", "config"),
-    [(TopKGate, {"k": 1}), (TopKGate, {"k": 2}), (RandomGate, {}), (RandomGate, {"redraw": "per_sample"})],
-)
-def test_a_gate_whose_weights_jump_is_refused(component, config):
-    image = ImageShape(1, 4, 4, 16)
-    model = learned(component(component.Config(**config), image=image, n_experts=3), image)
-    assert not model.gate.continuous
-    with pytest.raises(UnavailableError) as refusal:
-        ode(model, image, line(-6, 6), drawn_levels(1, image))
-    assert str(refusal.value) == JUMPS.format(component.name())
-
-
-class Holding(Expert):
-    """A whole mixture as one expert, as `type: run` reads one."""
-
-    class Config(Expert.Config):
-        type: Literal["holding"] = "holding"
-
-    def __init__(self, inner: MergedDenoiser, image: ImageShape):
-        super().__init__(self.Config(), image=image)
-        self.inner = inner
-
-    @property
-    def jumps(self):
-        return self.inner.jumps
-
-    def forward(self, z, log_snr):
-        return self.inner(z, log_snr).velocity
-
-
-def test_a_gate_inside_an_expert_is_seen_by_the_flow():
-    """A mixture of mixtures: its inner switch cuts the way, and an inner gate that jumps is refused."""
-    levels, solver = drawn_levels(3, PAIR), OdeSolver("rk4", steps=16, network_dtype=torch.float64)
-    inner = switching(at=0.3)
-    outer = MergedDenoiser([Holding(inner, PAIR)])
-    assert outer.jumps.at == (0.3,)
-    one, two = (ode(model, PAIR, line(-6, 6), levels, solver=solver) for model in (inner, outer))
-    assert torch.equal(one.total, two.total)
-    gate = TopKGate(TopKGate.Config(k=1), image=PAIR, n_experts=2)
-    parts = [GaussianExpert(GaussianExpert.Config(std=std), image=PAIR) for std in (0.2, 0.6)]
-    nested = MergedDenoiser([Holding(MergedDenoiser(parts, gate), PAIR)])
-    with pytest.raises(UnavailableError) as refusal:
-        ode(nested, PAIR, line(-6, 6), levels)
-    assert str(refusal.value) == JUMPS.format("top_k inside expert 0")
-
-
-def test_the_way_is_cut_where_an_excluded_expert_ends():
-    class Narrow(GaussianExpert):
-        @property
-        def log_snr_range(self):
-            return (-2.0, math.inf)
-
-    config = GaussianExpert.Config(std=0.2, outside="exclude")
-    parts = [GaussianExpert(GaussianExpert.Config(std=0.6), image=PAIR), Narrow(config, image=PAIR)]
-    gate = FixedGate(FixedGate.Config(weights=((0.5, 0.5),)), image=PAIR, n_experts=2)
-    model, levels = MergedDenoiser(parts, gate), drawn_levels(3, PAIR)
-    assert model.jumps.at == pytest.approx((-2.0,), abs=1e-3)
-    fine, coarse = (
-        ode(model, PAIR, line(-6, 6), levels, solver=OdeSolver("rk4", steps=n, network_dtype=torch.float64)).total
-        for n in (256, 64)
-    )
-    assert worst(coarse, fine) < 1e-5  # of order four, which a jump inside a step is not
-
-
-@pytest.mark.slow
-def test_a_top_k_gate_that_keeps_all_experts_is_the_soft_gate():
-    image = ImageShape(1, 4, 4, 16)
-    top_k = TopKGate(TopKGate.Config(k=3, width=4), image=image, n_experts=3)
-    soft = SoftmaxGate(SoftmaxGate.Config(width=4), image=image, n_experts=3)
-    top_k.load_state_dict(stirred(lambda: soft).state_dict())
-    solver, levels = OdeSolver(method="rk4", steps=8), drawn_levels(2, image)
-    totals = [ode(learned(gate, image), image, line(-6, 6), levels, solver=solver).total for gate in (top_k, soft)]
-    assert top_k.continuous
-    assert worst(*totals) < 1e-5
-
-
-class Spoilt(GaussianExpert):
-    """Answers with what is no number, or without a gradient, or with noise of its own."""
-
-    class Config(GaussianExpert.Config):
-        type: Literal["spoilt"] = "spoilt"
-        how: Literal["nan", "detached", "rough"]
-
-    def forward(self, z, log_snr):
-        velocity = super().forward(z, log_snr)
-        match self.config.how:
-            case "nan":
-                return velocity * math.nan
-            case "detached":
-                return velocity.detach()
-            case "rough":
-                return velocity + torch.where((1e9 * z).sin() > 0, 1.0, -1.0)
-
-
-def spoilt(how: str) -> MergedDenoiser:
-    return MergedDenoiser([Spoilt(Spoilt.Config(how=how), image=PAIR)])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("how", "error", "message"),
-    [
-        ("nan", NonFiniteError, "the velocity or its divergence is not a number at log-SNR 4"),
-        ("detached", UnavailableError, "prediction carries no gradient by its noisy image.*use method: continuous"),
-        ("rough", UnavailableError, r"dopri5 cannot keep rtol 1e-09, atol 1e-09 between log-SNR -4 and 4 .*use rk4"),
-    ],
-)
-def test_a_denoiser_that_cannot_be_followed_is_named(how, error, message, monkeypatch):
-    monkeypatch.setattr("moeframe.likelihood.ode.MOST_STEPS", 200)
-    with pytest.raises(error, match=message):
-        ode(spoilt(how), PAIR, line(-4, 4), drawn_levels(1, PAIR))
-
-
-def test_a_range_without_end_is_refused():
-    class Endless(LinearSchedule):
-        @property
-        def log_snr_max(self):
-            return math.inf
-
-    schedule = Endless(LinearSchedule.Config(log_snr_min=-4, log_snr_max=4))
-    with pytest.raises(
-        UnavailableError, match="the ODE needs a finite log-SNR range, not -4 .. inf; set the schedule's"
-    ):
-        ode(gaussian(PAIR), PAIR, schedule, drawn_levels(1, PAIR))
-
-
-def test_the_oracle_of_uniform_pixels_predicts_the_mean():
-    z = torch.tensor([[[[0.9, -0.2]]]], dtype=torch.float64)
-    log_snr = torch.tensor([1.0], dtype=torch.float64)
-    a, s = math.sqrt(1 / (1 + math.exp(-1))), math.sqrt(1 / (1 + math.exp(1)))
-    x = torch.linspace(-1, 1, 200_001, dtype=torch.float64)
-    likelihood = torch.exp(-0.5 * ((z.flatten()[:, None] - a * x) / s) ** 2)
-    mean = (likelihood * x).sum(1) / likelihood.sum(1)
-    velocity = UniformExpert(UniformExpert.Config(), image=PAIR)(z, log_snr)
-    assert worst(image_from_velocity(velocity, z, log_snr).flatten(), mean) < 1e-4
