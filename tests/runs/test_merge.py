@@ -67,7 +67,7 @@ def merged(spec):
 def errors_of_spec(path, *overrides):
     with pytest.raises(SpecError) as caught:
         load_spec(path, Registry.installed(), overrides)
-    return {problem.path: problem.message for problem in caught.value.problems}
+    return {problem.dotted_path: problem.message for problem in caught.value.problems}
 
 
 # --- merge ------------------------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_runs_come_before_records(full, kept, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
-        (lambda lines: ["{", *lines], r"records\.jsonl\.xz:1: not JSON \(.*\); get the file again"),
+        (lambda lines: ["{", *lines], r"records\.jsonl\.xz:1: not JSON \(.*\); download the file again"),
         (lambda lines: [{**lines[0], "seed": "x"}], r"records\.jsonl\.xz:1: seed: Input should be a valid integer"),
         (
             lambda lines: [*lines[:1], {**lines[1], "diagnostics": {"image_bits": "many"}}],
@@ -155,7 +155,7 @@ def test_records_cut_short_are_named(kept, tmp_path):
     content = (kept / "records.jsonl.xz").read_bytes()
     for damaged in (content[: len(content) // 2], b"text"):
         (copy / "records.jsonl.xz").write_bytes(damaged)
-        with pytest.raises(RunFolderError, match=r"records\.jsonl\.xz: cannot be read \(.*\); get the file again"):
+        with pytest.raises(RunFolderError, match=r"records\.jsonl\.xz: cannot be read \(.*\); download the file again"):
             write_study(copy)
 
 
