@@ -21,7 +21,9 @@ MISTAKES = (
         "moeframe/evaluation/evaluation.py",
         '"sampling/noise")',
         'f"sampling/noise/{len(self.experts[0].state_dict())}/{self.gate and self.gate.name()}")',
-        ("tests/evaluation/test_diagnostics.py::test_variants_of_a_seed_begin_from_the_same_noise_and_other_seeds_from_another",),
+        (
+            "tests/evaluation/test_diagnostics.py::test_variants_of_a_seed_begin_from_the_same_noise_and_other_seeds_from_another",
+        ),
     ),
     # samples
     Mutation(
