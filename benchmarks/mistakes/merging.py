@@ -110,7 +110,7 @@ MISTAKES = (
         "for point in (merge, points[name]))",
         "for point in (merge, merge))",
         (
-            "tests/runs/test_merge.py::"
+            "tests/runs/test_sweep.py::"
             "test_a_sweep_over_several_seeds_gives_means_and_compares_the_merge_with_each_expert_seed_by_seed",
         ),
     ),

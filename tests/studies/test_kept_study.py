@@ -16,7 +16,8 @@ from moeframe import cli
 from moeframe.errors import RunFolderError
 from moeframe.report.study.page import write_study
 from moeframe.report.study.run_records import study_records
-from moeframe.studies.runner import plan, run_study
+from moeframe.studies.plan import plan
+from moeframe.studies.runner import run_study
 
 pytestmark = pytest.mark.slow  # pages with all their plots
 
