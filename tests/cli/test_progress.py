@@ -104,6 +104,13 @@ def test_without_a_terminal_each_stage_is_a_line_on_standard_error(tiny_spec, tm
     assert "\x1b" not in result.output
 
 
+def test_a_run_says_once_what_it_is_about_to_train(tiny_spec, tmp_path):
+    short = ("--set", "training.steps=1", "--set", "seeds=[0, 1]")
+    lines = call("run", tiny_spec, "--out", tmp_path / "run", *short).stderr.splitlines()
+    assert [line.split(":")[0] for line in lines[:3]] == ["data", "files ignored", "experts"]
+    assert sum(line.startswith("experts: ") for line in lines) == 1
+
+
 def test_quiet_shows_no_progress(tiny_spec, tmp_path):
     result = call("run", tiny_spec, "--out", tmp_path / "run", "-q")
     assert (result.exit_code, result.stderr) == (0, "")
