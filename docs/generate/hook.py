@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from command_pages import command_pages
-from component_pages import component_pages
+from component_pages import component_pages, shipped
 from file_pages import file_pages
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
@@ -75,7 +75,7 @@ def _mathml(found: re.Match[str]) -> str:
 
 def _nav(pages: dict[str, str]) -> list[Any]:
     """Command line, files, components by kind, interfaces."""
-    commands = sorted(path for path in pages if path.startswith("cli/") and path != "cli/index.md")
+    commands = [path for path in pages if path.startswith("cli/") and path != "cli/index.md"]
     kinds = [{kind.capitalize(): [f"reference/components/{kind}/index.md", *_of_kind(pages, kind)]} for kind in KINDS]
     return [
         {"Command line": ["reference/cli/index.md", *(f"reference/{path}" for path in commands)]},
@@ -94,7 +94,7 @@ def _of_kind(pages: dict[str, str], kind: str) -> Iterator[str]:
 def _kinds_page(registry: Registry) -> str:
     rows = "".join(
         f"| [{kind}]({kind}/index.md) | "
-        + " ".join(f"[`{name}`]({kind}/{name}.md)" for name in registry.names(kind))
+        + " ".join(f"[`{one.name()}`]({kind}/{one.name()}.md)" for one in shipped(registry, kind))
         + " |\n"
         for kind in KINDS
     )

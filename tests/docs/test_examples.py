@@ -75,10 +75,10 @@ def workplace(tmp_path):
     site, programs = tmp_path / "installed", tmp_path / "programs"
     site.mkdir()
     programs.mkdir()
-    for name, command in (("moeframe", "-m moeframe.cli"), ("pip", str(Path(__file__).with_name("install_plugin.py")))):
+    installer = Path(__file__).with_name("install_plugin.py")
+    for name, command in (("moeframe", "-m moeframe.cli"), ("pip", installer), ("python", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {command} "$@"\n')
         (programs / name).chmod(0o755)
-    (programs / "python").symlink_to(sys.executable)
     path = os.pathsep.join([str(site), str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {
         **os.environ,
