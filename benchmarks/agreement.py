@@ -2,8 +2,8 @@
 
     python benchmarks/agreement.py        # some minutes on two cores; writes results/evaluation/agreement.json
 
-Networks have random weights, since the published ones have to be downloaded: what is compared is the whole way from an
-image to a figure. Images are crops of the photographs of `photo_patches`, samples are the same crops under noise.
+Networks have random weights, because published ones must be downloaded; the comparison covers the full path from image
+to figure. Images are crops of the photographs of `photo_patches`; samples are the same crops with noise.
 """
 
 import json
@@ -41,7 +41,7 @@ from moeframe_builtin.metrics.support.frechet_distance import Gaussian, gaussian
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/evaluation/agreement.json"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 from small_evaluation import GivenImages  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""The README's first picture: each expert and their merge from the same noise, beside the gate's weight over log-SNR.
+"""The README's first picture: each expert and their merge from the same noise, next to the gate's weight over log-SNR.
 
     python benchmarks/hero.py        # writes results/hero.png and results/hero.json, some five minutes on two CPU cores
 

@@ -38,7 +38,7 @@ from moeframe_builtin.schedules.linear import LinearSchedule
 from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert
 from moeframe_pretrained.moeframe_runs.mixture_folder import write_mixture
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/support"))
 
 from official_edm import NCSNPP, write_edm
 from official_vdm import write_vdm

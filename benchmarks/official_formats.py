@@ -19,7 +19,7 @@ from moeframe.runs.environment import describe_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / "results/data/official_formats.json"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 from official_celeba_hq import write_celeba_hq  # noqa: E402
 from official_cifar10 import write_cifar10  # noqa: E402

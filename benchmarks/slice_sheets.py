@@ -1,4 +1,4 @@
-"""Contact sheets of slicers, one row of images per slice, the sizes behind them, and how long cutting took.
+"""Contact sheets of slicers at half size, a row of images per slice, the sizes behind them, how long cutting took.
 
     python benchmarks/slice_sheets.py        # writes results/slices/
 
@@ -53,7 +53,8 @@ def main() -> None:
                 sizes[name] = {"not made": str(error)}
                 continue
             seconds = time.perf_counter() - start
-            stacked([contact_sheet(Path(folder), k) for k in range(slices.n_slices)]).save(OUT / f"{name}.png")
+            page = stacked([contact_sheet(Path(folder), k) for k in range(slices.n_slices)])
+            page.reduce(2).save(OUT / f"{name}.jpg", quality=85, optimize=True)
         sizes[name] = {
             "dataset": spec,
             "overrides": overrides,

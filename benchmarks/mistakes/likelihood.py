@@ -10,10 +10,10 @@ _DEQUANTISATION = "moeframe/likelihood/dequantisation.py"
 _ODE = "moeframe/likelihood/ode.py"
 _PROBE = "moeframe/likelihood/probe.py"
 
-_T_BOUND = "tests/test_likelihood.py::"
-_T_DISCRETE = "tests/test_discrete_bound.py::"
+_T_BOUND = "tests/likelihood/test_likelihood.py::"
+_T_DISCRETE = "tests/likelihood/test_discrete_bound.py::"
 _T_ODE = "tests/test_ode_likelihood.py::"
-_T_PROBE = "tests/test_likelihood_probe.py::"
+_T_PROBE = "tests/likelihood/test_likelihood_probe.py::"
 
 MISTAKES = (
     # the error that is claimed
@@ -162,7 +162,7 @@ MISTAKES = (
         _CONTINUOUS,
         "nats = density.inverse(times) * diffusion_nats(",
         "nats = (schedule.log_snr_max - schedule.log_snr_min) * diffusion_nats(",
-        ("tests/test_importance.py::test_the_fitted_density_is_unbiased_and_has_a_smaller_variance",),
+        ("tests/likelihood/test_importance.py::test_the_fitted_density_is_unbiased_and_has_a_smaller_variance",),
     ),
     Mutation(
         "noise of the bound addressed by the batch instead of the item",

@@ -12,7 +12,7 @@ _T_FEATURES = "tests/builtin/test_feature_metrics.py::"
 _T_FRECHET = "tests/builtin/test_frechet_distance.py::"
 _T_RECONSTRUCTIONS = "tests/builtin/test_reconstruction_metrics.py::"
 _T_STATISTICS = "tests/test_statistics.py::"
-_T_STORE = "tests/test_sample_store.py::"
+_T_STORE = "tests/storage/test_sample_store.py::"
 
 MISTAKES = (
     Mutation(
@@ -21,7 +21,9 @@ MISTAKES = (
         "moeframe/evaluation/evaluation.py",
         '"sampling/noise")',
         'f"sampling/noise/{len(self.experts[0].state_dict())}/{self.gate and self.gate.name()}")',
-        ("tests/test_diagnostics.py::test_variants_of_a_seed_begin_from_the_same_noise_and_other_seeds_from_another",),
+        (
+            "tests/evaluation/test_diagnostics.py::test_variants_of_a_seed_begin_from_the_same_noise_and_other_seeds_from_another",
+        ),
     ),
     # samples
     Mutation(
@@ -194,12 +196,12 @@ MISTAKES = (
         "moeframe/interfaces/sampler.py",
         "[last] = deque(states, maxlen=1)",
         "*_, last = deque(states)",
-        ("tests/test_sample_store.py::test_no_state_of_a_trajectory_is_kept_but_the_last",),
+        ("tests/storage/test_sample_store.py::test_no_state_of_a_trajectory_is_kept_but_the_last",),
     ),
     # reconstructions
     Mutation(
         "reconstructions start at the noisiest time",
-        "the stated noise level is not the one that images are brought back from",
+        "images are reconstructed from another noise level than stated",
         _EVALUATION,
         "times = torch.linspace(time, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)",
         "times = torch.linspace(1.0, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)",

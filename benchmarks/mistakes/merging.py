@@ -6,7 +6,7 @@ _WEIGHTS = "plugins/moeframe_builtin/experts/weight_space.py"
 _ADAPTERS = "plugins/moeframe_builtin/experts/adapters.py"
 _SWEEP = "moeframe/runs/sweep.py"
 _T_WEIGHTS = "tests/builtin/test_weight_space.py::"
-_T_TRUNK = "tests/test_trunk.py::"
+_T_TRUNK = "tests/model/test_trunk.py::"
 _T_EDM = "tests/pretrained/test_edm_expert.py::"
 _T_EXPORT = "tests/pretrained/test_export.py::"
 
@@ -110,7 +110,7 @@ MISTAKES = (
         "for point in (merge, points[name]))",
         "for point in (merge, merge))",
         (
-            "tests/test_merge.py::"
+            "tests/runs/test_merge.py::"
             "test_a_sweep_over_several_seeds_gives_means_and_compares_the_merge_with_each_expert_seed_by_seed",
         ),
     ),

@@ -98,7 +98,7 @@ MISTAKES = (
         _TRAINING,
         'noise = a.streams.normal(x.shape, f"{purpose}/noise", step)',
         "noise = torch.randn(x.shape)",
-        ("tests/test_training.py::test_two_variants_of_one_seed_see_the_same_batches_and_noise",),
+        ("tests/training/test_training.py::test_two_variants_of_one_seed_see_the_same_batches_and_noise",),
     ),
     # training
     Mutation(
@@ -107,7 +107,7 @@ MISTAKES = (
         _TRAINING,
         "        self.ema.update(self.step)\n",
         "",
-        ("tests/test_training.py::test_averaged_weights_follow_the_stated_decay",),
+        ("tests/training/test_training.py::test_averaged_weights_follow_the_stated_decay",),
     ),
     Mutation(
         "warm start on all slices",
@@ -116,15 +116,15 @@ MISTAKES = (
         'sources = [(f"warm_start/{k}", members) for k, members in enumerate(self.assembly.slices.members)]',
         'sources = [(f"warm_start/{k}", torch.arange(len(self.assembly.train)))\n'
         "                   for k, _ in enumerate(self.assembly.slices.members)]",
-        ("tests/test_training.py::test_warm_start_shows_each_expert_its_own_slice_only",),
+        ("tests/training/test_training.py::test_warm_start_shows_each_expert_its_own_slice_only",),
     ),
     Mutation(
         "run measured with the raw weights",
         "figures of a model that nobody publishes",
-        "moeframe/runs/pipeline.py",
-        'model = trainer.averaged if assembly.spec.evaluation.weights == "ema" else trainer.model',
+        "moeframe/runs/seed_training.py",
+        'model = trainer.averaged if trainer.assembly.spec.evaluation.weights == "ema" else trainer.model',
         "model = trainer.model",
-        ("tests/test_runs.py::test_evaluating_a_finished_run_finds_the_figures_of_the_run",),
+        ("tests/runs/test_runs.py::test_evaluating_a_finished_run_finds_the_figures_of_the_run",),
     ),
     Mutation(
         "raw weights loaded",
@@ -132,14 +132,14 @@ MISTAKES = (
         "moeframe/runs/loaded.py",
         'checkpoint.load(newest).tensors["ema" if spec.evaluation.weights == "ema" else "model"]',
         'checkpoint.load(newest).tensors["model"]',
-        ("tests/test_runs.py::test_evaluating_a_finished_run_finds_the_figures_of_the_run",),
+        ("tests/runs/test_runs.py::test_evaluating_a_finished_run_finds_the_figures_of_the_run",),
     ),
     Mutation(
         "held-out curve of the raw weights",
         "a noisier curve, of another model than the one that is reported",
-        "moeframe/runs/pipeline.py",
-        "measure_validation(trainer.assembly, trainer.averaged, trainer.step)",
-        "measure_validation(trainer.assembly, trainer.model, trainer.step)",
-        ("tests/test_runs.py::test_the_held_out_curve_is_of_the_averaged_weights",),
+        "moeframe/runs/seed_training.py",
+        "measure_validation(self.trainer.assembly, self.trainer.averaged, self.trainer.step)",
+        "measure_validation(self.trainer.assembly, self.trainer.model, self.trainer.step)",
+        ("tests/runs/test_runs.py::test_the_held_out_curve_is_of_the_averaged_weights",),
     ),
 )

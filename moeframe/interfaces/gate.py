@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -49,6 +49,15 @@ class Gate(nn.Module, Component):
         @property
         def programs(self) -> Mapping[str, Path]:
             """Fields that name a file whose code the gate runs: an export takes it along, a reader asks first."""
+            return {}
+
+        @property
+        def network_settings(self) -> Mapping[str, Any]:
+            """Settings that shape the gate's weights, by their keys; weights fit a gate of equal settings only.
+
+            Empty for a gate without weights. A study compares them before it measures the weights of one variant under
+            the settings of another.
+            """
             return {}
 
         def asked(self, n_experts: int) -> int:

@@ -8,10 +8,12 @@ from typing import TypeVar
 from moeframe.errors import PluginError
 from moeframe.interfaces.component import Component
 from moeframe.plugin.discovery import KINDS, BrokenPlugin, EntryPoint, LoadedPlugins, Provided, load_plugins
+from moeframe.plugin.kinds import ALL_KINDS
 
 C = TypeVar("C", bound=Component)
 
-SINGULAR = {kind: kind.removesuffix("s") if kind != "losses" else "loss" for kind in KINDS}
+SINGULAR = {kind.plural: kind.singular for kind in ALL_KINDS}
+"""Plural name of a kind to its name in messages."""
 
 
 class Registry:

@@ -24,21 +24,16 @@ from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
 from moeframe.interfaces.trunk import Trunk
+from moeframe.plugin.kinds import ALL_KINDS
 
-SECTIONS = {
-    "dataset": "datasets",
-    "slicer": "slicers",
-    "schedule": "schedules",
-    "trunk": "trunks",
-    "gate": "gates",
-    "sampler": "samplers",
-}
+_WITH_SECTION = {kind.section: kind for kind in ALL_KINDS if kind.section is not None}
+
+SECTIONS = {section: kind.plural for section, kind in _WITH_SECTION.items() if not kind.is_list}
 """Sections that hold one component, and its kind."""
-OPTIONAL_SECTIONS = ("slicer", "trunk", "gate")
-"""Sections that a single expert does without."""
-LIST_SECTIONS = {"experts": "experts", "objective": "losses", "metrics": "metrics"}
+OPTIONAL_SECTIONS = tuple(section for section in SECTIONS if _WITH_SECTION[section].optional)
+"""Sections of one component that a spec may leave out."""
+LIST_SECTIONS = {section: kind.plural for section, kind in _WITH_SECTION.items() if kind.is_list}
 """Sections that hold a list of components, and their kind."""
-
 
 MACHINE_SETTINGS = (("", "device"), ("training", "workers"), ("evaluation", "offload"))
 """Section and key of what may differ between two sittings of one run."""

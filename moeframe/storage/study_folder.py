@@ -1,13 +1,14 @@
-"""The folder of a study: where its runs lie, how each stands, and who may write into it.
+"""The folder of a study: paths, the status of each run, and the lock.
 
-studies/NAME/study.json               the variants, their runs and how each ended
+studies/NAME/study.json               the variants, their runs and the status of each
 studies/NAME/study.html, tables/      the report
 studies/NAME/specs/VARIANT.yaml       the resolved spec of each
 studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, where it failed SEED.failure.json, and
-                                      SEED.alone.json with what was measured while nothing else ran
+                                      SEED.alone.json with timings, measured while nothing else ran
                                           (or SEED.alone.failure.json);
-                                      SEED.later.failure.json where a metric asked for later could not be measured
-studies/NAME/phase_one/, data/        warm starts, slices and what the data was found to hold, which variants share
+                                      SEED.later.failure.json if a metric added later failed
+studies/NAME/shared/                  facts about the data, slices and warm starts that variants have in common
+studies/NAME/records.jsonl.xz         the records of finished runs, in place of runs/ in a study kept without them
 """
 
 import json
@@ -29,14 +30,15 @@ class StudyFolder:
     def __init__(self, path: Path):
         self.path = path
         self.record = path / RECORD
-        self.phase_one = path / "phase_one"
-        self.data = path / "data"
+        self.runs = path / "runs"
+        self.records = path / "records.jsonl.xz"
+        self.shared = path / "shared"
         self.tables = path / "tables"
         self.page = path / "study.html"
 
     def runs_of(self, variant: str) -> Path:
         """Folder of all runs of a variant."""
-        return self.path / "runs" / variant
+        return self.runs / variant
 
     def run(self, variant: str, seed: int) -> Path:
         """Folder of one run."""
@@ -112,5 +114,5 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
     if not isinstance(value, dict):
-        raise RunFolderError(f"{path}: is no JSON object; delete it and run the study again")
+        raise RunFolderError(f"{path}: not a JSON object; delete it and run the study again")
     return value

@@ -242,10 +242,6 @@ def _own_keys(changes: Mapping[str, Any], at: SpecPath) -> Iterator[Flaw]:
             )
 
 
-NETWORK_OF_GATE = ("width", "hidden", "reads")
-"""Settings of gates that shape their network."""
-
-
 def _flaws_of_weights(variants: Sequence[Variant]) -> Iterator[Flaw]:
     """Weights that would not fit, found before what they come from has trained."""
     by_name = {variant.name: variant for variant in variants}
@@ -255,18 +251,18 @@ def _flaws_of_weights(variants: Sequence[Variant]) -> Iterator[Flaw]:
             continue
         own, other = variant.spec.dump(), source.spec.dump()
         different = [key for key in ("trunk", "experts") if own.get(key) != other.get(key)]
-        gates = [spec.get("gate") or {} for spec in (own, other)]
-        different += [
-            f"gate.{key}"
-            for key in NETWORK_OF_GATE
-            if all(key in gate for gate in gates) and gates[0][key] != gates[1][key]
-        ]
+        gate, trained = _network_of_gate(variant.spec), _network_of_gate(source.spec)
+        different += [f"gate.{key}" for key in sorted(gate.keys() & trained.keys()) if gate[key] != trained[key]]
         different += ["training.steps"] if variant.spec.training.steps != source.spec.training.steps else []
         for key in different:
             yield Flaw(
                 ("variants", variant.name, "set"),
                 f"{key} differs from that of '{source.name}', whose weights it takes; leave {key} as it is there",
             )
+
+
+def _network_of_gate(spec: RunSpec) -> Mapping[str, Any]:
+    return {} if spec.gate is None else spec.gate.network_settings
 
 
 def _variant(name: str, config: VariantConfig, spec: RunSpec, earlier: list[Variant]) -> Variant:

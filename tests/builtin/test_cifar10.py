@@ -204,12 +204,12 @@ def test_a_truncated_batch_is_named(folder, kept):
         ),
         (
             pickle.dumps({b"labels": [1], b"data": some_pixels(1).astype(np.float32)}),
-            "is not a file of CIFAR-10's python version: 'data' is no array of unsigned bytes; "
+            "is not a file of CIFAR-10's python version: 'data' is not an array of unsigned bytes; "
             "unpack the archive again",
         ),
         (
             pickle.dumps({b"labels": ["1"], b"data": some_pixels(1)}),
-            "is not a file of CIFAR-10's python version: 'labels' is no list of integers; unpack the archive again",
+            "is not a file of CIFAR-10's python version: 'labels' is not a list of integers; unpack the archive again",
         ),
         (
             pickle.dumps({b"fine_labels": [1], b"data": some_pixels(1)}),
@@ -237,4 +237,4 @@ def test_class_names_are_ten_texts(folder):
     path.write_bytes(pickle.dumps({"label_names": ["cat", "dog"]}))
     assert problem(folder) == f"{path} names 2 classes, not 10; {AGAIN}"
     path.write_bytes(pickle.dumps({"label_names": [1, 2]}))
-    assert "'label_names' is no list of texts" in problem(folder)
+    assert "'label_names' is not a list of texts" in problem(folder)

@@ -169,7 +169,7 @@ def test_16_bit_images_are_refused(folder):
     assert str(error.value) == f"image {path} has more than 8 bits per channel (mode I;16); convert it to 8 bits"
 
 
-def test_hidden_files_and_other_extensions_are_passed_over(folder):
+def test_hidden_files_and_other_extensions_are_ignored_files(folder):
     (folder / "train" / "notes.txt").write_text("x")
     (folder / "train" / "cats" / "._0.png").write_text("x")
     write_image(folder / "train" / ".cache" / "0.png")
@@ -201,7 +201,7 @@ def test_a_file_that_is_no_image_is_named(folder):
     path.write_text("<html>")
     with pytest.raises(DataError) as error:
         all_images(image_folder(folder).split("test"))
-    assert str(error.value) == f"image {path} is in no image format that Pillow knows; replace or delete it"
+    assert str(error.value) == f"image {path} is not in an image format that Pillow reads; replace or delete it"
 
 
 @settings(max_examples=30, deadline=None)
@@ -242,7 +242,7 @@ def test_a_root_that_is_a_file_is_refused(tmp_path):
 
 def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    expected = f"image_folder: {tmp_path} holds no images (.bmp .jpeg .jpg .png .webp); put some there"
+    expected = f"image_folder: {tmp_path} holds no images (.bmp .jpeg .jpg .png .tif .tiff .webp); put some there"
     assert image_folder(tmp_path).missing() == expected
 
 
@@ -329,7 +329,9 @@ def test_a_damaged_file_in_a_zip_is_named_with_its_archive(folder, tmp_path_fact
 def test_a_truncated_zip_is_refused(folder, tmp_path_factory):
     path = zipped(folder, tmp_path_factory.mktemp("zip") / "images.zip")
     path.write_bytes(path.read_bytes()[:-30])
-    assert image_folder(path).missing() == (f"{path} is no sound zip archive (File is not a zip file); get it again")
+    assert image_folder(path).missing() == (
+        f"{path} is a corrupt zip archive (File is not a zip file); download it again"
+    )
 
 
 @pytest.mark.slow
@@ -405,7 +407,7 @@ def test_corrupt_images_are_skipped_and_listed_when_asked_to(folder):
     assert data.card()["splits"] == {"train": 6, "test": 4}
     assert data.card()["left_out"]["images that cannot be decoded"] == [
         f"image {empty} is empty (0 bytes); replace or delete it",
-        f"image {page} is in no image format that Pillow knows; replace or delete it",
+        f"image {page} is not in an image format that Pillow reads; replace or delete it",
     ]
     assert "an error" in image_folder(folder).card()["left_out"]["images that cannot be decoded"]
 
@@ -416,7 +418,7 @@ def test_skipping_every_image_is_an_error(tmp_path):
         (tmp_path / split / "a.png").touch()
     with pytest.raises(DataError) as error:
         image_folder(tmp_path, on_corrupt="skip").split("train")
-    expected = "image_folder: no train image is left (2 cannot be decoded, 0 dropped); get the data again"
+    expected = "image_folder: no train image is left (2 cannot be decoded, 0 dropped); download the data again"
     assert str(error.value) == expected
 
 

@@ -141,7 +141,7 @@ def test_a_spec_merges_weights_at_the_cost_of_one_and_states_the_parts(three, tm
     assert entry["source"] == "merged in weight space (average)"
     assert entry["licence"] == "CC BY-NC 4.0"
     assert entry["part 2 path"] == str(three[2].path)
-    assert "may be used commercially" in entry["warning"]
+    assert "must not be used commercially" in entry["warning"]
     loaded = moeframe.load(tmp_path / "run")
     assert torch.allclose(loaded.denoiser(*probe()).velocity, build(AverageExpert, three)(*probe()), atol=1e-6)
 

@@ -280,7 +280,7 @@ def test_it_keeps_the_contract_of_experts(tmp_path, prediction, step):
     # a mild chain: 1/α or 1/σ times float32's rounding is more than the contract's tolerance at the ends of DDPM's
     mild = {"beta_start": 0.01, "beta_end": 0.01, "num_train_timesteps": 200}
     folder = write_flat(tmp_path, small_network(), prediction_type=prediction, **mild)
-    check_expert(DiffusersExpert, DiffusersExpert.Config(path=folder, step=step), [IMAGE])
+    check_expert(DiffusersExpert, DiffusersExpert.Config(path=folder, step=step), image=IMAGE)
 
 
 @torch.no_grad()

@@ -232,7 +232,7 @@ def test_widths_without_whole_heads_are_refused(tmp_path):
 @BOTH
 def test_contract(tmp_path, arguments):
     config = EdmExpert.Config(path=write_edm(tmp_path / "edm.pkl", arguments))
-    check_expert(EdmExpert, config, shapes=[IMAGE])
+    check_expert(EdmExpert, config, image=IMAGE)
 
 
 def test_another_sigma_data_is_the_checkpoints(tmp_path):

@@ -130,7 +130,7 @@ def test_copies_in_a_mixture_equal_one(run):
 
 @pytest.mark.parametrize("number", ["merged", 0])
 def test_it_keeps_the_contract_of_experts(run, number):
-    check_expert(RunExpert, RunExpert.Config(path=run[0], expert=number), [IMAGE])
+    check_expert(RunExpert, RunExpert.Config(path=run[0], expert=number), image=IMAGE)
 
 
 def test_the_range_is_that_of_the_experts_inside(tmp_path, registry):
@@ -246,7 +246,7 @@ def test_saving_what_was_read_writes_the_same_weights(run, saved, tmp_path):
 
 def test_a_saved_expert_keeps_the_contract_of_experts(run, tmp_path):
     folder = save_expert(expert_of(run[0], expert=0), tmp_path)
-    check_expert(CheckpointExpert, CheckpointExpert.Config(path=folder), [IMAGE])
+    check_expert(CheckpointExpert, CheckpointExpert.Config(path=folder), image=IMAGE)
 
 
 def test_what_is_not_one_expert_is_not_saved(run, tmp_path):

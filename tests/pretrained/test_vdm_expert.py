@@ -119,7 +119,7 @@ def test_contract(tmp_path, settings):
     image = ImageShape(settings.get("channels", 3), 6, 8, 256)
     # narrow: the suite stirs every weight by as much, and a wide layer then amplifies float32's rounding
     config = VdmExpert.Config(path=write_vdm(tmp_path / "vdm.flax", width=32, **settings))
-    check_expert(VdmExpert, config, shapes=[image])
+    check_expert(VdmExpert, config, image=image)
 
 
 def test_time_is_measured_between_the_gammas_of_the_training_config(tmp_path):

@@ -1,6 +1,5 @@
 """study.html: one self-contained page of a study, made from its folder alone, beside the tables."""
 
-import base64
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,10 +13,11 @@ from moeframe.report.study.formats import notes, remove_table, shown_cell, shown
 from moeframe.report.study.plots import NOISE, Axis, Cast, Line, Mark, Point, lines, scatter
 from moeframe.report.study.record import Evidence, by_noise, by_slice, evidence_of, refreshed
 from moeframe.report.study.rows import Against, Cell, Column, Row, Table
+from moeframe.report.study.run_records import RunRecords
 from moeframe.report.study.sentences import QUALITY, in_short, said_of, sentences
 from moeframe.stats.comparison import COMPARED_FROM
 from moeframe.storage.atomic import write_file
-from moeframe.storage.study_folder import StudyFolder, read_mapping
+from moeframe.storage.study_folder import StudyFolder
 
 ALPHA = 0.05
 COMPUTE = ("network_calls", "flops", "latency")
@@ -28,9 +28,9 @@ def write_study(folder: Path) -> Table:
 
     Raises RunFolderError where the folder holds no study or a damaged one.
     """
-    place = StudyFolder(folder)
-    record = begun(refreshed(folder))
-    evidence = evidence_of(folder, record)
+    whole, runs = refreshed(folder)
+    record = begun(whole)
+    evidence = evidence_of(record, runs)
     table, noise, slices = table_of(record), by_noise(record, evidence), by_slice(record, evidence)
     for name, each in (("study", table), ("noise_levels", noise), ("slices", slices)):
         if each.columns or each is table:
@@ -65,7 +65,7 @@ def write_study(folder: Path) -> Table:
             ],
             sentences=sentences(table),
             in_short=in_short(table),
-            made=_made(place, record),
+            made=_made(record, runs),
             where=_supported(noise, slices),
             tested=_tested(noise, slices),
             tendencies=_tendencies(noise, slices),
@@ -86,11 +86,11 @@ def write_study(folder: Path) -> Table:
             script=files("moeframe.report").joinpath("templates/study.js").read_text(encoding="utf-8"),
         )
     )
-    write_file(place.page, page.encode())
+    write_file(StudyFolder(folder).page, page.encode())
     return table
 
 
-def _made(place: StudyFolder, record: Mapping[str, Any]) -> list[str]:
+def _made(record: Mapping[str, Any], runs: RunRecords) -> list[str]:
     """How long was trained, how sampled, and on what machine, as far as the folder says."""
     rows = [row for row in record["variants"] if "steps" in row]
     found = []
@@ -105,8 +105,7 @@ def _made(place: StudyFolder, record: Mapping[str, Any]) -> list[str]:
         usual = max(named, key=lambda value: len(named[value]), default=None)
         others = [f"{', '.join(names)}: {value}" for value, names in named.items() if value != usual]
         found += [say.format(usual) + (f" ({'; '.join(others)})" if others else "")] if named else []
-    paths = sorted(place.path.glob("runs/*/*/environment.json"))
-    devices = dict.fromkeys(str(read_mapping(path).get("device_name", "")) for path in paths)
+    devices = dict.fromkeys(str(run.environment.get("device_name", "")) for run in runs.values())
     return [*found, *([f"on {', '.join(filter(None, devices))}"] if any(devices) else [])]
 
 
@@ -303,13 +302,12 @@ def _router(one: Evidence) -> Line | None:
 
 def _samples(evidence: Sequence[Evidence]) -> Iterator[Section]:
     """Of the first seed that all variants with samples have, so that the noise is the same."""
-    at = [{seed.seed: seed.folder / "samples.png" for seed in one.seeds} for one in evidence]
-    common = set.intersection(*(set(paths) for paths in at if paths)) if any(at) else set()
+    at = [{seed.seed: seed.samples_png for seed in one.seeds} for one in evidence]
+    common = set.intersection(*(set(pictures) for pictures in at if pictures)) if any(at) else set()
     figures = []
-    for one, paths in zip(evidence, at, strict=True):
-        path = paths.get(min(common)) if common else None
-        if path is not None and path.exists():
-            png = base64.b64encode(path.read_bytes()).decode()
+    for one, pictures in zip(evidence, at, strict=True):
+        png = pictures.get(min(common)) if common else None
+        if png is not None:
             figures.append(Figure(one.title, f"{one.title}, seed {min(common)}", png=png))
     yield Section("Samples from the same noise", figures, "pictures")
 

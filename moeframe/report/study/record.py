@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +12,10 @@ import numpy as np
 
 from moeframe.errors import RunFolderError
 from moeframe.report.run.plots import BoundByNoise
-from moeframe.report.run.seed_folder import EVENTS, Diagnostics, read_diagnostics, read_events
+from moeframe.report.run.seed_folder import Diagnostics
 from moeframe.report.study.comparison_table import table_of
 from moeframe.report.study.rows import Table
+from moeframe.report.study.run_records import RunRecord, RunRecords, study_records
 from moeframe.storage.atomic import write_file
 from moeframe.storage.study_folder import StudyFolder, read_mapping
 
@@ -27,7 +28,8 @@ class SeedEvidence:
     """What one finished run left beside its metrics."""
 
     seed: int
-    folder: Path
+    samples_png: str | None
+    """The top left square of the grid of its samples, base64."""
     diagnostics: Diagnostics
     held_out: list[tuple[int, float]]
     """(step, bits/dim) on held-out images while it trained."""
@@ -79,48 +81,56 @@ class Evidence:
         return int(per_step * self.facts["batch_size"])
 
 
-def refreshed(folder: Path) -> dict[str, Any]:
-    """study.json with each run's state and metrics as they are now, written back; the same runs give the same bytes."""
+def refreshed(folder: Path) -> tuple[dict[str, Any], RunRecords]:
+    """study.json with each run's state and metrics as they are now, and the runs that have ended.
+
+    study.json is written back, the same runs give the same bytes; a study kept without its runs stays as it is.
+    """
     place = StudyFolder(folder)
     record = read_mapping(place.record)
     if lacking := [key for key in ("name", "baseline", "seeds", "dataset", "variants") if key not in record]:
         raise RunFolderError(f"{place.record}: lacks {', '.join(lacking)}; `moeframe study` writes it whole")
     known = (run["status"] for row in record["variants"] for run in row.get("runs", []))
-    if "finished" in known and not (folder / "runs").is_dir():
+    if "finished" in known and not place.runs.is_dir() and not place.records.exists():
         raise RunFolderError(f"{folder}: has none of the study's runs, only what they showed; report its own folder")
+    runs = study_records(folder, [_source(row) for row in record["variants"]], record["seeds"])
     for row in record["variants"]:
-        source = row["same_as"] or row["name"]
-        row["runs"] = []
-        for seed in record["seeds"]:
-            status, cause = place.status(source, seed)
-            metrics: dict[str, Any] = {}
-            if status == "finished":
-                metrics = dict(read_mapping(place.results(source, seed))["metrics"])
-                if place.alone(source, seed).exists():
-                    metrics |= read_mapping(place.alone(source, seed))["metrics"]
-                if "metrics" in row:  # a run may have more, of a time when the study asked for them
-                    metrics = {key: metrics[key] for key in row["metrics"] if key in metrics}
-            row["runs"].append({"seed": seed, "status": status, "cause": cause, "metrics": metrics})
-    write_file(place.record, (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
-    return record
+        row["runs"] = [_run_of(row, seed, runs) for seed in record["seeds"]]
+    if place.runs.is_dir() or not place.records.exists():
+        write_file(place.record, (json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    return record, runs
 
 
-def evidence_of(folder: Path, record: Mapping[str, Any]) -> list[Evidence]:
+def _source(row: Mapping[str, Any]) -> str:
+    """The variant whose runs a row shows."""
+    return str(row["same_as"] or row["name"])
+
+
+def _run_of(row: Mapping[str, Any], seed: int, runs: RunRecords) -> dict[str, Any]:
+    run = runs.get((_source(row), seed))
+    if run is None:
+        return {"seed": seed, "status": "to do", "cause": "", "metrics": {}}
+    metrics = run.metrics
+    if "metrics" in row:  # a run may have more, of a time when the study asked for them
+        metrics = {key: metrics[key] for key in row["metrics"] if key in metrics}
+    return {"seed": seed, "status": run.status, "cause": run.cause, "metrics": metrics}
+
+
+def evidence_of(record: Mapping[str, Any], runs: RunRecords) -> list[Evidence]:
     """What the finished runs of each variant left; a repeated variant shows those of the one that it repeats."""
-    place = StudyFolder(folder)
     return [
-        Evidence(row, list(_seeds(place, row["same_as"] or row["name"], row["runs"]))) for row in record["variants"]
+        Evidence(
+            row,
+            [_seed_evidence(runs[_source(row), run["seed"]]) for run in row["runs"] if run["status"] == "finished"],
+        )
+        for row in record["variants"]
     ]
 
 
-def _seeds(place: StudyFolder, variant: str, runs: Sequence[Mapping[str, Any]]) -> Iterator[SeedEvidence]:
-    for run in runs:
-        if run["status"] == "finished":
-            folder = place.run(variant, run["seed"]) / f"seed-{run['seed']}"
-            diagnostics = read_diagnostics(folder / "diagnostics.json")
-            bounds = [(event.step, event.bits_per_dim) for event in read_events(folder / EVENTS)]
-            held_out = [(step, bits) for step, bits in bounds if bits is not None and not diagnostics.no_bound]
-            yield SeedEvidence(run["seed"], folder, diagnostics, held_out)
+def _seed_evidence(run: RunRecord) -> SeedEvidence:
+    diagnostics = run.checked_diagnostics()
+    held_out = [] if diagnostics.no_bound else run.validation
+    return SeedEvidence(run.seed, run.samples_png, diagnostics, held_out)
 
 
 # --- where the bits went ----------------------------------------------------------------------------------------------

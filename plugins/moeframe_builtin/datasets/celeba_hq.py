@@ -55,11 +55,11 @@ class TextFile:
     content: bytes
 
     def text(self) -> str:
-        """Its text. Raises DataError for what is no UTF-8, of which these files use the ASCII part."""
+        """Its text. Raises DataError for what is not UTF-8, of which these files use the ASCII part."""
         try:
             return self.content.decode("utf-8-sig")
         except UnicodeDecodeError as cause:
-            raise DataError(f"{self.place} is no text file ({cause}); get it again") from cause
+            raise DataError(f"{self.place} is not a text file ({cause}); download it again") from cause
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def size_in_header(content: bytes, place: str) -> tuple[int, int]:
     from PIL import Image
 
     if not content:
-        raise DataError(f"image {place} is empty (0 bytes); get it again")
+        raise DataError(f"image {place} is empty (0 bytes); download it again")
     try:
         with Image.open(io.BytesIO(content)) as file:
             return file.size
     except Exception as cause:  # Pillow raises nearly anything on corrupt bytes
         raise DataError(
-            f"image {place} has no header that Pillow can read ({type(cause).__name__}); get it again"
+            f"image {place} has no header that Pillow can read ({type(cause).__name__}); download it again"
         ) from (cause)
 
 
@@ -228,7 +228,7 @@ class CelebAHq(EncodedDataset):
                 continue
             if width != height:
                 raise DataError(
-                    f"image {place} has {width}x{height} pixels; the faces of CelebA-HQ are square: get it again"
+                    f"image {place} has {width}x{height} pixels; the faces of CelebA-HQ are square: download it again"
                 )
             if width < self.config.size:
                 raise DataError(
@@ -248,7 +248,7 @@ class CelebAHq(EncodedDataset):
             given = given.expanduser()
             if not given.is_file():
                 raise DataError(
-                    f"celeba_hq: dataset.partition {given} is no file; it is {PARTITION} of CelebA ({CELEBA})"
+                    f"celeba_hq: dataset.partition {given} is not a file; it is {PARTITION} of CelebA ({CELEBA})"
                 )
             found: list[tuple[Reader, str]] = [(FolderReader(given.parent), given.name)]
         else:
@@ -282,14 +282,14 @@ class CelebAHq(EncodedDataset):
                 raise DataError(
                     f"{attributes.place}:{line}: there is no image of number {index} in {self._root}, which has "
                     f"{len(faces)} images for {len(attributes.lines)} lines; add the image, or remove the line and "
-                    "mend the count"
+                    "fix the count"
                 )
         for listing in (attributes, mapping):
             lacking = [index for index in faces if index not in listing.lines]
             if lacking:
                 raise DataError(
                     f"{listing.place} has no line for {len(lacking)} of the {len(faces)} images, the first is "
-                    f"{self._reader.place(faces[lacking[0]])}; get the file again, or remove "
+                    f"{self._reader.place(faces[lacking[0]])}; download the file again, or remove "
                     "images that are not CelebA-HQ's"
                 )
         parts = join(mapping, self._lists.partition)

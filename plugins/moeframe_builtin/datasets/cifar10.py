@@ -134,7 +134,7 @@ class Cifar10(Dataset):
         try:
             content = path.read_bytes()
         except OSError as cause:
-            raise DataError(f"{path} cannot be read ({cause.strerror}); see to its permissions") from cause
+            raise DataError(f"{path} cannot be read ({cause.strerror}); check its permissions") from cause
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if self.config.verify and md5 != OFFICIAL_MD5[name]:
             raise DataError(

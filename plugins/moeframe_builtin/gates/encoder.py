@@ -1,8 +1,8 @@
 """The shared encoder of the learned gates: noisy state and noise level in, one logit per expert out."""
 
 import math
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,11 @@ class EncoderConfig(Gate.Config):
     reads: Literal["image", "trunk"] = Field(
         default="image", description="trunk: the features of the mixture's trunk in place of an encoder of its own"
     )
+
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        """Size and input of the encoder."""
+        return {"width": self.width, "hidden": self.hidden, "reads": self.reads}
 
     def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
         """Features of a trunk that is not there."""

@@ -43,6 +43,12 @@ class PosteriorGate(EncoderGate):
             """The classifier: TorchScript is a program."""
             return {} if self.classifier is None else {"classifier": self.classifier}
 
+        @property
+        def network_settings(self) -> Mapping[str, Any]:
+            """The file that holds the classifier, or the size of the one trained here."""
+            own = super().network_settings if self.classifier is None else {}
+            return {**own, "classifier": self.classifier}
+
         def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
             """A classifier that nobody trains, or that reads what it does not."""
             yield from super().conflicts(facts)

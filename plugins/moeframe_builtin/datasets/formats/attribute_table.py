@@ -25,7 +25,7 @@ class AttributeTable:
 
     @classmethod
     def read(cls, path: Path) -> "AttributeTable":
-        """Raises DataError with file and line for what is no table of numbers."""
+        """Raises DataError with file and line for what is not a table of numbers."""
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as cause:

@@ -15,7 +15,8 @@ ORIENTATION = 0x0112
 PLAIN_MODES = ("1", "L", "RGB")
 """Of Pillow: bilevel, grey, colour. Whoever is shown another one may have meant something else."""
 OtherModes = Literal["error", "convert"]
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Of files that are taken for images; not .gif, whose palette of 256 colours has lost what a photograph had."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class ImageDecoder:
         untouched = self.source_size == (self.size, self.size)
         shrunk = "" if self.source_size else "; smaller images are enlarged"
         return [
-            "of an animation the first frame; turned as the EXIF orientation says",
+            "of an animation or several pages the first; turned as the EXIF orientation says",
             "images that are neither grey nor RGB are an error"
             if self.other_modes == "error"
             else "transparency dropped, palettes and other colour spaces converted by Pillow",
@@ -113,7 +114,7 @@ def _opened(content: bytes, place: str) -> "Image.Image":
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"image {place} is in no image format that Pillow knows; replace or delete it") from None
+        raise DataError(f"image {place} is not in an image format that Pillow reads; replace or delete it") from None
     except Exception as cause:  # decoders raise nearly anything on corrupt bytes
         raise DataError(
             f"image {place} cannot be decoded ({type(cause).__name__}: {cause}); replace or delete it"

@@ -149,6 +149,11 @@ class EncodedDataset(Dataset):
         size = self.decoder.size
         return ImageShape(channels=self.decoder.channels, height=size, width=size, levels=256)
 
+    @property
+    def split_rule(self) -> str:
+        """The provenance's: the card would read every file for its hash."""
+        return str(self.provenance()["split_rule"])
+
     def split(self, name: Split) -> EncodedExamples:
         """The train or the test images that are used."""
         return self._cleaned.splits[name]
@@ -178,6 +183,7 @@ class EncodedDataset(Dataset):
             "near-duplicates": cleaned.dropped
             if self.config.near_duplicates == "drop"
             else "kept (near_duplicates: keep)",
+            "files ignored": dict(self.ignored_files) or "none",
         }
         return {
             **self.provenance(),
@@ -219,5 +225,5 @@ class EncodedDataset(Dataset):
             if len(examples) == 0:
                 raise DataError(
                     f"{self.name()}: no {name} image is left ({len(cleaned.skipped)} cannot be decoded, "
-                    f"{sum(cleaned.dropped.values())} dropped); get the data again"
+                    f"{sum(cleaned.dropped.values())} dropped); download the data again"
                 )

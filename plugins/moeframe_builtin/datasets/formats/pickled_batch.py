@@ -29,7 +29,7 @@ UINT8 = ("u1", b"u1", "uint8", b"uint8")
 
 
 class _RefusedNameError(Exception):
-    """The pickle names something that is no part of an array."""
+    """The pickle names something that is not part of an array."""
 
 
 class _Rebuilt:
@@ -91,7 +91,7 @@ class Pickled:
             case _:
                 shape, is_bytes = None, False
         if shape is None or not is_bytes:
-            raise self._wrong(f"{key!r} is no array of unsigned bytes")
+            raise self._wrong(f"{key!r} is not an array of unsigned bytes")
         expected = math.prod(shape)
         if len(raw) != expected:
             raise self._wrong(f"{key!r} holds {len(raw)} bytes, not the {expected} of its shape {shape}")
@@ -105,14 +105,14 @@ class Pickled:
         """The list of integers under this key."""
         value = self._entry(key)
         if not isinstance(value, list) or not all(type(item) is int and abs(item) < 2**31 for item in value):
-            raise self._wrong(f"{key!r} is no list of integers")
+            raise self._wrong(f"{key!r} is not a list of integers")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         """The list of texts under this key."""
         value = self._entry(key)
         if not isinstance(value, list) or not all(isinstance(item, str | bytes) for item in value):
-            raise self._wrong(f"{key!r} is no list of texts")
+            raise self._wrong(f"{key!r} is not a list of texts")
         return tuple(_text(item) for item in value)
 
     def _entry(self, key: str) -> Any:
