@@ -15,10 +15,12 @@ from file_pages import file_pages
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from settings_tables import table
 
 from moeframe.cli import main
 from moeframe.interfaces.component import Component
 from moeframe.plugin.discovery import KINDS
+from moeframe.plugin.kinds import ALL_KINDS
 from moeframe.plugin.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,14 +94,15 @@ def _of_kind(pages: dict[str, str], kind: str) -> Iterator[str]:
 
 
 def _kinds_page(registry: Registry) -> str:
-    rows = "".join(
-        f"| [{kind}]({kind}/index.md) | "
-        + " ".join(f"[`{one.name()}`]({kind}/{one.name()}.md)" for one in shipped(registry, kind))
-        + " |\n"
-        for kind in KINDS
-    )
-    head = "# Components\n\nEverything that this release installs, by kind.\n\n| kind | components |\n|---|---|\n"
-    return head + rows
+    rows = [
+        (
+            f"[{kind.plural}]({kind.plural}/index.md)",
+            kind.summary,
+            " ".join(f"[`{one.name()}`]({kind.plural}/{one.name()}.md)" for one in shipped(registry, kind.plural)),
+        )
+        for kind in ALL_KINDS
+    ]
+    return f"# Components\n\nWhat moeframe ships, by kind.\n\n{table(('kind', 'what it is', 'components'), rows)}"
 
 
 def _interface_page(kind: str, base: type[Component]) -> str:
