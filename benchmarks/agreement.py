@@ -34,8 +34,9 @@ from moeframe_builtin.metrics.fid import FidMetric
 from moeframe_builtin.metrics.inception_score import InceptionScoreMetric
 from moeframe_builtin.metrics.kid import KidMetric, subset_mmd
 from moeframe_builtin.metrics.lpips import LpipsMetric
-from moeframe_builtin.metrics.precision_recall import PrecisionMetric, RecallMetric
+from moeframe_builtin.metrics.precision import PrecisionMetric
 from moeframe_builtin.metrics.psnr import PsnrMetric
+from moeframe_builtin.metrics.recall import RecallMetric
 from moeframe_builtin.metrics.ssim import SsimMetric
 from moeframe_builtin.metrics.support.frechet_distance import Gaussian, gaussian_distance
 

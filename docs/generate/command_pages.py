@@ -23,6 +23,7 @@ def command_page(command: click.Command, context: click.Context) -> str:
         _prose(command.help),
         f"```text\n{usage}\n```",
         _options(command, context),
+        _prose(command.epilog),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -37,9 +38,9 @@ def _index(group: click.Group, commands: dict[str, click.Command | None], contex
         "# Command line",
         _prose(group.help),
         table(("command", "what it does"), rows),
-        "Exit status: 0 done, 1 the run failed, 2 the input is wrong.",
-        "## Options of every command",
+        "## Options before the command",
         _options(group, context),
+        _prose(group.epilog) or "Exit status: 0 done, 1 the run failed, 2 the input is wrong.",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 

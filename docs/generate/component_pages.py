@@ -19,11 +19,16 @@ FACTS = {
 """Class variables that a user may want to know, and their titles."""
 
 
+def shipped(registry: Registry, kind: str) -> list[type[Component]]:
+    """The components of a kind that come with moeframe itself, not with other plugins of this environment."""
+    return [item.component for item in registry.components(kind) if item.provider.distribution == "moeframe"]
+
+
 def component_pages(registry: Registry, kinds: Mapping[str, type[Component]]) -> dict[str, str]:
-    """`KIND/NAME.md` and `KIND/index.md` to Markdown, for every installed component."""
+    """`KIND/NAME.md` and `KIND/index.md` to Markdown, for every component of moeframe."""
     pages = {}
     for kind, base in kinds.items():
-        components = [item.component for item in registry.components(kind)]
+        components = shipped(registry, kind)
         rows = [(f"[`{one.name()}`]({one.name()}.md)", _cell(one.summary())) for one in components]
         pages[f"{kind}/index.md"] = "\n\n".join(
             [

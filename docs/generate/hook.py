@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from command_pages import command_pages
-from component_pages import component_pages
+from component_pages import component_pages, shipped
 from file_pages import file_pages
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from settings_tables import table
 
 from moeframe.cli import main
 from moeframe.interfaces.component import Component
 from moeframe.plugin.discovery import KINDS
+from moeframe.plugin.kinds import ALL_KINDS
 from moeframe.plugin.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +77,7 @@ def _mathml(found: re.Match[str]) -> str:
 
 def _nav(pages: dict[str, str]) -> list[Any]:
     """Command line, files, components by kind, interfaces."""
-    commands = sorted(path for path in pages if path.startswith("cli/") and path != "cli/index.md")
+    commands = [path for path in pages if path.startswith("cli/") and path != "cli/index.md"]
     kinds = [{kind.capitalize(): [f"reference/components/{kind}/index.md", *_of_kind(pages, kind)]} for kind in KINDS]
     return [
         {"Command line": ["reference/cli/index.md", *(f"reference/{path}" for path in commands)]},
@@ -92,14 +94,15 @@ def _of_kind(pages: dict[str, str], kind: str) -> Iterator[str]:
 
 
 def _kinds_page(registry: Registry) -> str:
-    rows = "".join(
-        f"| [{kind}]({kind}/index.md) | "
-        + " ".join(f"[`{name}`]({kind}/{name}.md)" for name in registry.names(kind))
-        + " |\n"
-        for kind in KINDS
-    )
-    head = "# Components\n\nEverything that this release installs, by kind.\n\n| kind | components |\n|---|---|\n"
-    return head + rows
+    rows = [
+        (
+            f"[{kind.plural}]({kind.plural}/index.md)",
+            kind.summary,
+            " ".join(f"[`{one.name()}`]({kind.plural}/{one.name()}.md)" for one in shipped(registry, kind.plural)),
+        )
+        for kind in ALL_KINDS
+    ]
+    return f"# Components\n\nWhat moeframe ships, by kind.\n\n{table(('kind', 'what it is', 'components'), rows)}"
 
 
 def _interface_page(kind: str, base: type[Component]) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel
 
 Schema = Mapping[str, Any]
+LARGEST = 10**15
+"""A larger limit is that of the number format and tells a reader nothing."""
 LIMITS = {
     "minimum": "≥ {}",
     "exclusiveMinimum": "> {}",
@@ -45,6 +47,8 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 def type_of(entry: Schema, definitions: Schema) -> str:
     """The type of a setting in words, with its limits.
 
+    >>> type_of({"type": "array", "items": {"type": "integer"}, "minItems": 1}, {})
+    'list of integer, 1 or more entries'
     >>> type_of({"type": "integer", "minimum": 1}, {})
     'integer ≥ 1'
     >>> type_of({"anyOf": [{"enum": ["a", "b"]}, {"type": "null"}]}, {})
@@ -69,8 +73,10 @@ def type_of(entry: Schema, definitions: Schema) -> str:
     else:
         words = {"object": "mapping", "string": "text", "boolean": "true or false"}.get(kind, kind)
         words = "path" if entry.get("format") == "path" else words
-    limits = [text.format(f"{entry[key]:g}") for key, text in LIMITS.items() if key in entry]
-    return f"{words} {', '.join(limits)}" if limits else words
+    limits = [text.format(f"{entry[key]:g}") for key, text in LIMITS.items() if key in entry and entry[key] < LARGEST]
+    if not limits:
+        return words
+    return f"{words}{',' if kind == 'array' else ''} {', '.join(limits)}"
 
 
 def _default(entry: Schema) -> str:

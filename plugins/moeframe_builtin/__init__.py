@@ -19,9 +19,12 @@ from moeframe_builtin.datasets.gaussian import Gaussian
 from moeframe_builtin.datasets.image_folder import ImageFolder
 from moeframe_builtin.datasets.lsun_church import LsunChurch
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
-from moeframe_builtin.experts.adapters import BottleneckExpert, LoraExpert
+from moeframe_builtin.experts.average import AverageExpert
+from moeframe_builtin.experts.bottleneck import BottleneckExpert
+from moeframe_builtin.experts.lora import LoraExpert
+from moeframe_builtin.experts.slerp import SlerpExpert
+from moeframe_builtin.experts.task_arithmetic import TaskArithmeticExpert
 from moeframe_builtin.experts.unet import UNetExpert
-from moeframe_builtin.experts.weight_space import AverageExpert, SlerpExpert, TaskArithmeticExpert
 from moeframe_builtin.gates.fixed import FixedGate
 from moeframe_builtin.gates.posterior import PosteriorGate
 from moeframe_builtin.gates.random import RandomGate
@@ -47,8 +50,9 @@ from moeframe_builtin.metrics.lpips import LpipsMetric
 from moeframe_builtin.metrics.network_calls import NetworkCallsMetric
 from moeframe_builtin.metrics.parameters import ParametersMetric
 from moeframe_builtin.metrics.peak_memory import PeakMemoryMetric
-from moeframe_builtin.metrics.precision_recall import PrecisionMetric, RecallMetric
+from moeframe_builtin.metrics.precision import PrecisionMetric
 from moeframe_builtin.metrics.psnr import PsnrMetric
+from moeframe_builtin.metrics.recall import RecallMetric
 from moeframe_builtin.metrics.ssim import SsimMetric
 from moeframe_builtin.samplers.ancestral import AncestralSampler
 from moeframe_builtin.samplers.ddim import DdimSampler

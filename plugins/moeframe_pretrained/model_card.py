@@ -1,12 +1,20 @@
 """README.md of an exported model: what it is, what it was made of, how well it does, how to load it."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from moeframe.interfaces.exporter import TrainedModel
 from moeframe.report.numbers import format_figure, format_interval
+from moeframe.storage.atomic import write_file
 
 FRONT_MATTER = ("---", "library_name: moeframe", "tags: [diffusion, mixture-of-experts]", "---")
+
+
+def with_card(model: TrainedModel, expert: int | None, folder: Path, load: str) -> str:
+    """Write the card into the folder of an export; returns `load`, how to load it."""
+    write_file(folder / "README.md", model_card(model, expert, load).encode())
+    return load
 
 
 def model_card(model: TrainedModel, expert: int | None, load: str) -> str:

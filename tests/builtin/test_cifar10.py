@@ -184,7 +184,7 @@ def test_a_truncated_batch_is_named(folder, kept):
     path = folder / "data_batch_5"
     path.write_bytes(path.read_bytes()[:kept])
     message = problem(folder)
-    assert message.startswith(f"{path} is truncated or no pickle (")
+    assert message.startswith(f"{path} is truncated or not a pickle (")
     assert message.endswith("; unpack the archive again")
 
 

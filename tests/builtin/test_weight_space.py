@@ -11,16 +11,13 @@ from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.component import ImageShape
 from moeframe.plugin.registry import Registry
 from moeframe.spec.loader import load_spec
-from moeframe_builtin.experts.adapters import LoraExpert
+from moeframe_builtin.experts.average import AverageExpert
+from moeframe_builtin.experts.lora import LoraExpert
+from moeframe_builtin.experts.slerp import SlerpExpert, slerp
+from moeframe_builtin.experts.support.weight_space import WeightSpaceExpert
+from moeframe_builtin.experts.task_arithmetic import TaskArithmeticExpert
 from moeframe_builtin.experts.unet import UNetExpert
-from moeframe_builtin.experts.weight_space import (
-    AverageExpert,
-    SlerpExpert,
-    TaskArithmeticExpert,
-    WeightSpaceExpert,
-    slerp,
-)
-from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert
+from moeframe_pretrained.moeframe_runs.checkpoint import CheckpointExpert
 from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
 
 IMAGE = ImageShape(1, 4, 4, 8)

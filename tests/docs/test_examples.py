@@ -75,10 +75,10 @@ def workplace(tmp_path):
     site, programs = tmp_path / "installed", tmp_path / "programs"
     site.mkdir()
     programs.mkdir()
-    for name, command in (("moeframe", "-m moeframe.cli"), ("pip", str(Path(__file__).with_name("install_plugin.py")))):
+    installer = Path(__file__).with_name("install_plugin.py")
+    for name, command in (("moeframe", "-m moeframe.cli"), ("pip", installer), ("python", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {command} "$@"\n')
         (programs / name).chmod(0o755)
-    (programs / "python").symlink_to(sys.executable)
     path = os.pathsep.join([str(site), str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {
         **os.environ,
@@ -111,19 +111,21 @@ def test_every_example_of_a_page_runs(page, workplace):
         assert done.returncode == 0, f"{page}:\n{block.text}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "plugins" not in page.parts], ids=name_of)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_spec_of_a_page_validates(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    plugins = []
     for block in blocks_of(page):
-        if block.language != "yaml":
-            continue
         if block.how == "fragment":
             assert isinstance(yaml.safe_load(block.text), dict)
             continue
-        assert block.title, f"{page}: name the file of this block, or mark it as a fragment:\n{block.text}"
-        Path(block.title).write_text(block.text, encoding="utf-8")
-        answer = CliRunner().invoke(main, ["validate", block.title])
-        assert answer.exit_code == 0, answer.output
+        if block.title:
+            Path(block.title).write_text(block.text, encoding="utf-8")
+            plugins += ["--plugin", block.title] if block.title.endswith(".py") else []
+        if block.language == "yaml":
+            assert block.title, f"{page}: name the file of this block, or mark it as a fragment:\n{block.text}"
+            answer = CliRunner().invoke(main, [*plugins, "validate", block.title])
+            assert answer.exit_code == 0, answer.output
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -135,10 +137,9 @@ def test_every_file_of_a_page_is_used_by_it(page):
             assert Path(block.title).stem in rest, f"{page} writes {block.title} and does nothing with it"
 
 
-def test_every_plugin_tutorial_declares_the_entry_point_that_its_file_serves():
-    for page in DOCS.glob("tutorials/plugins/*.md"):
-        titles = {block.title: block.text for block in blocks_of(page)}
-        project = tomllib.loads(titles["pyproject.toml"])
-        [module] = project["project"]["entry-points"]["moeframe"].values()
-        assert f"{module}.py" in titles
-        assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"] == [f"{module}.py"]
+def test_the_packaged_plugin_announces_the_file_that_the_tutorial_writes():
+    titles = {block.title: block.text for block in blocks_of(DOCS / "tutorials/plugins/index.md")}
+    project = tomllib.loads(titles["pyproject.toml"])
+    [module] = project["project"]["entry-points"]["moeframe"].values()
+    assert f"{module}.py" in titles
+    assert project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"] == [f"{module}.py"]

@@ -23,9 +23,16 @@ REQUESTS = re.compile(r"<(?:script|img|link|iframe|source)\b[^>]*\b(?:src|href)=
 NOT_REQUESTED = re.compile(r"rel=\"?(?:canonical|next|prev)")
 
 
+WORKS = {"article": "article", "VDM": "vdm", "EDM": "edm", "DDM": "ddm", "2511.19434": "switching"}
+"""How a text names a work, and its anchor in docs/references.md."""
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/**/*.md"))]
+
+
 def anchors_of(path):
-    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    text = path.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)">', text))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -39,6 +46,27 @@ def test_every_link_resolves(path):
         assert found.exists(), f"{path.name}: no {link}"
         if anchor and found.suffix == ".md":
             assert anchor in anchors_of(found), f"{path.name}: no heading for {link}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_work_is_linked_where_a_page_first_names_it(path):
+    if path.name == "references.md":
+        return
+    text = re.sub(r"!\[[^\]]*\]|^#.*$", "", CODE.sub("", path.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    for name, anchor in WORKS.items():
+        first = re.search(rf"(?<![\w/.#-]){re.escape(name)}(?![\w.-])", text)
+        if first:
+            linked = re.compile(rf"\[[^\]]*{re.escape(name)}[^\]]*\]\([^)]*references\.md#{anchor}\)")
+            found = linked.search(text)
+            assert found is not None, f"{path.name} names {name} and does not link docs/references.md#{anchor}"
+            assert found.start() <= first.start(), f"{path.name}: {name} is named before its link"
+
+
+def test_references_link_every_work():
+    text = (ROOT / "docs/references.md").read_text(encoding="utf-8")
+    for anchor in WORKS.values():
+        entry = text.partition(f'<a id="{anchor}">')[2].partition("<a id=")[0]
+        assert re.search(r"\]\(https://", entry), anchor
 
 
 @pytest.mark.slow

@@ -22,14 +22,15 @@ from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.testing.rules import stirred
 from moeframe.training.trainer import Trainer
-from moeframe_builtin.experts.adapters import BottleneckExpert, LoraExpert
+from moeframe_builtin.experts.bottleneck import BottleneckExpert
+from moeframe_builtin.experts.lora import LoraExpert
 from moeframe_builtin.metrics.flops import FlopsMetric
 from moeframe_builtin.metrics.latency import LatencyMetric
 from moeframe_builtin.metrics.parameters import ParametersMetric
 from moeframe_builtin.schedules.linear import LinearSchedule
 from moeframe_builtin.trunks.unet import UNetTrunk
-from moeframe_pretrained.moeframe_runs.expert import RunExpert
 from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
+from moeframe_pretrained.moeframe_runs.run import RunExpert
 
 IMAGE = ImageShape(1, 8, 8, 16)
 TRUNK = {"type": "unet", "channels": 8, "channel_multipliers": [1, 2]}

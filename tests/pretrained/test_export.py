@@ -19,8 +19,9 @@ from moeframe.errors import CheckpointError, DataError, InputError, PluginError
 from moeframe.interfaces.component import ImageShape
 from moeframe.runs.export import export
 from moeframe.testing.rules import stirred
-from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert, RunExpert
+from moeframe_pretrained.moeframe_runs.checkpoint import CheckpointExpert
 from moeframe_pretrained.moeframe_runs.mixture_folder import read_mixture, write_mixture
+from moeframe_pretrained.moeframe_runs.run import RunExpert
 from moeframe_pretrained.pixel_grid import PixelGrid
 
 pytestmark = pytest.mark.slow

@@ -18,6 +18,7 @@ from moeframe.assembly import build_mixture
 from moeframe.errors import CheckpointError, DataError, PluginError
 from moeframe.interfaces.component import Component, ImageShape
 from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.exporter import TrainedModel
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.trunk import AdapterExpert, Trunk
@@ -40,6 +41,12 @@ class Mixture:
     model: MergedDenoiser
     image: ImageShape
     schedule: NoiseSchedule
+
+
+def mixture_of(trained: TrainedModel) -> Mixture:
+    """The merged model of a finished run."""
+    assert isinstance(trained.denoiser, MergedDenoiser)
+    return Mixture(trained.denoiser, trained.image, trained.schedule)
 
 
 def is_mixture(folder: Path) -> bool:

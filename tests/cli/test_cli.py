@@ -19,7 +19,7 @@ from moeframe import cli
 from moeframe.plugin.discovery import KINDS, installed_entry_points
 from moeframe.spec.loader import load_spec
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,19 @@
-"""Improved precision and recall: two figures, since a generator may be good at either (Kynkäänniemi et al. 2019)."""
+"""Improved precision and recall (Kynkäänniemi et al. 2019, https://arxiv.org/abs/1904.06991), computed once for both.
+
+Two metrics, because a generator may be good at either alone.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
 from moeframe.errors import UnavailableError
-from moeframe.interfaces.metric import Evaluation, Measurement, Metric
+from moeframe.interfaces.metric import Evaluation, Measurement
 from moeframe_builtin.features.catalogue import SpaceName
-from moeframe_builtin.features.space import why_missing
-from moeframe_builtin.metrics.support.feature_source import MANY, FeatureConfig, FeatureSource, why_no_space
+from moeframe_builtin.metrics.support.feature_source import MANY, FeatureConfig, FeatureSource
 
 PACKAGES = ("torch_fidelity",)
 BLOCK = 1024
@@ -26,48 +27,6 @@ class PrecisionRecallConfig(FeatureConfig):
 
     features: SpaceName = "efficientnet_lite0"
     neighbours: int = Field(default=3, ge=1, description="the ball around an image reaches to this neighbour")
-
-
-class PrecisionMetric(Metric):
-    """Precision: the share of samples that lie among real images of a feature space; falls with poor images."""
-
-    ROLE = "quality"
-
-    class Config(PrecisionRecallConfig):
-        type: Literal["precision"] = "precision"
-
-    config: Config
-
-    def unavailable(self) -> str | None:
-        """torch-fidelity, or what the feature space lacks."""
-        return why_missing(PACKAGES) or why_no_space(self.config)
-
-    def measure(self, evaluation: Evaluation) -> Measurement:
-        """Beside the share of other real images that lie there."""
-        source, found = _measured(self.config, evaluation)
-        means = "share of samples within the distance of a reference image to its neighbour number "
-        return _measurement("precision", self.config, source, {k: each.precision for k, each in found.items()}, means)
-
-
-class RecallMetric(Metric):
-    """Recall: the share of real images that lie among samples in a feature space; falls with what is never drawn."""
-
-    ROLE = "diversity"
-
-    class Config(PrecisionRecallConfig):
-        type: Literal["recall"] = "recall"
-
-    config: Config
-
-    def unavailable(self) -> str | None:
-        """torch-fidelity, or what the feature space lacks."""
-        return why_missing(PACKAGES) or why_no_space(self.config)
-
-    def measure(self, evaluation: Evaluation) -> Measurement:
-        """Beside the share of reference images that lie among other real images."""
-        source, found = _measured(self.config, evaluation)
-        means = "share of reference images within the distance of a sample to its neighbour number "
-        return _measurement("recall", self.config, source, {k: each.recall for k, each in found.items()}, means)
 
 
 @dataclass(frozen=True)
@@ -93,7 +52,7 @@ def precision_recall(generated: Rows, real: Rows, neighbours: int) -> PrecisionR
     return PrecisionRecall(float(found[KEY_METRIC_PRECISION]), float(found[KEY_METRIC_RECALL]))
 
 
-def _measured(
+def measured(
     config: PrecisionRecallConfig, evaluation: Evaluation
 ) -> tuple[FeatureSource, Mapping[str, PrecisionRecall]]:
     """The source, and both shares of samples ("value") and, by name, its parts; computed once for the two metrics."""
@@ -117,9 +76,10 @@ def _measured(
     return source, evaluation.once(key, compute)
 
 
-def _measurement(
+def measurement(
     what: str, config: PrecisionRecallConfig, source: FeatureSource, found: Mapping[str, float], means: str
 ) -> Measurement:
+    """One of the two figures with its parts; `means` is what it counts, in words, up to the neighbour's number."""
     value = found["value"]
     how = {
         **source.how(),

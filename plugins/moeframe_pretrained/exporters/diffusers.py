@@ -1,4 +1,4 @@
-"""A trained model as safetensors folders, or as folders of diffusers."""
+"""A trained model as folders of diffusers."""
 
 import json
 from pathlib import Path
@@ -6,32 +6,13 @@ from typing import Any, Literal
 
 from moeframe.errors import InputError, UnavailableError
 from moeframe.interfaces.exporter import Exporter, TrainedModel
-from moeframe.model.mixture import MergedDenoiser
 from moeframe.storage.atomic import storage_errors_at, write_file
 from moeframe_pretrained.diffusers.expert import DiffusersExpert
-from moeframe_pretrained.model_card import model_card
-from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
-from moeframe_pretrained.moeframe_runs.mixture_folder import Mixture, write_mixture
+from moeframe_pretrained.model_card import with_card
+from moeframe_pretrained.moeframe_runs.mixture_folder import mixture_of
 
 PIPELINE = "moeframe_pretrained.diffusers.pipeline"
 TRAINING_STEPS = 1000
-
-
-class SafetensorsExporter(Exporter):
-    """Settings as JSON and weights as safetensors, which the expert type `checkpoint` reads on any machine."""
-
-    class Config(Exporter.Config):
-        type: Literal["safetensors"] = "safetensors"
-
-    def export_merged(self, model: TrainedModel, folder: Path) -> str:
-        """Every expert, trunk and gate; as one expert of another merge it is `{type: checkpoint, path: ...}`."""
-        write_mixture(_merged(model), model.image, model.schedule, folder)
-        return _with_card(model, None, folder, f"experts: [{{type: checkpoint, path: {folder}}}]")
-
-    def export_expert(self, model: TrainedModel, expert: int, folder: Path) -> str:
-        """One expert with weights of its own."""
-        save_expert(model.experts[expert], folder)
-        return _with_card(model, expert, folder, f"experts: [{{type: checkpoint, path: {folder}}}]")
 
 
 class DiffusersExporter(Exporter):
@@ -45,14 +26,14 @@ class DiffusersExporter(Exporter):
         diffusers = _diffusers()
         from moeframe_pretrained.diffusers.pipeline import MergedUNet, chain_of
 
-        gate = _merged(model).gate
+        mixture = mixture_of(model)
+        gate = mixture.model.gate
         if gate is not None and gate.random:
             raise InputError(
                 f"the gate '{gate.name()}' draws at random for each trajectory, which a pipeline of diffusers does not "
                 "know; export it with --format safetensors, or one of its experts with --expert"
             )
-        whole = Mixture(_merged(model), model.image, model.schedule)
-        MergedUNet(whole, TRAINING_STEPS).save_pretrained(folder / "unet")
+        MergedUNet(mixture, TRAINING_STEPS).save_pretrained(folder / "unet")
         scheduler = diffusers.DDIMScheduler(
             num_train_timesteps=TRAINING_STEPS,
             trained_betas=chain_of(model.schedule, model.image.levels, TRAINING_STEPS).betas,
@@ -75,7 +56,7 @@ class DiffusersExporter(Exporter):
             f'pipeline = DDIMPipeline.from_pretrained("{folder}")\n'
             f"images = pipeline(batch_size=4, num_inference_steps={model.sampler.config.steps}).images"
         )
-        return _with_card(model, None, folder, load)
+        return with_card(model, None, folder, load)
 
     def export_expert(self, model: TrainedModel, expert: int, folder: Path) -> str:
         """A UNet2DModel with its training scheduler. Raises InputError for another architecture."""
@@ -93,17 +74,7 @@ class DiffusersExporter(Exporter):
             f'unet = UNet2DModel.from_pretrained("{folder}", subfolder="unet")\n'
             f'scheduler = DDPMScheduler.from_pretrained("{folder}", subfolder="scheduler")'
         )
-        return _with_card(model, expert, folder, load)
-
-
-def _merged(model: TrainedModel) -> MergedDenoiser:
-    assert isinstance(model.denoiser, MergedDenoiser)
-    return model.denoiser
-
-
-def _with_card(model: TrainedModel, expert: int | None, folder: Path, load: str) -> str:
-    write_file(folder / "README.md", model_card(model, expert, load).encode())
-    return load
+        return with_card(model, expert, folder, load)
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -15,7 +15,7 @@ from moeframe.plugin.kinds import ALL_KINDS, Kind
 from moeframe.plugin.registry import SINGULAR
 from moeframe.spec.schema import LIST_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, RunSpec
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 INTERFACE = '''
 """Augmentation: changes training images."""

@@ -1,17 +1,14 @@
 """Merging in weight space: one network whose weights come from several of one architecture, at the cost of one.
 
-The alternative to a gate, which merges predictions. Sources: averaging of fine-tuned models, Wortsman et al. 2022;
-spherical interpolation, Shoemake 1985; task arithmetic, Ilharco et al. 2023. All of them presume that the experts have
-a common ancestor: independently trained networks have their units in another order, and the mean of two is neither.
+The alternative to a gate, which merges predictions. All of these experts presume a common ancestor: independently
+trained networks order their units differently, and the mean of two such networks computes neither.
 """
 
 import json
-import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-import torch
 from pydantic import Field, SerializeAsAny, field_validator
 from torch import Tensor
 
@@ -105,92 +102,6 @@ class WeightSpaceExpert(Expert):
         """Velocity of the one network."""
         velocity: Images = self.inner(z, log_snr)
         return velocity
-
-
-class AverageExpert(WeightSpaceExpert):
-    """Weighted mean of the weights of several experts of one architecture, as one expert."""
-
-    class Config(WeightSpaceExpert.Config):
-        type: Literal["average"] = "average"
-        weights: tuple[float, ...] | None = Field(
-            default=None, description="one per expert, their sum 1; equal ones if not given"
-        )
-
-        @field_validator("weights")
-        @classmethod
-        def _sum_to_one(cls, weights: tuple[float, ...] | None, info: Any) -> tuple[float, ...] | None:
-            experts = info.data.get("experts")
-            if weights is not None and experts is not None:
-                n = sum(expert.copies for expert in experts)
-                if len(weights) != n:
-                    raise ValueError(f"{len(weights)} weights for {n} experts; give one per expert")
-                if abs(sum(weights) - 1) > 1e-5:
-                    raise ValueError(f"the weights sum to {sum(weights):g}, not to 1: {list(weights)}")
-            return weights
-
-    config: Config
-
-    def merge(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Σ_k w_k θ_k."""
-        weights = self.config.weights or (1 / len(tensors),) * len(tensors)
-        return torch.stack([weight * tensor for weight, tensor in zip(weights, tensors, strict=True)]).sum(0)
-
-
-class SlerpExpert(WeightSpaceExpert):
-    """Spherical interpolation between the weights of two experts of one architecture, tensor by tensor."""
-
-    class Config(WeightSpaceExpert.Config):
-        type: Literal["slerp"] = "slerp"
-        experts: tuple[SerializeAsAny[Expert.Config], ...] = Field(
-            min_length=1, description="the two ends, of one architecture"
-        )
-        fraction: float = Field(default=0.5, ge=0, le=1, description="of the way from the first to the second")
-
-        @field_validator("experts")
-        @classmethod
-        def _two(cls, experts: tuple[Expert.Config, ...]) -> tuple[Expert.Config, ...]:
-            n = sum(expert.copies for expert in experts)
-            if n > 2:
-                raise ValueError(f"{n} experts; slerp goes from one to one other: name two, or use average")
-            return experts
-
-    config: Config
-
-    def merge(self, tensors: Sequence[Tensor]) -> Tensor:
-        """[sin((1-t) Ω) θ_0 + sin(t Ω) θ_1] / sin Ω, Ω the angle between them."""
-        return slerp(tensors[0], tensors[1], self.config.fraction)
-
-
-class TaskArithmeticExpert(WeightSpaceExpert):
-    """A base expert plus what others learned from there, θ_0 + s Σ_k (θ_k - θ_0), as one expert."""
-
-    class Config(WeightSpaceExpert.Config):
-        type: Literal["task_arithmetic"] = "task_arithmetic"
-        experts: tuple[SerializeAsAny[Expert.Config], ...] = Field(
-            min_length=1, description="first the base, then the experts that were trained on from it"
-        )
-        scale: float = Field(default=0.5, description="s, of the sum of the differences; 1 / (n - 1) is their mean")
-
-    config: Config
-
-    def merge(self, tensors: Sequence[Tensor]) -> Tensor:
-        """θ_0 + s Σ_k (θ_k - θ_0)."""
-        base = tensors[0]
-        return base + self.config.scale * torch.stack([tensor - base for tensor in tensors[1:]]).sum(0)
-
-
-def slerp(first: Tensor, second: Tensor, fraction: float) -> Tensor:
-    """Along the great circle through both directions; a straight line where they are (anti)parallel or zero.
-
-    >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 1 / 3)
-    tensor([0.8660, 0.5000])
-    """
-    lengths = float(first.norm() * second.norm())
-    cosine = float((first * second).sum()) / lengths if lengths > 0 else 1.0
-    if abs(cosine) > 1 - 1e-9:
-        return (1 - fraction) * first + fraction * second
-    angle = math.acos(cosine)
-    return (math.sin((1 - fraction) * angle) * first + math.sin(fraction * angle) * second) / math.sin(angle)
 
 
 def _built(config: Expert.Config, image: ImageShape) -> Expert:
