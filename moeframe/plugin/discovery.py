@@ -3,6 +3,7 @@
 A broken plugin never stops a run that does not need it, and is never silent.
 """
 
+import functools
 import importlib.metadata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -165,11 +166,19 @@ def _checked(hook: str, kind: str, answer: object) -> list[type[Component]]:
         missing = getattr(component, "__abstractmethods__", None)
         if missing:
             raise _BrokenError(f"{component.__name__} does not implement {', '.join(sorted(missing))}")
-        try:
-            component.config_schema()
-        except PydanticUserError as error:
-            raise _BrokenError(f"{component.__name__}.Config must hold plain values only: {error.message}") from error
+        if flaw := _schema_flaw(component):
+            raise _BrokenError(f"{component.__name__}.Config must hold plain values only: {flaw}")
     return answer
+
+
+@functools.cache  # a schema takes a millisecond, and a process may load all plugins hundreds of times
+def _schema_flaw(component: type[Component]) -> str:
+    """Return why the config has no JSON Schema, or an empty text."""
+    try:
+        component.config_schema()
+    except PydanticUserError as error:
+        return error.message
+    return ""
 
 
 def _describe(error: BaseException) -> str:

@@ -75,13 +75,14 @@ def draw(name: str, title: str, paint: Callable[["Axes"], Hints | None], height:
     return _compact(svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1).strip())
 
 
+UNUSED_ID = re.compile(r' id="[\w-]*(?:axes|legend|line2d|matplotlib\.axis|patch|text)_\d+"')
+"""Ids that matplotlib gives to parts and nothing refers to."""
+
+
 def _compact(svg: str) -> str:
-    """The same picture in two thirds of the bytes: coordinates to 0.01 pt, no line breaks, no ids that nothing uses."""
+    """The same picture in three quarters of the bytes: coordinates to 0.01 pt, no line breaks, no unused ids."""
     svg = re.sub(r'(?<= )(?:d|x|y|transform)="[^"]*"', lambda match: _rounded(match[0]), svg)
-    svg = re.sub(r'(?<= )style="[^"]*"', lambda match: match[0].replace(": ", ":").replace("; ", ";"), svg)
-    used = set(re.findall(r"#([\w.-]+)", svg))
-    svg = re.sub(r' id="([^"]*)"(?! class="hint")', lambda match: match[0] if match[1] in used else "", svg)
-    return re.sub(r"\s*\n\s*(?=<)", "", svg)
+    return re.sub(r"\s*\n\s*(?=<)", "", UNUSED_ID.sub("", svg))
 
 
 def _rounded(attribute: str) -> str:

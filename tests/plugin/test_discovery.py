@@ -47,7 +47,7 @@ def test_a_broken_plugin_is_set_aside_with_its_distribution_and_cause(on_disk, n
 
 
 def test_every_fake_plugin_on_disk_is_tested(on_disk, request):
-    names = {path.stem for path in request.path.parent.glob("plugins_on_disk/*.py")}
+    names = {path.stem for path in request.path.parents[1].glob("plugins_on_disk/*.py")}
     good = {name for name in names if not load_plugins([on_disk(name)]).broken}
     assert good == {"good_gate", "good_slicer", "stated_expert", "claims_even", "claims_twice"}
     assert names - good == CAUSES.keys() - {"not_a_file"}
