@@ -22,7 +22,7 @@ class RandomGate(Gate):
             description="per_sample keeps one expert for a trajectory, per_step draws at each noise level",
         )
 
-        def asked(self, n_experts: int) -> int:  # noqa: ARG002
+        def n_evaluated(self, n_experts: int) -> int:  # noqa: ARG002
             """The one that is drawn."""
             return 1
 

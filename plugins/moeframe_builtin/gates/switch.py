@@ -41,7 +41,7 @@ class SwitchGate(Gate):
                 raise ValueError(f"must be a log-SNR, a list of them, or auto, not {value!r}") from None
             return numbers if several else numbers[0]
 
-        def asked(self, n_experts: int) -> int:  # noqa: ARG002
+        def n_evaluated(self, n_experts: int) -> int:  # noqa: ARG002
             """The one of the band."""
             return 1
 

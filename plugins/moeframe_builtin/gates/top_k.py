@@ -23,7 +23,7 @@ class TopKGate(EncoderGate):
             default=True, description="false: the plain cut, an ablation whose weights do not sum to one"
         )
 
-        def asked(self, n_experts: int) -> int:
+        def n_evaluated(self, n_experts: int) -> int:
             """k."""
             return min(self.k, n_experts)
 
