@@ -1,4 +1,4 @@
-"""Finds plugins through their entry points, loads them, and sets broken ones aside with the reason.
+"""Find plugins through their entry points and load them; a broken one is skipped, with the reason.
 
 A broken plugin never stops a run that does not need it, and is never silent.
 """
@@ -57,7 +57,7 @@ class Provided:
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that could not be loaded, and why."""
+    """A plugin that failed to load, and why."""
 
     provider: Provider
     cause: str
