@@ -28,8 +28,8 @@ def continuous_bound(
     """One unbiased draw of the bound for each image, at its own log-SNR: the quantile `times` of `density`.
 
     The density is uniform unless given. The schedule gives the range alone, so that models with different schedules
-    over one range are measured at the same noise levels. The draw stands for the whole integral: ½ ‖ε - ε̂‖² / density.
-    `levels` and `times` lie on the model's device; noise is addressed by `items`, so that two models see the same.
+    over one range are measured at the same noise levels. The draw estimates the entire integral: ½ ‖ε - ε̂‖² / density.
+    `levels` and `times` are on the model's device; noise is addressed by `items`, so that two models see the same.
     """
     density = density or LogSnrDensity.uniform(schedule)
     x = to_pixels(levels, image.levels)
