@@ -1,4 +1,4 @@
-"""The folder of a study: where its runs lie, how each stands, and who may write into it.
+"""The folder of a study: its runs, their status, and the lock of who writes into it.
 
 studies/NAME/study.json               the variants, their runs and how each ended
 studies/NAME/study.html, tables/      the report
@@ -6,7 +6,7 @@ studies/NAME/specs/VARIANT.yaml       the resolved spec of each
 studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, where it failed SEED.failure.json, and
                                       SEED.alone.json with what was measured while nothing else ran
                                           (or SEED.alone.failure.json);
-                                      SEED.later.failure.json where a metric asked for later could not be measured
+                                      SEED.later.failure.json where a metric added later could not be measured
 studies/NAME/phase_one/, data/        warm starts, slices and what the data was found to hold, which variants share
 """
 
@@ -55,7 +55,7 @@ class StudyFolder:
         return self.runs_of(variant) / f"{seed}.failure.json"
 
     def alone(self, variant: str, seed: int) -> Path:
-        """Times and memory, measured while no other run of the study was under way."""
+        """Times and memory, measured while no other run of the study was running."""
         return self.runs_of(variant) / f"{seed}.alone.json"
 
     def alone_failure(self, variant: str, seed: int) -> Path:
@@ -63,7 +63,7 @@ class StudyFolder:
         return self.runs_of(variant) / f"{seed}.alone.failure.json"
 
     def later_failure(self, variant: str, seed: int) -> Path:
-        """Why metrics that were asked for after the run had finished could not be measured."""
+        """Why metrics that were added after the run had finished could not be measured."""
         return self.runs_of(variant) / f"{seed}.later.failure.json"
 
     def sources(self, variant: str, seed: int) -> Path:
@@ -79,7 +79,7 @@ class StudyFolder:
         return self.path / "specs" / f"{variant}.yaml"
 
     def status(self, variant: str, seed: int) -> tuple[Status, str]:
-        """How a run stands, and why it failed, or what of a finished one could not be measured."""
+        """Status of a run: why it failed, or what could not be measured of a finished one."""
         if self.results(variant, seed).exists():
             return "finished", "; ".join(self._not_measured(variant, seed))
         if self.failure(variant, seed).exists():
@@ -96,7 +96,7 @@ class StudyFolder:
                 yield f"{what}: {read_mapping(path).get('cause', 'unknown')}"
 
     def claimed(self) -> AbstractContextManager[None]:
-        """Hold the folder for one process."""
+        """Lock the folder for one process."""
         return try_locked(self.path)
 
 
@@ -112,5 +112,5 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
     if not isinstance(value, dict):
-        raise RunFolderError(f"{path}: is no JSON object; delete it and run the study again")
+        raise RunFolderError(f"{path}: not a JSON object; delete it and run the study again")
     return value
