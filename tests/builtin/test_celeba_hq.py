@@ -272,23 +272,25 @@ def test_a_zero_byte_image_is_named(root):
 def test_a_first_image_that_cannot_be_read_is_named(root):
     path = root / IMAGES / "0.jpg"
     path.write_bytes(b"")
-    assert problem(root) == f"image {path} is empty (0 bytes); get it again"
+    assert problem(root) == f"image {path} is empty (0 bytes); download it again"
     path.write_bytes(b"<html>")
-    assert problem(root) == f"image {path} has no header that Pillow can read (UnidentifiedImageError); get it again"
+    assert (
+        problem(root) == f"image {path} has no header that Pillow can read (UnidentifiedImageError); download it again"
+    )
 
 
 def test_images_none_of_which_can_be_read_are_told(root):
     for path in (root / IMAGES).iterdir():
         path.write_bytes(b"")
     assert problem(root, on_corrupt="skip") == (
-        f"celeba_hq: none of the 24 images of {root} can be read; get them again"
+        f"celeba_hq: none of the 24 images of {root} can be read; download them again"
     )
 
 
 def test_a_face_that_is_not_square_is_refused(root):
     path = root / IMAGES / "0.jpg"
     Image.new("RGB", (178, 218)).save(path)
-    assert problem(root) == (f"image {path} has 178x218 pixels; the faces of CelebA-HQ are square: get it again")
+    assert problem(root) == (f"image {path} has 178x218 pixels; the faces of CelebA-HQ are square: download it again")
 
 
 def test_faces_are_never_enlarged(root):

@@ -74,7 +74,7 @@ def test_without_a_list_it_says_where_to_get_and_put_it(tmp_path, zipped):
     where = f"in {root} or beside it" if zipped else f"in {root}"
     assert problem(root) == (
         f"celeba_hq: there is no {PARTITION} {where}; it belongs to CelebA "
-        "(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html): put it there, or set dataset.partition to where it lies"
+        "(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html): put it there, or set dataset.partition to where it is"
     )
 
 
@@ -92,7 +92,7 @@ def test_the_partition_may_lie_elsewhere(root, tmp_path_factory):
     (root / PARTITION).rename(elsewhere)
     assert celeba_hq(root, partition=elsewhere).missing() is None
     assert problem(root, partition=root / "none.txt") == (
-        f"celeba_hq: dataset.partition {root}/none.txt is no file; it is list_eval_partition.txt of CelebA "
+        f"celeba_hq: dataset.partition {root}/none.txt is not a file; it is list_eval_partition.txt of CelebA "
         "(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html)"
     )
 
@@ -136,69 +136,82 @@ def attributes_line(index: int, **changes: str) -> str:
 @pytest.mark.parametrize(
     ("path", "number", "line", "place", "message"),
     [
-        (ATTRIBUTES, 1, "25", 1, "says 25 lines, but 24 follow, the last on line 26; get the file again"),
-        (ATTRIBUTES, 26, None, 1, "says 24 lines, but 23 follow, the last on line 25; get the file again"),
+        (ATTRIBUTES, 1, "25", 1, "says 25 lines, but 24 follow, the last on line 26; download the file again"),
+        (ATTRIBUTES, 26, None, 1, "says 24 lines, but 23 follow, the last on line 25; download the file again"),
         (
             ATTRIBUTES,
             1,
             "24 faces",
             1,
-            "the count of lines is '24 faces'; it must be a number alone: get the file again",
+            "the count of lines is '24 faces'; it must be a number alone: download the file again",
         ),
         (
             ATTRIBUTES,
             2,
             " ".join(COLUMNS[:-1]),
             2,
-            "names 39 attributes, 39 of them different; there must be 40: get the file again",
+            "names 39 attributes, 39 of them different; there must be 40: download the file again",
         ),
         (
             ATTRIBUTES,
             2,
             " ".join([*COLUMNS[:-1], "Bald"]),
             2,
-            "names 40 attributes, 39 of them different; there must be 40: get the file again",
+            "names 40 attributes, 39 of them different; there must be 40: download the file again",
         ),
         (
             ATTRIBUTES,
             7,
             attributes_line(4).removesuffix(" -1"),
             7,
-            "must have 41 columns (a file name and 40 values), not 40; get the file again",
+            "must have 41 columns (a file name and 40 values), not 40; download the file again",
         ),
         (
             ATTRIBUTES,
             7,
             attributes_line(4, Brown_Hair="0"),
             7,
-            "Brown_Hair is '0'; it must be 1 where present and -1 where absent: get the file again",
+            "Brown_Hair is '0'; it must be 1 where present and -1 where absent: download the file again",
         ),
-        (ATTRIBUTES, 7, attributes_line(3), 7, "a second line for 3.jpg, the first is line 6; get the file again"),
+        (ATTRIBUTES, 7, attributes_line(3), 7, "a second line for 3.jpg, the first is line 6; download the file again"),
         (
             ATTRIBUTES,
             7,
             attributes_line(4).replace("4.jpg", "face"),
             7,
-            "'face' is no numbered image file such as 119614.jpg; get the file again",
+            "'face' is not a numbered image file such as 119614.jpg; download the file again",
         ),
         (
             MAPPING,
             1,
             None,
             1,
-            "the header is '0 888 000889.jpg', not 'idx orig_idx orig_file'; get the file again",
+            "the header is '0 888 000889.jpg', not 'idx orig_idx orig_file'; download the file again",
         ),
-        (MAPPING, 6, "4  119613", 6, "must have 3 columns (idx, orig_idx, orig_file), not 2; get the file again"),
-        (MAPPING, 6, "4  119613  1196", 6, "'1196' is no numbered image file such as 119614.jpg; get the file again"),
-        (MAPPING, 6, "four 119613 119614.jpg", 6, "idx is 'four'; it must be a number: get the file again"),
-        (MAPPING, 6, "3 119613 119614.jpg", 6, "a second line for idx 3, the first is line 5; get the file again"),
-        (MAPPING, 6, "4 888 000889.jpg", 6, "a second line for 000889.jpg, the first is line 2; get the file again"),
+        (MAPPING, 6, "4  119613", 6, "must have 3 columns (idx, orig_idx, orig_file), not 2; download the file again"),
+        (
+            MAPPING,
+            6,
+            "4  119613  1196",
+            6,
+            "'1196' is not a numbered image file such as 119614.jpg; download the file again",
+        ),
+        (MAPPING, 6, "four 119613 119614.jpg", 6, "idx is 'four'; it must be a number: download the file again"),
+        (MAPPING, 6, "3 119613 119614.jpg", 6, "a second line for idx 3, the first is line 5; download the file again"),
+        (
+            MAPPING,
+            6,
+            "4 888 000889.jpg",
+            6,
+            "a second line for 000889.jpg, the first is line 2; download the file again",
+        ),
         (
             MAPPING,
             6,
             "4 119613 119614.jpg",
             6,
-            f"119614.jpg is not among the 48 files of {{root}}/{PARTITION}; get both files again, one of them is cut "
+            f"119614.jpg is not among the 48 files of {{root}}/{PARTITION}; download both files again, one of them is "
+            "cut "
             "short or of another data set",
         ),
         (
@@ -206,10 +219,16 @@ def attributes_line(index: int, **changes: str) -> str:
             3,
             "000075.jpg 3",
             3,
-            "the part of 000075.jpg is '3'; it must be 0 (train), 1 (validation) or 2 (test): get the file again",
+            "the part of 000075.jpg is '3'; it must be 0 (train), 1 (validation) or 2 (test): download the file again",
         ),
-        (PARTITION, 48, "182900.jpg", 48, "must have 2 columns (a file name and its part), not 1; get the file again"),
-        (PARTITION, 3, "000149.jpg 0", 7, "a second line for 000149.jpg, the first is line 3; get the file again"),
+        (
+            PARTITION,
+            48,
+            "182900.jpg",
+            48,
+            "must have 2 columns (a file name and its part), not 1; download the file again",
+        ),
+        (PARTITION, 3, "000149.jpg 0", 7, "a second line for 000149.jpg, the first is line 3; download the file again"),
     ],
 )
 def test_a_flaw_in_a_list_is_told_with_its_line(root, path, number, line, place, message):
@@ -220,9 +239,9 @@ def test_a_flaw_in_a_list_is_told_with_its_line(root, path, number, line, place,
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (ATTRIBUTES, "the file ends here, before its count and names; get it again"),
-        (MAPPING, "the header is '', not 'idx orig_idx orig_file'; get the file again"),
-        (PARTITION, "the file is empty; get it again"),
+        (ATTRIBUTES, "the file ends here, before its count and names; download it again"),
+        (MAPPING, "the header is '', not 'idx orig_idx orig_file'; download the file again"),
+        (PARTITION, "the file is empty; download it again"),
     ],
 )
 def test_an_empty_list_is_told(root, path, message):
@@ -234,8 +253,8 @@ def test_an_empty_list_is_told(root, path, message):
 def test_a_list_that_is_no_text_is_told(root, path):
     (root / path).write_bytes(b"\xff\xfe\x00")
     assert problem(root) == (
-        f"{root / path} is no text file ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte); "
-        "get it again"
+        f"{root / path} is not a text file ('utf-8' codec can't decode byte 0xff in position 0: invalid start byte); "
+        "download it again"
     )
 
 
@@ -256,7 +275,7 @@ def test_a_line_without_an_image_is_told(root):
     (root / IMAGES / "11.jpg").unlink()
     assert problem(root) == (
         f"{root / ATTRIBUTES}:14: there is no image of number 11 in {root}, which has 23 images for 24 lines; "
-        "add the image, or remove the line and mend the count"
+        "add the image, or remove the line and fix the count"
     )
 
 

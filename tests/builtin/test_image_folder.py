@@ -196,7 +196,7 @@ def test_a_file_that_is_no_image_is_named(folder):
     path.write_text("<html>")
     with pytest.raises(DataError) as error:
         all_images(image_folder(folder).split("test"))
-    assert str(error.value) == f"image {path} is in no image format that Pillow knows; replace or delete it"
+    assert str(error.value) == f"image {path} is not in an image format that Pillow reads; replace or delete it"
 
 
 @settings(max_examples=30, deadline=None)
@@ -257,7 +257,7 @@ def test_a_tree_too_small_to_split_says_so(tmp_path):
     write_image(tmp_path / "a.png")
     (part,) = (name for name in ("train", "test") if is_test("a.png", 0.1) == (name == "train"))
     assert image_folder(tmp_path).missing() == (
-        f"image_folder: no {part} images: of 1 none fell there; "
+        f"image_folder: no {part} images: none of 1 is in it; "
         "add images, change dataset.test_fraction, or make train/ and test/ folders"
     )
 

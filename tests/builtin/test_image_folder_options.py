@@ -60,7 +60,9 @@ def test_a_damaged_file_in_a_zip_is_named_with_its_archive(folder, tmp_path_fact
 def test_a_truncated_zip_is_refused(folder, tmp_path_factory):
     path = zipped(folder, tmp_path_factory.mktemp("zip") / "images.zip")
     path.write_bytes(path.read_bytes()[:-30])
-    assert image_folder(path).missing() == (f"{path} is no sound zip archive (File is not a zip file); get it again")
+    assert image_folder(path).missing() == (
+        f"{path} is a corrupt zip archive (File is not a zip file); download it again"
+    )
 
 
 @pytest.mark.slow
@@ -136,7 +138,7 @@ def test_corrupt_images_are_skipped_and_listed_when_asked_to(folder):
     assert data.card()["splits"] == {"train": 6, "test": 4}
     assert data.card()["left_out"]["images that cannot be decoded"] == [
         f"image {empty} is empty (0 bytes); replace or delete it",
-        f"image {page} is in no image format that Pillow knows; replace or delete it",
+        f"image {page} is not in an image format that Pillow reads; replace or delete it",
     ]
     assert "an error" in image_folder(folder).card()["left_out"]["images that cannot be decoded"]
 
@@ -147,7 +149,7 @@ def test_skipping_every_image_is_an_error(tmp_path):
         (tmp_path / split / "a.png").touch()
     with pytest.raises(DataError) as error:
         image_folder(tmp_path, on_corrupt="skip").split("train")
-    expected = "image_folder: no train image is left (2 cannot be decoded, 0 dropped); get the data again"
+    expected = "image_folder: no train image is left (2 cannot be decoded, 0 dropped); download the data again"
     assert str(error.value) == expected
 
 

@@ -27,7 +27,7 @@ def photographs() -> dict[str, bytes]:
     ("content", "complaint"),
     [
         (b"", "is empty (0 bytes); replace or delete it"),
-        (b"broken", "is in no image format that Pillow knows; replace or delete it"),
+        (b"broken", "is not in an image format that Pillow reads; replace or delete it"),
         (None, "cannot be decoded ("),
     ],
 )
@@ -46,7 +46,7 @@ def test_skipping_lists_what_was_left_out(tmp_path, photographs):
     assert list(dataset.split("train").names) == sorted(set(photographs) - {key})
     place = f"{tmp_path}/{TRAIN}/data.mdb:{key}"
     assert dataset.card()["left_out"]["images that cannot be decoded"] == [
-        f"image {place} is in no image format that Pillow knows; replace or delete it"
+        f"image {place} is not in an image format that Pillow reads; replace or delete it"
     ]
 
 
@@ -56,7 +56,7 @@ def test_a_file_that_is_cut_short_is_refused_before_it_is_read(tmp_path, photogr
     whole = path.stat().st_size
     os.truncate(path, size := max(8192, int(whole * share)))
     assert church(tmp_path).missing() == (
-        f"{path} is cut short: {size:,} bytes of {whole:,}; get it again: fetch {TRAIN}.zip {FETCH} {tmp_path}"
+        f"{path} is cut short: {size:,} bytes of {whole:,}; download it again: fetch {TRAIN}.zip {FETCH} {tmp_path}"
     )
 
 
@@ -65,14 +65,14 @@ def test_a_file_that_is_no_lmdb_file_is_refused(tmp_path, photographs, content):
     path = write(tmp_path, photographs) / VAL / "data.mdb"
     path.write_bytes(content)
     message = church(tmp_path).missing()
-    assert message.startswith(f"{path} ({len(content):,} bytes) is no sound LMDB file (LMDB ")
-    assert message.endswith(f"); get it again: fetch {VAL}.zip {FETCH} {tmp_path}")
+    assert message.startswith(f"{path} ({len(content):,} bytes) is a corrupt LMDB file (LMDB ")
+    assert message.endswith(f"); download it again: fetch {VAL}.zip {FETCH} {tmp_path}")
 
 
 def test_meta_pages_alone_are_refused(tmp_path, photographs):
     path = write(tmp_path, photographs) / VAL / "data.mdb"
     os.truncate(path, 4096)
-    assert church(tmp_path).missing().startswith(f"{path} (4,096 bytes) is no sound LMDB file (LMDB ")
+    assert church(tmp_path).missing().startswith(f"{path} (4,096 bytes) is a corrupt LMDB file (LMDB ")
 
 
 def test_tree_pages_that_were_zeroed_are_refused(tmp_path, photographs):
@@ -80,14 +80,14 @@ def test_tree_pages_that_were_zeroed_are_refused(tmp_path, photographs):
     content = path.read_bytes()
     path.write_bytes(content[:8192] + bytes(len(content) - 8192))
     message = church(tmp_path).missing()
-    assert message.startswith(f"{path} ({len(content):,} bytes) is no sound LMDB file (LMDB ")
+    assert message.startswith(f"{path} ({len(content):,} bytes) is a corrupt LMDB file (LMDB ")
     assert "MDB_CORRUPTED" in message
 
 
 def test_missing_folders_are_said_with_where_to_get_them(tmp_path):
     message = (
         f"lsun_church: {tmp_path}/lsun holds neither {TRAIN} nor {VAL}; fetch {TRAIN}.zip and {VAL}.zip "
-        f"{FETCH} {tmp_path}/lsun, or set dataset.root to where they lie"
+        f"{FETCH} {tmp_path}/lsun, or set dataset.root to where they are"
     )
     assert church(tmp_path / "lsun").missing() == message
     write_lsun(tmp_path / "lsun", n_train=2, n_val=2)
@@ -109,7 +109,7 @@ def test_a_folder_in_place_of_the_data_file_is_refused(tmp_path, photographs):
     path = write(tmp_path, photographs) / VAL / "data.mdb"
     path.unlink()
     path.mkdir()
-    assert church(tmp_path).missing() == f"{path} cannot be read (Is a directory); see to it and its permissions"
+    assert church(tmp_path).missing() == f"{path} cannot be read (Is a directory); check it and its permissions"
 
 
 def test_other_numbers_of_images_are_refused_unless_told(root):
@@ -123,7 +123,7 @@ def test_other_numbers_of_images_are_refused_unless_told(root):
 def test_an_empty_folder_is_refused(tmp_path):
     write(tmp_path, {})
     assert church(tmp_path).missing() == (
-        "lsun_church: no train image is left (0 cannot be decoded, 0 dropped); get the data again"
+        "lsun_church: no train image is left (0 cannot be decoded, 0 dropped); download the data again"
     )
 
 
@@ -131,7 +131,7 @@ def test_a_key_that_is_not_ascii_is_refused(tmp_path, photographs):
     write(tmp_path, {**photographs, b"\xff\x00": b"x"})
     assert church(tmp_path).missing() == (
         f"{tmp_path}/{TRAIN}/data.mdb holds the key b'\\xff\\x00', which is not ASCII; "
-        f"get it again: fetch {TRAIN}.zip {FETCH} {tmp_path}"
+        f"download it again: fetch {TRAIN}.zip {FETCH} {tmp_path}"
     )
 
 
@@ -141,4 +141,4 @@ def test_a_key_that_is_not_there_is_named(root, key):
     with pytest.raises(DataError) as error:
         reader.read(key)
     assert str(error.value).startswith(f"image {root}/{TRAIN}/data.mdb:{key} ")
-    assert str(error.value).endswith("get the file again: fetch it")
+    assert str(error.value).endswith("download the file again: fetch it")
