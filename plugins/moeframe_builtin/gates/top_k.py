@@ -1,4 +1,7 @@
-"""Sparse gate: only the k largest weights take part, renormalised (Shazeer et al. 2017)."""
+"""Sparse gate: only the k largest weights take part, renormalised.
+
+Shazeer et al. 2017, https://arxiv.org/abs/1701.06538.
+"""
 
 from collections.abc import Iterator
 from typing import Literal

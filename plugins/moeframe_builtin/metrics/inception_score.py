@@ -1,4 +1,7 @@
-"""Inception score: how sure Inception is of each sample's class, and how many classes there are."""
+"""Inception score: how certain the class of each sample is, and how varied the classes are.
+
+Salimans et al. 2016, https://arxiv.org/abs/1606.03498.
+"""
 
 import math
 from typing import Literal

@@ -49,7 +49,7 @@ class ParametersMetric(Metric):
                 **(shared if trunks else {}),
             },
             how={
-                "counted": "every tensor once, also where two experts share it",
+                "counted": "every tensor counted once, even if experts share it",
                 "active_per_sample": f"gate + experts dispatched to, mean over the steps of {IMAGES} images"
                 + (" + trunk, which holds all the layers that the adapters change" if trunks else ""),
                 **({"independent_experts": "each adapter replaced by a whole network of its own"} if trunks else {}),

@@ -48,7 +48,7 @@ _SOURCE = "https://download.pytorch.org/models/"
 
 
 class LpipsConfig(Metric.Config):
-    """Which LPIPS network, and where its backbone is."""
+    """The LPIPS network and its backbone file."""
 
     net: Literal["alex", "vgg", "squeeze"] = Field(default="alex", description="backbone; figures of two differ")
     weights: Path | None = Field(
@@ -92,7 +92,7 @@ def lpips_input(levels: Levels, n_levels: int) -> Float[Tensor, "batch 3 height 
 
 
 def why_unavailable(config: LpipsConfig) -> str | None:
-    """The package or the file that is missing and what to do, or None; reads no weights and asks no network."""
+    """The package or the file that is missing and what to do, or None; reads no weights and loads no network."""
     if importlib.util.find_spec("lpips") is None:
         return "lpips not installed; pip install 'moeframe[quality]'"
     path = _weights_path(config)
@@ -159,7 +159,7 @@ def _load(config: LpipsConfig, path: Path) -> tuple[nn.Module, dict[str, Any]]:
         )
     # On meta, since the package draws random weights for the whole classifier only to replace or drop them.
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="torchvision")  # the package's way of asking for a network is old
+        warnings.filterwarnings("ignore", module="torchvision")  # the package selects a network in a deprecated way
         module = lpips.LPIPS(net=config.net, pretrained=False, pnet_rand=True, verbose=False)
     linear = torch.load(linear_path, map_location="cpu", weights_only=True)
     wanted = {name for name in module.state_dict() if name.startswith("net.")}
