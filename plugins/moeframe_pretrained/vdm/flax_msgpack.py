@@ -23,7 +23,7 @@ NUMBER_TYPES = frozenset(
 
 
 class _UnreadableError(Exception):
-    """The file holds something that flax writes for no array."""
+    """The file holds something that flax never writes."""
 
 
 def read_flax(path: Path, key: str) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def _msgpack() -> Any:
 
 def _extension(code: int, packed: bytes) -> Tensor:
     if code not in (ARRAY, NUMPY_SCALAR):
-        raise _UnreadableError(f"msgpack's extension {code}, which is no array")
+        raise _UnreadableError(f"msgpack's extension {code}, which is not an array")
     shape, name, values = _msgpack().unpackb(packed, raw=True)
     number_type = name.decode("ascii", "backslashreplace")
     if number_type == "bfloat16":
