@@ -22,7 +22,7 @@ _SEGMENTS = 4
 """Between two noisy images; twice as many over each piece of the log-SNR range."""
 _HALVINGS = 16
 _MARGIN = 1e-4
-"""Of a piece, left out at its ends: in float32 a jump at an end may lie on either side."""
+"""Share of a piece that is skipped at its ends: in float32 a jump at an end may fall on either side."""
 _JUMP = 0.02
 """Change of a velocity, relative to the largest or to 1, or of a weight, that 16 halvings have to bring below."""
 

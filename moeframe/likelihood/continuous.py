@@ -1,6 +1,8 @@
-"""The continuous-time variational bound on -log2 p(x), in bits per dimension (VDM, Kingma et al. 2021, eqs. 11-18).
+"""The continuous-time variational bound on -log2 p(x), in bits per dimension (VDM, eqs. 11-18).
 
 bound = [ recon + KL(q(z_λmin | x) ‖ N(0, I)) + ½ ∫ E‖ε - ε̂‖² dλ over (λmin, λmax) ] / (D ln 2)
+
+Kingma et al. 2021, https://arxiv.org/abs/2107.00630.
 """
 
 import torch

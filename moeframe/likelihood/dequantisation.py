@@ -1,6 +1,9 @@
 """Dequantisation: integer levels become points in their bins, so that a density can bound a probability.
 
 With x̃ ~ q(x̃ | x) inside the bin of x, which is 2/L wide, -log P(x) <= E[-log p(x̃)] - H(q), by Jensen's inequality.
+
+Theis et al. 2016, https://arxiv.org/abs/1511.01844; truncated normal, Zheng et al. 2023,
+https://arxiv.org/abs/2305.03935.
 """
 
 import math

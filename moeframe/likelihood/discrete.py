@@ -5,6 +5,8 @@ with s = (i - 1) / T and t = i / T.
 
 p(z_s | z_t) is the posterior with the predicted image in place of x, and has its variance, so that each term is
 ½ (SNR(s) - SNR(t)) ‖x - x̂‖² (VDM, eq. 13; improved DDPM's bound with the smaller variance β̃).
+
+VDM, https://arxiv.org/abs/2107.00630; improved DDPM, https://arxiv.org/abs/2102.09672.
 """
 
 import torch

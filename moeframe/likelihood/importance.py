@@ -2,6 +2,8 @@
 
 A term drawn with density q estimates the entire integral as integrand / q, so the bound is unbiased for any q > 0.
 Points are spread over q by its inverse CDF, which keeps low-discrepancy times low-discrepancy.
+
+Importance-sampled log-SNRs: Kingma et al. 2021, https://arxiv.org/abs/2107.00630.
 """
 
 from dataclasses import dataclass

@@ -7,6 +7,9 @@ By λ the scales change as α' = ½ α σ² and σ' = -½ σ α², and so the fl
 From z_λmax = α_max x̃ it leads to λmin, and the change of variables on the way gives
 
     log p(x̃) = log N(z_λmin; 0, I) + ∫ tr(∂/∂z dz/dλ) dλ from λmax to λmin + D log α_max.
+
+Song et al. 2021, https://arxiv.org/abs/2011.13456; Hutchinson's estimator in flows, Grathwohl et al. 2019,
+https://arxiv.org/abs/1810.01367.
 """
 
 import math
@@ -137,17 +140,17 @@ class _Flow:
     function_evaluations: int = 0
     network_calls: int = 0
 
-    def slope(self, z: Images, log_snr: Scalar, asked: Scalar) -> tuple[Images, PerItem]:
-        """(dz/dλ, its divergence in bits/dim) at λ = `log_snr`, by the denoiser's answer at `asked`, in its type."""
+    def slope(self, z: Images, log_snr: Scalar, at: Scalar) -> tuple[Images, PerItem]:
+        """(dz/dλ, its divergence in bits/dim) at λ = `log_snr`, by the denoiser's prediction at `at`, in its dtype."""
         with torch.enable_grad():
-            leaf = z.detach().to(asked.dtype).requires_grad_()
-            denoised = self.denoiser(leaf, asked.expand(len(z)), self.items)
+            leaf = z.detach().to(at.dtype).requires_grad_()
+            denoised = self.denoiser(leaf, at.expand(len(z)), self.items)
             trace = _trace(denoised.velocity, leaf, self.directions)
         self.function_evaluations += 1
         self.network_calls += denoised.network_calls
         if not (denoised.velocity.isfinite().all() and trace.isfinite().all()):
             raise NonFiniteError(
-                f"the velocity or its divergence is not a number at log-SNR {float(asked):g}: see the learning curves; "
+                f"the velocity or its divergence is not a number at log-SNR {float(at):g}: see the learning curves; "
                 "train with a smaller learning rate, or narrow the schedule's range"
             )
         rate = -0.5 * alpha(log_snr) * sigma(log_snr)

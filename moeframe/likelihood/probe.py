@@ -90,18 +90,18 @@ class _Probe:
 
     def check(self) -> None:
         batch = self._batch("base")
-        whole = self._ask(batch)
-        _require_finite(whole.velocity, batch.log_snr)
+        batched = self._evaluate(batch)
+        _require_finite(batched.velocity, batch.log_snr)
         if self.gate is None or self.gate.sums_to_one:
-            _require_sum_of_one(whole.routing.weights, batch.log_snr)
-        self._require_determinism(batch, whole)
-        self._require_no_coupling(batch, whole)
+            _require_sum_of_one(batched.routing.weights, batch.log_snr)
+        self._require_determinism(batch, batched)
+        self._require_no_coupling(batch, batched)
         if self.gate is not None and self.gate.random:
             self._require_draws(batch)
         else:
-            self._require_blind_to_numbers(batch, whole)
+            self._require_blind_to_numbers(batch, batched)
 
-    def _ask(self, batch: _Batch) -> Denoised:
+    def _evaluate(self, batch: _Batch) -> Denoised:
         return self.denoiser(batch.z, batch.log_snr, batch.items)
 
     def _batch(self, name: str) -> _Batch:
@@ -133,16 +133,16 @@ class _Probe:
         chance = self.streams.uniform((_ITEMS,), "probe/numbers", *name, self.round)
         return Trajectories(self.streams, (chance.double() * self.n_items).long())
 
-    def _require_determinism(self, batch: _Batch, whole: Denoised) -> None:
-        again = self._ask(batch)
-        change = _change(whole.velocity, again.velocity, batch.log_snr)
+    def _require_determinism(self, batch: _Batch, batched: Denoised) -> None:
+        again = self._evaluate(batch)
+        change = _change(batched.velocity, again.velocity, batch.log_snr)
         if change:
             raise UnavailableError(
                 f"no likelihood: two calls on the same input differ by {change}; switch dropout off (eval mode), and "
                 "address random draws by `trajectories`"
             )
 
-    def _require_no_coupling(self, batch: _Batch, whole: Denoised) -> None:
+    def _require_no_coupling(self, batch: _Batch, batched: Denoised) -> None:
         """The same items in another order, among others, and alone."""
         order, half = torch.arange(_ITEMS).flip(0), _ITEMS // 2
         others, first, last = self._batch("companions"), torch.arange(half), torch.arange(half, _ITEMS)
@@ -152,24 +152,24 @@ class _Probe:
         ]
         trials += [("it is alone", batch.take(kept), kept) for kept in (first[:1], last[-1:])]
         for what, trial, kept in trials:
-            found = self._ask(trial).velocity[: len(kept)]
+            found = self._evaluate(trial).velocity[: len(kept)]
             kept_here = kept.to(self.device)
-            change = _change(whole.velocity[kept_here], found, batch.log_snr[kept_here])
+            change = _change(batched.velocity[kept_here], found, batch.log_snr[kept_here])
             if change:
                 raise UnavailableError(
                     f"no likelihood: an item's prediction changes by {change} when {what}; predict each item on its "
                     "own, without statistics of the batch"
                 )
 
-    def _require_blind_to_numbers(self, batch: _Batch, whole: Denoised) -> None:
+    def _require_blind_to_numbers(self, batch: _Batch, batched: Denoised) -> None:
         """The same z and log-SNR under other item numbers, and under another seed."""
         for trial in range(_OTHER_NUMBERS):
             ids = self._numbers("other", trial).ids
             items = Trajectories(Streams(self.streams.seed + trial % 2), ids)
-            found = self._ask(batch.numbered(items))
+            found = self._evaluate(batch.numbered(items))
             # The weights as well: untrained experts all predict the same.
-            change = _change(whole.velocity, found.velocity, batch.log_snr)
-            change = change or _change(whole.routing.weights, found.routing.weights, batch.log_snr)
+            change = _change(batched.velocity, found.velocity, batch.log_snr)
+            change = change or _change(batched.routing.weights, found.routing.weights, batch.log_snr)
             if change:
                 raise UnavailableError(
                     f"no likelihood: for the same noisy image and log-SNR the prediction changes by {change} with the "
@@ -180,7 +180,7 @@ class _Probe:
     def _require_draws(self, batch: _Batch) -> None:
         """A random gate may use the item's number for draws alone: items with equal draws are treated equally."""
         alike = [
-            self._ask(batch.numbered(_SameDraws(self.streams, ids)))
+            self._evaluate(batch.numbered(_SameDraws(self.streams, ids)))
             for ids in (batch.items.ids, *(self._numbers("other", trial).ids for trial in range(_OTHER_NUMBERS)))
         ]
         for found in alike[1:]:

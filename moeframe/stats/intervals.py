@@ -186,8 +186,8 @@ def bootstrap_interval(
 
     - "percentile" and "BCa" from 100 images, for means and the like. BCa takes n evaluations more.
     - "basic" from 1,000 images, for a statistic with a bias of order 1/n. A Fréchet distance is one: each resample adds
-      the bias again, so that percentile intervals lie above the truth and can miss it always. The basic interval is
-      about the distance at infinite n, so it lies below the estimate. It wants 100 images or more per feature.
+      the bias again, so that percentile intervals are above the truth and may always miss it. The basic interval is
+      about the distance at infinite n, so it is below the estimate. It needs 100 images or more per feature.
     - With fewer images all of them are too short, the more so the fewer: no interval. Over seeds use `t_interval`.
 
     Images must be independent. Raises NonFiniteError when the statistic of a resample is not finite.

@@ -59,11 +59,11 @@ class RunFolder:
     def check_resumable(self, spec: RunSpec, *, fresh: bool) -> None:
         """Take the folder for `spec`: new, or the same run to resume. Raises RunFolderError for anything else."""
         if not self.spec.exists():
-            strangers = sorted(path.name for path in self.path.iterdir() if path.name != LOCK)
-            if strangers:
+            others = sorted(path.name for path in self.path.iterdir() if path.name != LOCK)
+            if others:
                 (self.path / LOCK).unlink()  # leave a folder that is not ours unchanged
                 raise RunFolderError(
-                    f"{self.path}: holds {', '.join(strangers[:5])} but no run; choose an empty folder with --out"
+                    f"{self.path}: holds {', '.join(others[:5])} but no run; choose an empty folder with --out"
                 )
         elif fresh:
             self._clear()

@@ -257,8 +257,8 @@ def check_metric(component: type[Metric], config: Any = None, *, evaluation: Eva
     except UnavailableError as error:
         expect(bool(str(error)), component, "UnavailableError says why, and what to do")
         return
-    figures = [first.value, *(first.interval or ()), *first.parts.values()]
-    expect(all(math.isfinite(figure) for figure in figures), component, "value, interval and parts are finite")
+    values = [first.value, *(first.interval or ()), *first.parts.values()]
+    expect(all(math.isfinite(value) for value in values), component, "value, interval and parts are finite")
     expect(bool(first.unit) and first.n >= 1 and bool(first.how), component, "unit, sample size and how are stated")
     expect(json.loads(json.dumps(dict(first.how))) == first.how, component, "how holds JSON values only")
     if first.interval is not None:

@@ -128,8 +128,8 @@ def _check_trunk(component: type[Trunk], config: Any, image: ImageShape) -> None
     expect(velocity.shape == z.shape and velocity.dtype == z.dtype, component, "the velocity is shaped like z")
     expect(bool(velocity.isfinite().all()), component, "the velocity is finite")
     expect(sorted(recorder.weights) == sorted(trunk.adaptable), component, "each adaptable weight is requested once")
-    asked = list(enumerate(trunk.block_widths))
-    expect(recorder.blocks == asked, component, "after_block is called in the order and widths of block_widths")
+    expected = list(enumerate(trunk.block_widths))
+    expect(recorder.blocks == expected, component, "after_block is called in the order and widths of block_widths")
     shares = close(trunk.finish(features.at(torch.tensor([4])), plain, z[4:5], log_snr[4:5]), velocity[4:5])
     expect(shares, component, "features of some items serve those items")
 

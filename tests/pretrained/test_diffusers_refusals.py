@@ -29,7 +29,7 @@ NETWORK_FLAWS = [
     ({"_class_name": "UNet2DConditionModel"}, CheckpointError, "of a 'UNet2DConditionModel'; only UNet2DModel is read"),
     ({"auto_map": {"a": "b"}}, CheckpointError, "auto_map requests code of the checkpoint, which is never run"),
     ({"time_embedding_type": "fourier"}, CheckpointError, "'fourier' is of a variance-exploding network"),
-    ({"time_embedding_type": "learned"}, CheckpointError, "knows whole steps only; set the expert's step: nearest"),
+    ({"time_embedding_type": "learned"}, CheckpointError, "knows integer steps only; set the expert's step: nearest"),
     ({"novelty": 1}, CheckpointError, "no UNet2DModel can be built .*'novelty'; correct it, or install the diffusers"),
     ({"norm_num_groups": 3}, CheckpointError, "no UNet2DModel can be built from .* must be divisible"),
     ({"block_out_channels": [8, 32]}, CheckpointError, r"tensors of another shape: .* and \d+ more; take it and"),

@@ -231,15 +231,15 @@ def array(shape, name, raw) -> msgpack.ExtType:
         (array([1], "V8", b"\0" * 8), "is refused: it holds an array of V8"),
         (array([3], "float32", b"\0" * 8), "is truncated or no checkpoint of flax (ValueError"),
         (msgpack.ExtType(1, b"\xc1"), "is truncated or no checkpoint of flax ("),
-        ("text", "is refused: it holds a, which is no tensor but a str"),
-        ({"__msgpack_chunked_array__": True}, "is refused: it holds a, whose chunks are no whole array"),
+        ("text", "is refused: it holds a, which is not a tensor but a str"),
+        ({"__msgpack_chunked_array__": True}, "is refused: it holds a, whose chunks do not form an array"),
         (
             {
                 "__msgpack_chunked_array__": True,
                 "shape": {"0": 3},
                 "chunks": {"0": array([2], "float32", b"\0" * 8)},
             },
-            "is refused: it holds a, whose chunks are no whole array",
+            "is refused: it holds a, whose chunks do not form an array",
         ),
         (
             {
@@ -247,7 +247,7 @@ def array(shape, name, raw) -> msgpack.ExtType:
                 "shape": {"0": 2},
                 "chunks": {"0": array([2], "float32", b"\0" * 8), "2": array([2], "float32", b"\0" * 8)},
             },
-            "is refused: it holds a, whose chunks are no whole array",
+            "is refused: it holds a, whose chunks do not form an array",
         ),
     ],
 )

@@ -129,7 +129,7 @@ class Cifar10(Dataset):
         return Contents(splits, sha256)
 
     def _read(self, name: str, sha256: dict[str, str]) -> Pickled:
-        """Read one file, note its SHA-256 and, unless told otherwise, refuse it before it is unpickled."""
+        """Read one file, note its SHA-256 and, by default, refuse unofficial content before unpickling it."""
         path = self._folder / name
         try:
             content = path.read_bytes()

@@ -51,7 +51,7 @@ class Inception(FileSpace):
         """Layer and network; says if the weights are not the published ones."""
         layer = "Inception v3 (ImageNet, TensorFlow's 2015-12-05, torch-fidelity's port), 2048 pooled features"
         return (
-            layer if self._published else f"{layer}; NOT the published weights, so no figure of the literature compares"
+            layer if self._published else f"{layer}; NOT the published weights, so published values are not comparable"
         )
 
     @property

@@ -52,7 +52,7 @@ class DiversityMetric(Metric):
                 "real_pairs": f"the same between {n_real} random disjoint pairs of test images: the reference",
                 "sampler": f"{evaluation.sampler.name()}, {evaluation.sampler.config.steps} steps",
                 "interval_method": f"{interval.method}, an image being a pair",
-                "caution": "noise and artefacts raise it too: read it beside real_pairs and a figure of quality",
+                "caution": "noise and artefacts raise it too: read it beside real_pairs and a quality metric",
             },
         )
 

@@ -64,7 +64,7 @@ class Attribute(Slicer):
     _slice_of_group: list[int] | None = None
 
     def fit(self, train: Examples) -> None:
-        """Merge groups if the config says so. Raises DataError for a missing attribute or too few groups with images."""
+        """Merge groups if the config says so. Raises DataError for a missing attribute or too few filled groups."""
         counts = self._groups(train).bincount(minlength=len(self.config.groups) + 1).tolist()
         if self.config.balance == "natural":
             assert self.n_slices == len(counts), "Config.conflicts reports this"

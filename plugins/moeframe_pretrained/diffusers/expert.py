@@ -90,7 +90,7 @@ class DiffusersExpert(PretrainedExpert):
         """Velocity from the network's native prediction at its own grid, scale and step index.
 
         With `step: nearest` only the index is rounded; the conversion is at the true log-SNR. UNet2DModel's sinusoidal
-        time embedding takes a fractional index as it takes a whole one.
+        time embedding accepts fractional indices.
         """
         exact = log_snr.double()
         z_there, there = self.grid.noisy(z, exact)
@@ -129,7 +129,7 @@ def _read_chain(path: Path) -> tuple[str, StepTable]:
     try:
         scheduler = ddpm(**{key: settings[key] for key in _CHAIN if key in settings})
         if not bool(((scheduler.betas > 0) & (scheduler.betas <= 1)).all()):
-            raise ValueError("each beta must lie in (0, 1]")
+            raise ValueError("each beta must be in (0, 1]")
         return prediction, StepTable.of_alpha_bar(scheduler.alphas_cumprod)
     except Exception as error:  # diffusers checks no settings, so a wrong one fails where it is used
         chain = ", ".join(f"{key}: {str(settings[key])[:40]}" for key in _CHAIN if key in settings)
@@ -158,7 +158,7 @@ def _check_settings(settings: dict[str, Any], path: Path, image: ImageShape, con
         )
     if embedding == "learned" and config.step != "nearest":
         raise CheckpointError(
-            f"{path}: time_embedding_type 'learned' knows whole steps only; set the expert's step: nearest"
+            f"{path}: time_embedding_type 'learned' knows integer steps only; set the expert's step: nearest"
         )
     for key in ("in_channels", "out_channels"):
         if settings.get(key, 3) != image.channels:

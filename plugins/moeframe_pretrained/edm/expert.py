@@ -1,4 +1,4 @@
-"""Networks of NVlabs' EDM (https://arxiv.org/abs/2206.00364) as experts, from their pickles; nothing in them is executed."""
+"""Networks of EDM (https://arxiv.org/abs/2206.00364) as experts, from NVlabs' pickles; nothing in them is executed."""
 
 import math
 from pathlib import Path

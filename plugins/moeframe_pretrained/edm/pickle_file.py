@@ -41,7 +41,7 @@ class PickledModule:
         """The module registered under this name."""
         child = self.attributes["_modules"][name]
         if not isinstance(child, PickledModule):
-            raise TypeError(f"{name!r} is no module")
+            raise TypeError(f"{name!r} is not a module")
         return child
 
     def tensors(self) -> dict[str, Tensor]:

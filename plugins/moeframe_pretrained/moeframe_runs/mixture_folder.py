@@ -123,7 +123,7 @@ def _stated(expert: Expert) -> Mapping[str, str]:
 
 
 def _was_trained(core: Expert) -> bool:
-    """Whether a foreign checkpoint's weights are no longer those of its files."""
+    """Whether the weights of a pretrained expert differ from its files, because it was trained further."""
     if not isinstance(core, PretrainedExpert) or isinstance(core, HoldsMixture):
         return False
     fresh = type(core)(core.config, image=core.image).state_dict()

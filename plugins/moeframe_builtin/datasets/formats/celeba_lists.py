@@ -12,7 +12,7 @@ MAPPING_HEADER = ["idx", "orig_idx", "orig_file"]
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""By the number that stands for each in list_eval_partition.txt."""
+"""By the number of each part in list_eval_partition.txt."""
 
 NUMBERED_FILE = re.compile(r"([0-9]{1,9})\.(?:jpe?g|png)", re.IGNORECASE)
 

@@ -70,8 +70,8 @@ class FeatureSource:
 
     Of a split that has more images than needed those are taken that the seed draws: folders are often in order of
     class. At most a batch of images is in memory at a time. Raises UnavailableError where there are fewer real images
-    than asked for, and where features are not finite. A figure of samples alone is not `compared`: as many real images
-    as there are stand beside it.
+    than requested, and where features are not finite. A metric of samples alone is not `compared`: its value
+    for as many real images as there are is shown beside it.
     """
 
     def __init__(self, config: FeatureConfig, evaluation: Evaluation, *, compared: bool = True):
@@ -81,8 +81,8 @@ class FeatureSource:
         self._other = other
         available = len(self._examples(config.reference))
         self.n = available if config.samples is None else config.samples
-        asked = self.n if config.reference_images is None else config.reference_images
-        self.reference_n = available if asked == "all" else asked if compared else min(asked, available)
+        requested = self.n if config.reference_images is None else config.reference_images
+        self.reference_n = available if requested == "all" else requested if compared else min(requested, available)
         if self.reference_n > available:
             setting = "samples" if config.reference_images is None else "reference_images"
             raise UnavailableError(
@@ -158,7 +158,7 @@ class FeatureSource:
             "real_against_real": f"{self._chosen(self._other, self.floor_n)} against {self.floor_n} of the {reference} "
             "images: what real images score",
             **(
-                {"at_floor_n": f"the same figure of {self.floor_n} samples, to be held against real_against_real"}
+                {"at_floor_n": f"the same metric for {self.floor_n} samples, to compare with real_against_real"}
                 if self.floor_is_of_fewer
                 else {}
             ),

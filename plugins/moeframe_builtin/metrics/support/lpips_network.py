@@ -50,7 +50,9 @@ _SOURCE = "https://download.pytorch.org/models/"
 class LpipsConfig(Metric.Config):
     """The LPIPS network and its backbone file."""
 
-    net: Literal["alex", "vgg", "squeeze"] = Field(default="alex", description="backbone; figures of two differ")
+    net: Literal["alex", "vgg", "squeeze"] = Field(
+        default="alex", description="backbone; values of two backbones are not comparable"
+    )
     weights: Path | None = Field(
         default=None,
         description="backbone weights as torchvision publishes them; torch's own folder of downloads if not given",
@@ -177,7 +179,7 @@ def _load(config: LpipsConfig, path: Path) -> tuple[nn.Module, dict[str, Any]]:
         "network": f"LPIPS 0.1 of the package lpips, net {config.net} ({backbone.name})",
         "backbone_weights": f"the published {backbone.file}"
         if published
-        else "backbone weights are not the published ones: these figures are not LPIPS",
+        else "backbone weights are not the published ones: these values are not LPIPS",
         "backbone_published": published,
         "backbone_sha256": digest,
         "linear_sha256": _sha256(linear_path),

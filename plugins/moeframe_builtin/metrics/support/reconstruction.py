@@ -81,7 +81,7 @@ def measure_reconstructions(
             **figure.how,
             "pairs": f"{which_images(n, len(evaluation.test))} and their reconstructions",
             "from_log_snr": config.log_snr,
-            "curve": "the parts: the same figure of the same images, brought back from other noise levels",
+            "curve": "the parts: the same score of the same images, reconstructed from other noise levels",
             "sampler": "ddim, 50 steps in schedule time, each prediction of the image clipped to the data's range",
             "levels": evaluation.image.levels,
             "interval_method": interval.method,
