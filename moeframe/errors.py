@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class MoeframeError(Exception):
-    """Something that the user can mend; the message names the value, the place and the mend."""
+    """An error the user can fix; the message states the value, the location and the fix."""
 
     exit_status: ClassVar[int] = 1
 
@@ -70,7 +70,7 @@ class RunFolderError(InputError):
 
 
 class DeviceError(InputError):
-    """The device asked for is not there."""
+    """The requested device does not exist."""
 
 
 class CheckpointError(MoeframeError):
@@ -78,7 +78,7 @@ class CheckpointError(MoeframeError):
 
 
 class RangeError(MoeframeError):
-    """A log-SNR lies outside the range on which an expert is valid."""
+    """A log-SNR is outside the range on which an expert is valid."""
 
 
 class NonFiniteError(MoeframeError):
@@ -90,4 +90,4 @@ class StorageError(MoeframeError):
 
 
 class UnavailableError(MoeframeError):
-    """A metric or a dataset needs something that is not here; the message says how to get it."""
+    """A metric or a dataset needs something that is not installed; the message says how to get it."""

@@ -1,4 +1,4 @@
-"""Finds plugins through entry points and files, loads them, and skips broken ones with the reason.
+"""Find plugins through entry points and files and load them; a broken one is skipped, with the reason.
 
 A broken plugin never stops a run that does not need it, and is never silent.
 """
@@ -63,7 +63,7 @@ class Provided:
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that could not be loaded, and why."""
+    """A plugin that failed to load, and why."""
 
     provider: Provider
     cause: str

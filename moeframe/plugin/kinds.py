@@ -134,7 +134,7 @@ ALL_KINDS: tuple[Kind, ...] = (
         "metrics",
         "metric",
         "moeframe.interfaces.metric:Metric",
-        "figures about a finished model",
+        "measurements of a finished model",
         section="metrics",
         is_list=True,
         optional=True,

@@ -1,4 +1,4 @@
-"""What is wrong between the sections of a spec that are each right on their own."""
+"""Conflicts between sections of a spec that are each valid on their own."""
 
 import math
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from moeframe.spec.schema import LIST_SECTIONS, SECTIONS, RunSpec
 
 
 def conflicts(bound: dict[str, Any], spec: RunSpec | None, registry: Registry) -> Iterator[SpecProblem]:
-    """What is wrong between sections that are each right on their own, as far as earlier problems let us see."""
+    """Conflicts between sections that are each valid on their own, as far as earlier problems let us see."""
     configs = dict(_component_configs(bound))
     experts = [config.copies for config in configs.values() if isinstance(config, Expert.Config)]
     if experts and len(experts) == len(bound["experts"]):
@@ -44,9 +44,7 @@ def conflicts(bound: dict[str, Any], spec: RunSpec | None, registry: Registry) -
     if spec is not None:
         yield from _untrainable(spec, registry)
     if spec is not None and _experts_learn_nothing(spec, registry):
-        yield SpecProblem(
-            ("objective",), "the experts learn from no term, all are about the gate; add one: {type: nll}"
-        )
+        yield SpecProblem(("objective",), "no term trains the experts, all concern the gate; add one: {type: nll}")
 
 
 def _log_snr_range(config: Any, registry: Registry) -> tuple[float, float]:
@@ -57,7 +55,7 @@ def _log_snr_range(config: Any, registry: Registry) -> tuple[float, float]:
 
 
 def _untrainable(spec: RunSpec, registry: Registry) -> Iterator[SpecProblem]:
-    """What `trainable` leaves nothing to train, or freezes although another setting trains it."""
+    """Settings that leave nothing to train, or freeze what another setting trains."""
     training = spec.training
     if spec.evaluation.offload and training.trainable == "all" and training.steps > 0:
         message = "experts that are trained stay on the device; set false, or training.trainable: gate or none"
@@ -72,7 +70,7 @@ def _untrainable(spec: RunSpec, registry: Registry) -> Iterator[SpecProblem]:
         yield SpecProblem(("training", "warm_start"), message)
     if spec.gate is None:
         yield SpecProblem(
-            ("training", "trainable"), "there is no gate to train; add a section 'gate', or set all or none"
+            ("training", "trainable"), "the spec has no gate to train; add a section 'gate', or set all or none"
         )
     elif not registry.get(Gate, spec.gate.type).LEARNS:
         message = f"gate '{spec.gate.type}' has no parameters to train; use a gate that learns, or trainable: none"

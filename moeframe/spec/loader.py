@@ -1,7 +1,7 @@
 """Spec files: YAML in, a RunSpec or every error with its file:line:column out.
 
 `base: other.yaml` (one level, relative to the file) is overridden by the file, and both by `--set path=value`.
-Mappings are merged key by key, except where `type` changes: then the whole section is replaced. Lists are replaced.
+Mappings are merged key by key, except where `type` changes: then the section is replaced. Lists are replaced.
 """
 
 import re
@@ -25,7 +25,7 @@ YAML_TAG = "tag:yaml.org,2002:"
 PLAIN_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")
 
 PlaceOf = Callable[[yaml.Mark | None], str]
-"""Names the place of a mark in a text; None for the text as a whole."""
+"""Names the place of a mark in a text; None for the entire text."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Document:
     values: dict[SpecPath, str] = field(default_factory=dict)
 
     def place(self, path: SpecPath, *, about_key: bool) -> str:
-        """Where the nearest written ancestor of `path` stands."""
+        """Place of the nearest written ancestor of `path`."""
         first, second = (self.keys, self.values) if about_key else (self.values, self.keys)
         for length in range(len(path), -1, -1):
             found = first.get(path[:length]) or second.get(path[:length])
@@ -179,7 +179,7 @@ def _compose(text: str, place_of: PlaceOf) -> yaml.Node | None:
 
 
 class _Reader:
-    """Turns YAML nodes into plain data, noting places, duplicate keys and runaway aliases."""
+    """Convert YAML nodes to plain data; record places, report duplicate keys and runaway aliases."""
 
     def __init__(self, place_of: PlaceOf):
         self._place_of = place_of
@@ -284,7 +284,7 @@ def _set(document: Document, parts: list[str], value: Any, place: str) -> None:
 
 
 def _move(document: Document, path: SpecPath, place: str) -> None:
-    """What stands at `path` was written at `place`."""
+    """Record that the value at `path` was written at `place`."""
     for places in (document.keys, document.values):
         for stale in [known for known in places if known[: len(path)] == path]:
             del places[stale]
@@ -298,7 +298,7 @@ def _key(container: Any, part: str, path: SpecPath, place: str) -> str | int:
         if part in map(str, range(len(container))):
             return int(part)
         items = f"its items are 0 .. {len(container) - 1}" if container else "it is empty"
-        raise SpecError([SpecProblem(path, f"'{part}' is no item of this list; {items}", place=place)])
+        raise SpecError([SpecProblem(path, f"'{part}' is not in this list; {items}", place=place)])
     raise SpecError([SpecProblem(path, f"is the value {shown(container)}, it has no key '{part}'", place=place)])
 
 

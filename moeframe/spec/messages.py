@@ -49,7 +49,7 @@ def _requirement(item: ErrorDetails) -> str:
         case "too_long":
             return f"must have at most {item['ctx']['max_length']} item(s)"
         case "int_type" | "int_parsing" | "int_from_float":
-            return "must be a whole number"
+            return "must be an integer"
         case "float_type" | "float_parsing":
             return "must be a number"
         case "string_pattern_mismatch":

@@ -73,7 +73,7 @@ class MetricResult(_Record):
 
     @property
     def caution(self) -> str:
-        """What a reader must know before comparing this figure; empty where nothing stands out."""
+        """Caution for a reader who compares this value; empty if there is none."""
         return str(self.how.get("caution", ""))
 
 
@@ -85,7 +85,7 @@ class UnavailableResult(_Record):
 
 
 class Results(_Record):
-    """The whole of results.json."""
+    """The content of results.json."""
 
     schema_version: Literal[1] = 1
     """Version of this format."""
@@ -104,7 +104,7 @@ class Results(_Record):
 def combine_seeds(
     name: str, spec_hash: str, environment: Mapping[str, Any], per_seed: Mapping[int, SeedMetrics]
 ) -> Results:
-    """Summarise the seeds' metrics.json. Raises NonFiniteError for a NaN, RunFolderError for what is no measurement."""
+    """Summarise the seeds' metrics.json. Raises NonFiniteError for a NaN, RunFolderError for a damaged entry."""
     assert per_seed, "a run has at least one seed"
     names = dict.fromkeys(metric for metrics in per_seed.values() for metric in metrics)
     return Results(

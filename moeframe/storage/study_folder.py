@@ -57,7 +57,7 @@ class StudyFolder:
         return self.runs_of(variant) / f"{seed}.failure.json"
 
     def alone(self, variant: str, seed: int) -> Path:
-        """Times and memory, measured while no other run of the study was under way."""
+        """Times and memory, measured while no other run of the study was running."""
         return self.runs_of(variant) / f"{seed}.alone.json"
 
     def alone_failure(self, variant: str, seed: int) -> Path:
@@ -65,7 +65,7 @@ class StudyFolder:
         return self.runs_of(variant) / f"{seed}.alone.failure.json"
 
     def later_failure(self, variant: str, seed: int) -> Path:
-        """Why metrics that were asked for after the run had finished could not be measured."""
+        """Why metrics that were added after the run had finished could not be measured."""
         return self.runs_of(variant) / f"{seed}.later.failure.json"
 
     def sources(self, variant: str, seed: int) -> Path:
@@ -81,7 +81,7 @@ class StudyFolder:
         return self.path / "specs" / f"{variant}.yaml"
 
     def status(self, variant: str, seed: int) -> tuple[Status, str]:
-        """How a run stands, and why it failed, or what of a finished one could not be measured."""
+        """Status of a run: why it failed, or what could not be measured of a finished one."""
         if self.results(variant, seed).exists():
             return "finished", "; ".join(self._not_measured(variant, seed))
         if self.failure(variant, seed).exists():
@@ -98,7 +98,7 @@ class StudyFolder:
                 yield f"{what}: {read_mapping(path).get('cause', 'unknown')}"
 
     def claimed(self) -> AbstractContextManager[None]:
-        """Hold the folder for one process."""
+        """Lock the folder for one process."""
         return try_locked(self.path)
 
 

@@ -102,7 +102,7 @@ def all_training_calls(study: Study, variant: Variant) -> int:
 def calls_per_step(variant: Variant) -> int:
     """Experts evaluated per image and step."""
     k = variant.spec.n_experts
-    return k if variant.spec.gate is None else variant.spec.gate.asked(k)
+    return k if variant.spec.gate is None else variant.spec.gate.n_evaluated(k)
 
 
 def _needs_prediction(term: Loss.Config) -> bool:

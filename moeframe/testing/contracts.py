@@ -163,7 +163,7 @@ def check_dataset(component: type[Dataset], config: Any = None) -> None:
         expect(images.shape[1:] == dataset.image.tensor_shape, component, "images have the declared shape")
         expect(not images.is_floating_point(), component, "images are integers")
         in_range = int(images.min()) >= 0 and int(images.max()) < dataset.image.levels
-        expect(in_range, component, "levels lie in 0 .. levels-1")
+        expect(in_range, component, "levels are in 0 .. levels-1")
         expect(torch.equal(examples.images(indices.flip(0)), images.flip(0)), component, "images go by their index")
         expect(torch.equal(again.split(name).images(indices), images), component, "two readings are equal")
         labelled = len(examples.labels) == n and int(examples.labels.max()) < len(examples.label_names)
@@ -236,7 +236,7 @@ def _check_sampler(component: type[Sampler], config: Any, image: ImageShape) -> 
     expect(states[-1].log_snr == math.inf, component, "the last state is the image, at λ = inf")
     expect(all(a < b for a, b in itertools.pairwise(log_snr)), component, "states get cleaner")
     expect(abs(log_snr[0] + 10) < 1e-6, component, "the first state is the noise, at the schedule's noisiest")
-    expect(abs(walk(torch.arange(2), 1.5)[0].log_snr - 1.5) < 1e-6, component, "a walk begins at `start`")
+    expect(abs(walk(torch.arange(2), 1.5)[0].log_snr - 1.5) < 1e-6, component, "a trajectory starts at `start`")
     expect(states[-1].network_calls == counted, component, f"network_calls counts the {counted} expert evaluations")
     std = float(states[-1].z.std())
     expect(config.steps < 20 or abs(std / math.hypot(0.1, 0.2) - 1) < 0.2, component, "samples spread like the data")
@@ -244,11 +244,11 @@ def _check_sampler(component: type[Sampler], config: Any, image: ImageShape) -> 
     if config.clip:
         bright = gaussian_mixture([GaussianExpert.Config(mean=3.0)], (1.0,), image)
         largest = float(walk(torch.arange(2), model=bright)[-1].z.abs().max())
-        expect(largest <= 1, component, f"with clip the image lies in [-1, 1], not at {largest:g}")
+        expect(largest <= 1, component, f"with clip the image is in [-1, 1], not at {largest:g}")
 
 
 def check_metric(component: type[Metric], config: Any = None, *, evaluation: Evaluation | None = None) -> None:
-    """A finite figure that says how it was computed, or why it cannot be; the same again if DETERMINISTIC."""
+    """A finite value and how it was computed, or why it is unavailable; equal again if DETERMINISTIC."""
     metric = component(checked_config(component, config))
     if evaluation is None or metric.unavailable() is not None:
         return
@@ -257,8 +257,8 @@ def check_metric(component: type[Metric], config: Any = None, *, evaluation: Eva
     except UnavailableError as error:
         expect(bool(str(error)), component, "UnavailableError says why, and what to do")
         return
-    figures = [first.value, *(first.interval or ()), *first.parts.values()]
-    expect(all(math.isfinite(figure) for figure in figures), component, "value, interval and parts are finite")
+    values = [first.value, *(first.interval or ()), *first.parts.values()]
+    expect(all(math.isfinite(value) for value in values), component, "value, interval and parts are finite")
     expect(bool(first.unit) and first.n >= 1 and bool(first.how), component, "unit, sample size and how are stated")
     expect(json.loads(json.dumps(dict(first.how))) == first.how, component, "how holds JSON values only")
     if first.interval is not None:
@@ -268,7 +268,7 @@ def check_metric(component: type[Metric], config: Any = None, *, evaluation: Eva
 
 
 def check_launcher(component: type[Launcher], config: Any = None) -> None:
-    """Every task is told of once with its exit status, its output is in its log, and a failure stops no other."""
+    """Every task is reported once with its exit status, its output is in its log, and a failure stops no other."""
     launcher = component(checked_config(component, config))
     with tempfile.TemporaryDirectory() as temporary:
         tasks = [
@@ -281,4 +281,4 @@ def check_launcher(component: type[Launcher], config: Any = None) -> None:
         expect(ended == dict(zip(tasks, range(3), strict=True)), component, "each task ends with its own exit status")
         logs = [task.log.read_text().strip() for task in tasks]
         expect(logs == ["0", "1", "2"], component, "what a task prints is in its log")
-        expect(list(launcher.run([])) == [], component, "no tasks are no error")
+        expect(list(launcher.run([])) == [], component, "an empty list of tasks is accepted")

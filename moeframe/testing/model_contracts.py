@@ -1,4 +1,4 @@
-"""Contract checks for what a model is made of: gates, experts, trunks, and the exporters that write it."""
+"""Contract checks for the parts of a model (gates, experts, trunks) and for exporters."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -127,9 +127,9 @@ def _check_trunk(component: type[Trunk], config: Any, image: ImageShape) -> None
     velocity = trunk.finish(features, recorder, z, log_snr)
     expect(velocity.shape == z.shape and velocity.dtype == z.dtype, component, "the velocity is shaped like z")
     expect(bool(velocity.isfinite().all()), component, "the velocity is finite")
-    expect(sorted(recorder.weights) == sorted(trunk.adaptable), component, "each adaptable weight is asked for once")
-    asked = list(enumerate(trunk.block_widths))
-    expect(recorder.blocks == asked, component, "after_block is called in the order and widths of block_widths")
+    expect(sorted(recorder.weights) == sorted(trunk.adaptable), component, "each adaptable weight is requested once")
+    expected = list(enumerate(trunk.block_widths))
+    expect(recorder.blocks == expected, component, "after_block is called in the order and widths of block_widths")
     shares = close(trunk.finish(features.at(torch.tensor([4])), plain, z[4:5], log_snr[4:5]), velocity[4:5])
     expect(shares, component, "features of some items serve those items")
 
@@ -141,7 +141,7 @@ def _on_trunk(which: int, trunk: Trunk, adapter: AdapterExpert, z: Tensor, log_s
 
 
 class _Recorder(AdapterExpert):
-    """Changes nothing and notes what it is asked."""
+    """Changes nothing and records the calls."""
 
     class Config(Expert.Config):
         type: Literal["recorder"] = "recorder"

@@ -100,11 +100,11 @@ def close(first: Tensor, second: Tensor) -> bool:
 @torch.no_grad()
 def expect_each_item_on_its_own(component: type[Component], compute: Callable[[Tensor], Tensor], n: int) -> None:
     """Each result of `compute(items)` is a function of the item and the seed, not of the batch or torch's own seed."""
-    whole = compute(torch.arange(n))
+    together = compute(torch.arange(n))
     order = STREAMS.permutation(n, "order")
-    expect(close(compute(order), whole[order]), component, "the order of the batch does not matter")
+    expect(close(compute(order), together[order]), component, "the order of the batch does not matter")
     alone = torch.cat([compute(torch.tensor([i])) for i in range(n)])
-    expect(close(alone, whole), component, "an item does not depend on the others in its batch")
+    expect(close(alone, together), component, "an item does not depend on the others in its batch")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(STREAMS.permutation(1000, "other global seed")[0]))
-        expect(torch.equal(compute(torch.arange(n)), whole), component, "the same seed gives the same result")
+        expect(torch.equal(compute(torch.arange(n)), together), component, "the same seed gives the same result")

@@ -1,4 +1,4 @@
-"""The components that moeframe comes with, registered through the same entry point and hooks as a stranger's plugin."""
+"""The components that moeframe comes with, registered through the same entry point and hooks as any plugin."""
 
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.expert import Expert
@@ -75,7 +75,7 @@ MOEFRAME_API = 1
 
 @hookimpl
 def moeframe_datasets() -> list[type[Dataset]]:
-    """Datasets. None downloads anything: those that are not in a wheel read the files of their official source."""
+    """Datasets. Nothing is downloaded: those that are not in a wheel read the files of their official source."""
     return [CelebAHq, Cifar10, Digits, FashionMnist, Gaussian, ImageFolder, LsunChurch, PhotoPatches]
 
 
@@ -111,7 +111,7 @@ def moeframe_losses() -> list[type[Loss]]:
 
 @hookimpl
 def moeframe_schedules() -> list[type[NoiseSchedule]]:
-    """The field's usual noise schedules."""
+    """Noise schedules of the literature."""
     return [CosineSchedule, DdpmSchedule, EdmSchedule, LinearSchedule]
 
 

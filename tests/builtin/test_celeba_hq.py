@@ -283,7 +283,7 @@ def test_images_none_of_which_can_be_read_are_told(root):
     for path in (root / IMAGES).iterdir():
         path.write_bytes(b"")
     assert problem(root, on_corrupt="skip") == (
-        f"celeba_hq: none of the 24 images of {root} can be read; get them again"
+        f"celeba_hq: none of the 24 images of {root} can be read; download them again"
     )
 
 

@@ -74,7 +74,7 @@ def test_without_a_list_it_says_where_to_get_and_put_it(tmp_path, zipped):
     where = f"in {root} or beside it" if zipped else f"in {root}"
     assert problem(root) == (
         f"celeba_hq: there is no {PARTITION} {where}; it belongs to CelebA "
-        "(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html): put it there, or set dataset.partition to where it lies"
+        "(https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html): put it there, or set dataset.partition to where it is"
     )
 
 
@@ -210,7 +210,8 @@ def attributes_line(index: int, **changes: str) -> str:
             6,
             "4 119613 119614.jpg",
             6,
-            f"119614.jpg is not among the 48 files of {{root}}/{PARTITION}; get both files again, one of them is cut "
+            f"119614.jpg is not among the 48 files of {{root}}/{PARTITION}; download both files again, one of them is "
+            "cut "
             "short or of another data set",
         ),
         (
@@ -274,7 +275,7 @@ def test_a_line_without_an_image_is_told(root):
     (root / IMAGES / "11.jpg").unlink()
     assert problem(root) == (
         f"{root / ATTRIBUTES}:14: there is no image of number 11 in {root}, which has 23 images for 24 lines; "
-        "add the image, or remove the line and mend the count"
+        "add the image, or remove the line and fix the count"
     )
 
 

@@ -177,7 +177,7 @@ def test_a_truncated_gz_file_is_named(tmp_path):
         (
             "train-labels-idx1-ubyte",
             idx(torch.arange(3)),
-            "holds 3 labels for the 4 images of train-images-idx3-ubyte; get both files again",
+            "holds 3 labels for the 4 images of train-images-idx3-ubyte; download both files again",
         ),
         (
             "train-labels-idx1-ubyte",

@@ -47,7 +47,7 @@ def test_fewer_images_than_features_are_refused_unless_allowed(moments):
 
 
 def test_fewer_real_images_than_asked_for_are_refused_with_both_numbers(moments):
-    message = r"fewer real images than asked for: 40 test images for samples: 50; .* reference: train \(60 images\)"
+    message = r"fewer real images than requested: 40 test images for samples: 50; .* reference: train \(60 images\)"
     with pytest.raises(UnavailableError, match=message):
         in_space(FrechetMetric, moments, samples=50).measure(Compared(60))
     found = in_space(FrechetMetric, moments, samples=50, reference="train").measure(Compared(60))

@@ -271,7 +271,7 @@ def test_more_samples_than_real_images_are_measured_against_all_of_them_where_th
         assert found.how["against"] == "all 40 test images"
         assert found.how["real_against_real"].startswith("all 30 train images against 30 of the test images")
     message = (
-        "fewer real images than asked for: 40 test images for reference_images: 41; set reference_images: 40 or fewer"
+        "fewer real images than requested: 40 test images for reference_images: 41; set reference_images: 40 or fewer"
     )
     with pytest.raises(UnavailableError, match=message):
         in_space(FrechetMetric, moments, samples=50, reference_images=41).measure(given)

@@ -312,7 +312,7 @@ def test_a_space_of_a_python_module_gives_what_its_torchscript_gives(moments, mo
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        ("places", "module: 'places' is no PACKAGE.MODULE:FUNCTION"),
+        ("places", "module: 'places' is not of the form PACKAGE.MODULE:FUNCTION"),
         ("no_such_package:build", "module: 'no_such_package' cannot be imported (No module named 'no_such_package')"),
         ("math:none", "module: 'math' has no function 'none'"),
     ],

@@ -257,7 +257,7 @@ def test_a_tree_too_small_to_split_says_so(tmp_path):
     write_image(tmp_path / "a.png")
     (part,) = (name for name in ("train", "test") if is_test("a.png", 0.1) == (name == "train"))
     assert image_folder(tmp_path).missing() == (
-        f"image_folder: no {part} images: of 1 none fell there; "
+        f"image_folder: no {part} images: none of 1 is in it; "
         "add images, change dataset.test_fraction, or make train/ and test/ folders"
     )
 

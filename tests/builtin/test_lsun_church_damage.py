@@ -87,7 +87,7 @@ def test_tree_pages_that_were_zeroed_are_refused(tmp_path, photographs):
 def test_missing_folders_are_said_with_where_to_get_them(tmp_path):
     message = (
         f"lsun_church: {tmp_path}/lsun holds neither {TRAIN} nor {VAL}; fetch {TRAIN}.zip and {VAL}.zip "
-        f"{FETCH} {tmp_path}/lsun, or set dataset.root to where they lie"
+        f"{FETCH} {tmp_path}/lsun, or set dataset.root to where they are"
     )
     assert church(tmp_path / "lsun").missing() == message
     write_lsun(tmp_path / "lsun", n_train=2, n_val=2)

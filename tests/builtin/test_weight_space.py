@@ -152,7 +152,7 @@ def test_a_spec_merges_weights_at_the_cost_of_one_and_states_the_parts(three, tm
         ),
         (
             {"type": "average", "experts": [{"type": "unet"}]},
-            "experts.0.experts: one expert is nothing to merge; name two or more, copies counted",
+            "experts.0.experts: a single expert cannot be merged; name two or more, copies counted",
         ),
         (
             {"type": "slerp", "experts": [{"type": "unet", "copies": 3}]},

@@ -238,7 +238,7 @@ def test_the_denoiser_is_never_asked_outside_the_range():
     model = MergedDenoiser([Narrow(Narrow.Config(std=0.3), image=PAIR)])
     result = ode(model, PAIR, line(-4, 4), drawn_levels(2, PAIR), solver=OdeSolver(rtol=1e-2, atol=1e-2))
     assert bool(result.total.isfinite().all())
-    with pytest.raises(RangeError, match="is valid for log-SNR -4 .. 4 but was asked at"):
+    with pytest.raises(RangeError, match="is valid for log-SNR -4 .. 4 but was evaluated at"):
         ode(model, PAIR, line(-4, 5), drawn_levels(2, PAIR))
 
 

@@ -297,10 +297,10 @@ def test_a_run_on_an_upcycled_trunk_trains_states_its_base_and_lends_its_experts
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"trunk": None}, "'lora' changes a trunk, and there is none; add a section 'trunk'"),
+        ({"trunk": None}, "'lora' adapts a trunk, but the spec has none; add a section 'trunk'"),
         (
             {"trunk": None, "experts": [{"type": "unet"}], "gate": {"type": "softmax", "reads": "trunk"}},
-            "gate.reads: there is no trunk to read; add a section 'trunk', or set reads: image",
+            "gate.reads: the spec has no trunk to read; add a section 'trunk', or set reads: image",
         ),
         ({"trunk": {"type": "unet", "base": {"type": "unett"}}}, "trunk.base.type: unknown expert 'unett'"),
         ({"trunk": {"type": "unet", "base": [{"type": "unet"}]}}, "trunk.base: "),
@@ -320,5 +320,5 @@ def test_a_trunk_deeper_than_its_network_or_of_another_family_is_refused(tmp_pat
     with pytest.raises(InputError, match=r"trunk\.base: 'lora' changes a trunk"):
         UNetTrunk(UNetTrunk.Config(base=LoraExpert.Config()), image=IMAGE)
     base = moeframe.testing.GaussianExpert.Config()
-    with pytest.raises(InputError, match="an expert of type 'gaussian_expert' is no UNet of moeframe"):
+    with pytest.raises(InputError, match="an expert of type 'gaussian_expert' is not a UNet of moeframe"):
         UNetTrunk(UNetTrunk.Config(base=base), image=IMAGE)

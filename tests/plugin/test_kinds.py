@@ -1,5 +1,6 @@
 """A kind of component is declared once; the command line, hooks, spec sections and contract checks follow."""
 
+import re
 import subprocess
 import sys
 import types
@@ -15,7 +16,7 @@ from moeframe.plugin.kinds import ALL_KINDS, Kind
 from moeframe.plugin.registry import SINGULAR
 from moeframe.spec.schema import LIST_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, RunSpec
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
 
 INTERFACE = '''
 """Augmentation: changes training images."""
@@ -173,5 +174,7 @@ def test_the_contract_of_each_kind_is_public(kind):
     assert check.__name__ in testing.__all__
 
 
-def test_the_readme_lists_the_kinds_in_their_order():
-    assert " ".join(kind.plural for kind in ALL_KINDS) in " ".join(README.read_text().split())
+def test_the_pages_name_every_kind():
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    words = set(re.findall(r"\w+", " ".join(page.read_text() for page in pages)))
+    assert [kind.plural for kind in ALL_KINDS if kind.plural not in words] == []

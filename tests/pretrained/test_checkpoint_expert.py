@@ -96,7 +96,7 @@ def test_damaged_files_are_refused(saved):
     path = saved / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-10])
-    with pytest.raises(CheckpointError, match="model.safetensors: is truncated or no safetensors file"):
+    with pytest.raises(CheckpointError, match="model.safetensors: is truncated or not a safetensors file"):
         from_folder(saved)
     tensors = safetensors.torch.load(whole)
     name = sorted(tensors)[0]

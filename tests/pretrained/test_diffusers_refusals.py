@@ -27,9 +27,9 @@ NETWORK_FLAWS = [
     ({"sample_size": 32}, DataError, "sample_size 32, but the run's images are 8x8; use a checkpoint of that size"),
     ({"sample_size": [8, 16]}, DataError, r"sample_size \[8, 16\], but the run's images are 8x8"),
     ({"_class_name": "UNet2DConditionModel"}, CheckpointError, "of a 'UNet2DConditionModel'; only UNet2DModel is read"),
-    ({"auto_map": {"a": "b"}}, CheckpointError, "auto_map asks for code of the checkpoint's own, which is not run"),
+    ({"auto_map": {"a": "b"}}, CheckpointError, "auto_map requests code of the checkpoint, which is never run"),
     ({"time_embedding_type": "fourier"}, CheckpointError, "'fourier' is of a variance-exploding network"),
-    ({"time_embedding_type": "learned"}, CheckpointError, "knows whole steps only; set the expert's step: nearest"),
+    ({"time_embedding_type": "learned"}, CheckpointError, "knows integer steps only; set the expert's step: nearest"),
     ({"novelty": 1}, CheckpointError, "no UNet2DModel can be built .*'novelty'; correct it, or install the diffusers"),
     ({"norm_num_groups": 3}, CheckpointError, "no UNet2DModel can be built from .* must be divisible"),
     ({"block_out_channels": [8, 32]}, CheckpointError, r"tensors of another shape: .* and \d+ more; take it and"),
@@ -118,7 +118,7 @@ def test_a_truncated_file_is_refused(tmp_path):
         path = folder / f"diffusion_pytorch_model.{'safetensors' if safe else 'bin'}"
         path.write_bytes(path.read_bytes()[:-1000])
         with pytest.raises(
-            CheckpointError, match=r"is truncated or (no safetensors file|damaged) \(.*\); fetch it again"
+            CheckpointError, match=r"is truncated or (not a safetensors file|damaged) \(.*\); fetch it again"
         ):
             expert_of(folder)
 

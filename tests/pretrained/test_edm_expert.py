@@ -206,7 +206,9 @@ def test_a_class_that_does_not_fit_the_network_is_refused(tmp_path, arguments, l
 
 def test_widths_without_whole_heads_are_refused(tmp_path):
     narrow = {**ADM, "model_channels": 40}
-    assert "80 channels at 4 pixels are no multiple of 64" in problem(write_edm(tmp_path / "edm.pkl", narrow), label=0)
+    assert "80 channels at 4 pixels are not a multiple of 64" in problem(
+        write_edm(tmp_path / "edm.pkl", narrow), label=0
+    )
 
 
 @BOTH
@@ -234,7 +236,7 @@ def test_a_checkpoint_with_narrower_bounds_narrows_the_range(tmp_path):
     low, high = expert(path).log_snr_range
     assert math.isclose(math.exp(-low / 2) * 256 / 255, 10)
     assert math.isclose(math.exp(-high / 2) * 256 / 255, 0.01)
-    assert problem(path, sigma_min=20).startswith(f"{path}: no noise level lies above sigma_min (20) and below")
+    assert problem(path, sigma_min=20).startswith(f"{path}: no noise level is above sigma_min (20) and below")
 
 
 def test_weights_take_part_in_further_training_and_dropout_is_the_checkpoints(tmp_path):
@@ -267,5 +269,5 @@ def test_other_protocols_of_pickle_are_read_the_same(tmp_path, protocol):
 
 
 def test_noise_levels_in_the_wrong_order_are_refused(tmp_path):
-    with pytest.raises(ValidationError, match="sigma_max 1 must lie above sigma_min 2"):
+    with pytest.raises(ValidationError, match="sigma_max 1 must be above sigma_min 2"):
         EdmExpert.Config(path=tmp_path, sigma_min=2, sigma_max=1)

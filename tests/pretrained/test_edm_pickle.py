@@ -80,7 +80,7 @@ def test_a_call_of_os_system_is_refused_and_not_made(tmp_path, place):
         snapshot.meta["state"]["_parameters"] = {"weight": call}
     path = write_snapshot(tmp_path / "evil.pkl", call if place == "ema" else snapshot)
     assert problem(path) == (
-        f"{path} is refused: its pickle asks for {os.name}.system, which no EDM network needs and which could run "
+        f"{path} is refused: its pickle uses {os.name}.system, which no EDM network needs and which could run "
         "code; do not trust its source, and download it again from the official one"
     )
     assert not trace.exists()
@@ -108,7 +108,7 @@ def asks_storage(raw: bytes) -> bytes:
         (b"ctorch_utils.persistence\n_src_to_module\n.", "torch_utils.persistence._src_to_module"),
         (b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n(}tR.", "an object that is described by no class"),
         (b"ctorch._utils\n_rebuild_parameter\n}(V__call__\nK\x01ub.", "a change of torch._utils._rebuild_parameter"),
-        (b"ctorch._utils\n_rebuild_parameter\n(K\x01tR.", "a parameter that is no tensor"),
+        (b"ctorch._utils\n_rebuild_parameter\n(K\x01tR.", "a parameter that is not a tensor"),
         (b"ctorch._utils\n_rebuild_tensor_v2\n(K\x01tK\x01K\x01K\x01tR.", "is truncated or not a pickle"),
         (
             asks_storage(legacy_storage(Call(os.system, "true"))),
@@ -139,7 +139,7 @@ def test_a_tensor_cannot_reach_beyond_its_storage(tmp_path):
     assert huge != storage
     path = tmp_path / "evil.pkl"
     path.write_bytes(huge)
-    assert "its pickle asks for a tensor larger than its storage, which" in problem(path)
+    assert "its pickle uses a tensor larger than its storage, which" in problem(path)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 5000, -1])
@@ -156,7 +156,7 @@ def test_a_missing_file_and_one_without_a_network_are_named(tmp_path):
     assert problem(path) == (f"{path} cannot be read (No such file or directory); set path to EDM's network-….pkl")
     for contents in ([1], {"ema": 1}, {"G_ema": collections.OrderedDict()}):
         path.write_bytes(pickle.dumps(contents))
-        assert problem(path) == f"{path} is no snapshot of EDM: it holds no network under 'ema'"
+        assert problem(path) == f"{path} is not a snapshot of EDM: it holds no network under 'ema'"
 
 
 def with_tensors(path, change):
@@ -208,13 +208,13 @@ def test_images_of_another_shape_are_refused(tmp_path, image):
     [
         (
             {"preconditioning": "VPPrecond"},
-            "holds a network preconditioned by VPPrecond; moeframe reads EDMPrecond alone",
+            "holds a network preconditioned by VPPrecond; moeframe reads only EDMPrecond",
         ),
         (
             {"unet": "Precond2UNet"},
             "holds a network of class Precond2UNet; moeframe has SongUNet and DhariwalUNet alone",
         ),
-        ({"sigma_data": "half"}, "is no network of EDM (ValidationError"),
+        ({"sigma_data": "half"}, "is not a network of EDM (ValidationError"),
     ],
 )
 def test_networks_of_another_kind_are_refused_by_name(tmp_path, settings, complaint):

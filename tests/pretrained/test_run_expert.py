@@ -110,7 +110,7 @@ def test_images_of_another_kind_are_refused(run):
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(
-        RunFolderError, match="is no run folder .no spec.yaml.; name a folder that `moeframe run` wrote"
+        RunFolderError, match="not a run folder .spec.yaml not found.; name a folder that `moeframe run` wrote"
     ):
         expert_of(tmp_path)
 

@@ -230,7 +230,7 @@ def test_evaluate_measures_again_with_other_metrics_and_updates_the_spec(finishe
     assert list(results.metrics) == ["parameters"]
     assert results.metrics["parameters"].parts["active_per_sample"].mean < results.metrics["parameters"].mean
     assert trained == (folder / "seed-0/checkpoints/step-00000006/ema.safetensors").read_bytes()
-    with pytest.raises(RunFolderError, match="measure the trained model anew with `moeframe evaluate`"):
+    with pytest.raises(RunFolderError, match="measure the trained model again with `moeframe evaluate`"):
         moeframe.run(SPEC, overrides=SMALL, out=folder)
     with pytest.raises(
         RunFolderError, match="training.steps: 6 there, 9 now: evaluate can only change metrics, evaluation"
@@ -276,7 +276,7 @@ def test_events_after_the_checkpoint_are_dropped_and_a_torn_line_with_them(tmp_p
 def test_how_it_is_measured_may_change_until_it_is_measured(tiny_spec, tmp_path):
     moeframe.run(tiny_spec, out=tmp_path / "run")
     changed = ["metrics=[{type: parameters}]", "sampler.steps=3"]
-    with pytest.raises(RunFolderError, match="measure the trained model anew with `moeframe evaluate`"):
+    with pytest.raises(RunFolderError, match="measure the trained model again with `moeframe evaluate`"):
         moeframe.run(tiny_spec, out=tmp_path / "run", overrides=changed)
     (tmp_path / "run/seed-0/metrics.json").unlink()  # as if it had been interrupted before
     assert list(moeframe.run(tiny_spec, out=tmp_path / "run", overrides=changed).metrics) == ["parameters"]

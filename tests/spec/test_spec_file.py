@@ -120,7 +120,7 @@ MISTAKES = {
     ),
     "a fraction of a step": (
         changed(("steps: 4", "steps: 4.5")),
-        "spec.yaml:14:19: training.steps: must be a whole number, not 4.5",
+        "spec.yaml:14:19: training.steps: must be an integer, not 4.5",
     ),
     "a word for a number": (
         changed(("weight: 0.1", "weight: much")),
@@ -165,7 +165,7 @@ MISTAKES = {
     ),
     "a warm start without a loss for the experts": (
         changed(("  - {type: nll}\n", ""), ("{steps: 4}", "{steps: 4, warm_start: 0.5}")),
-        "spec.yaml:10:3: objective: the experts learn from no term, all are about the gate; add one: {type: nll}",
+        "spec.yaml:10:3: objective: no term trains the experts, all concern the gate; add one: {type: nll}",
     ),
     "name that is a path": (
         changed(("small", "../small")),

@@ -223,7 +223,7 @@ def test_the_sound_original_of_each_broken_component_passes(component, evaluatio
         (OverflowingSlicer, "slices are numbered 0 .. n_slices-1"),
         (ForgetfulSlicer, "its state survives JSON"),
         (RefittingSlicer, "thresholds depend on the training split alone"),
-        (TooBrightDots, "levels lie in 0 .. levels-1"),
+        (TooBrightDots, "levels are in 0 .. levels-1"),
         (PathCardDots, "the card holds JSON values only"),
         (RandomDots, "two readings are equal"),
         (Infinite, "value, interval and parts are finite"),

@@ -39,7 +39,7 @@ HOW_TO_GET = f"get CelebAMask-HQ ({CELEBAMASK_HQ}) and put it there, or set data
 WHERE_TO_GET = {
     ATTRIBUTES: f"it comes with CelebAMask-HQ ({CELEBAMASK_HQ}): put it there",
     MAPPING: f"it comes with CelebAMask-HQ ({CELEBAMASK_HQ}): put it there",
-    PARTITION: f"it belongs to CelebA ({CELEBA}): put it there, or set dataset.partition to where it lies",
+    PARTITION: f"it belongs to CelebA ({CELEBA}): put it there, or set dataset.partition to where it is",
 }
 
 EXTENSIONS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
@@ -55,7 +55,7 @@ class TextFile:
     content: bytes
 
     def text(self) -> str:
-        """Its text. Raises DataError for what is not UTF-8, of which these files use the ASCII part."""
+        """The text of the file. Raises DataError if it is not UTF-8 (these files are ASCII)."""
         try:
             return self.content.decode("utf-8-sig")
         except UnicodeDecodeError as cause:
@@ -96,7 +96,7 @@ class CelebAHq(EncodedDataset):
             f"the .zip) {ATTRIBUTES}, {MAPPING} and {PARTITION}"
         )
         partition: Path | None = Field(
-            default=None, description=f"{PARTITION} of CelebA, where it lies outside root; CelebAMask-HQ lacks it"
+            default=None, description=f"{PARTITION} of CelebA, if it is outside root; CelebAMask-HQ lacks it"
         )
         size: int = Field(default=256, ge=8, le=1024, description="pixels a side that faces are shrunk to")
         verify: bool = Field(default=True, description="refuse other than 30,000 faces in the official split")
@@ -105,12 +105,12 @@ class CelebAHq(EncodedDataset):
 
     @property
     def decoder(self) -> ImageDecoder:
-        """RGB, shrunk from the one size that all faces have. Raises DataError when no first face can be looked at."""
+        """RGB, shrunk from the common size of all faces. Raises DataError when no face can be read."""
         return ImageDecoder(self.config.size, 3, (self._source_size, self._source_size), self.config.other_modes)
 
     @property
     def image(self) -> ImageShape:
-        """Three channels, square, 8 bits; known before any face is there."""
+        """Three channels, square, 8 bits; known without reading a face."""
         return ImageShape(channels=3, height=self.config.size, width=self.config.size, levels=256)
 
     def provenance(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class CelebAHq(EncodedDataset):
         }
 
     def source_transformations(self) -> list[str]:
-        """What CelebA-HQ's authors did, and the files that came of it."""
+        """What CelebA-HQ's authors did, and the resulting files."""
         formats = sorted({EXTENSIONS[Path(name).suffix.lower()] for name in self._faces.values()})
         size = f"{self._source_size}x{self._source_size}"
         return [
@@ -236,7 +236,9 @@ class CelebAHq(EncodedDataset):
                     f"is enlarged: set dataset.size to {width} or less, or get the faces of 1024x1024"
                 )
             return width
-        raise DataError(f"celeba_hq: none of the {len(self._faces)} images of {self._root} can be read; get them again")
+        raise DataError(
+            f"celeba_hq: none of the {len(self._faces)} images of {self._root} can be read; download them again"
+        )
 
     @cached_property
     def _text_files(self) -> dict[str, TextFile]:

@@ -17,7 +17,7 @@ from moeframe_builtin.datasets.formats.attribute_table import AttributeTable
 from moeframe_builtin.datasets.formats.decoding import EXTENSIONS, ImageDecoder
 from moeframe_builtin.datasets.formats.encoded import EncodedDataset, EncodedExamples
 
-SPLIT_SEED = 20120807  # fixed: every run, whatever its seed, holds out the same files
+SPLIT_SEED = 20120807  # fixed: every run holds out the same files, whatever its seed
 
 
 def is_test(name: str, test_fraction: float) -> bool:
@@ -71,7 +71,7 @@ class ImageFolder(EncodedDataset):
         return ImageDecoder(self.config.size, self.config.channels, other_modes=self.config.other_modes)
 
     def provenance(self) -> dict[str, Any]:
-        """Where the folder lies and how it is split."""
+        """Where the folder is and how it is split."""
         c = self.config
         return {
             "source": str(c.root),
@@ -85,11 +85,11 @@ class ImageFolder(EncodedDataset):
 
     def source_transformations(self) -> list[str]:
         """Which files are images."""
-        return [f"files ending in {' '.join(EXTENSIONS)}; hidden files are not read"]
+        return [f"files ending in {' '.join(EXTENSIONS)}; hidden files are skipped"]
 
     @property
     def ignored_files(self) -> Mapping[str, int]:
-        """Files by their extension; images that lie beside train/ and test/; the table of attributes is none."""
+        """Number of unused files by extension, and of images outside train/ and test/."""
         found = Counter(
             Path(name).suffix.lower() or "no extension"
             for name in self._all_names
@@ -117,7 +117,7 @@ class ImageFolder(EncodedDataset):
             names = {"train": [], "test": []}
             for name in self._names:
                 names["test" if is_test(name, self.config.test_fraction) else "train"].append(name)
-            fix = "of {n} none fell there; add images, change dataset.test_fraction, or make train/ and test/ folders"
+            fix = "none of {n} is in it; add images, change dataset.test_fraction, or make train/ and test/ folders"
         for split, part in names.items():
             if not part:
                 words = fix.format(root=self._root, name=split, n=len(self._names))

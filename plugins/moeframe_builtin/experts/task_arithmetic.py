@@ -12,7 +12,7 @@ from moeframe_builtin.experts.support.weight_space import WeightSpaceExpert
 
 
 class TaskArithmeticExpert(WeightSpaceExpert):
-    """A base expert plus what others learned from there, θ_0 + s Σ_k (θ_k - θ_0), as one expert."""
+    """A base expert plus the changes that others learned from it, θ_0 + s Σ_k (θ_k - θ_0), as one expert."""
 
     class Config(WeightSpaceExpert.Config):
         type: Literal["task_arithmetic"] = "task_arithmetic"

@@ -32,9 +32,9 @@ class EncoderConfig(Gate.Config):
         return {"width": self.width, "hidden": self.hidden, "reads": self.reads}
 
     def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
-        """Features of a trunk that is not there."""
+        """Report a trunk that the spec lacks."""
         if self.reads == "trunk" and not facts.has_trunk:
-            yield "reads", "there is no trunk to read; add a section 'trunk', or set reads: image"
+            yield "reads", "the spec has no trunk to read; add a section 'trunk', or set reads: image"
 
 
 class EncoderGate(Gate):

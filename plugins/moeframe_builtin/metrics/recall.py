@@ -9,7 +9,7 @@ from moeframe_builtin.metrics.support.precision_recall import PACKAGES, Precisio
 
 
 class RecallMetric(Metric):
-    """Recall: the share of real images that lie among samples in a feature space; falls with what is never drawn."""
+    """Recall: the share of real images that lie among samples in a feature space; falls with missing modes."""
 
     ROLE = "diversity"
 

@@ -18,7 +18,7 @@ from moeframe.storage.safe_pickle import AllowList, RefusedPickleError, Unreadab
 
 
 class PickledModule:
-    """What a pickle says of one module or other object: the name of its class and its attributes."""
+    """One module or other object in a pickle: the name of its class and its attributes."""
 
     __slots__ = ("attributes", "class_name")
 
@@ -27,7 +27,7 @@ class PickledModule:
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
-            raise RefusedPickleError(f"a state of {type(self).__name__} that is no dict")
+            raise RefusedPickleError(f"a state of {type(self).__name__} that is not a dict")
         self.class_name, self.attributes = type(self).__name__, state
 
     @property
@@ -41,7 +41,7 @@ class PickledModule:
         """The module registered under this name."""
         child = self.attributes["_modules"][name]
         if not isinstance(child, PickledModule):
-            raise TypeError(f"{name!r} is no module")
+            raise TypeError(f"{name!r} is not a module")
         return child
 
     def tensors(self) -> dict[str, Tensor]:
@@ -72,7 +72,7 @@ def _storage_values(raw: Any) -> Tensor:
     """The values of a storage as a flat tensor."""
     try:
         storage = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except Exception as cause:  # torch raises nearly anything on bytes that are no storage
+    except Exception as cause:  # torch raises almost anything on bytes that are not a storage
         raise RefusedPickleError("a storage that torch's reading of weights alone refuses or cannot read") from cause
     if not isinstance(storage, torch.storage.TypedStorage):
         raise RefusedPickleError(f"a storage that is a {type(storage).__name__}")
@@ -88,7 +88,7 @@ def _tensor(values: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor
 
 def _parameter(values: Any, *_: Any) -> Tensor:
     if not isinstance(values, Tensor):
-        raise RefusedPickleError("a parameter that is no tensor")
+        raise RefusedPickleError("a parameter that is not a tensor")
     return values
 
 
@@ -119,12 +119,12 @@ def read_pickled_network(path: Path, key: str = "ema") -> PickledModule:
         raise CheckpointError(f"{path} cannot be read ({cause.strerror}); set path to EDM's network-….pkl") from cause
     except RefusedPickleError as refused:
         raise CheckpointError(
-            f"{path} is refused: its pickle asks for {refused}, which no EDM network needs and which could run code; "
+            f"{path} is refused: its pickle uses {refused}, which no EDM network needs and which could run code; "
             "do not trust its source, and download it again from the official one"
         ) from None
     except UnreadablePickleError as cause:
         raise CheckpointError(f"{path} is truncated or not a pickle of EDM ({cause}); download it again") from cause
     network = value.get(key) if isinstance(value, dict) else None
     if not isinstance(network, PickledModule):
-        raise CheckpointError(f"{path} is no snapshot of EDM: it holds no network under {key!r}")
+        raise CheckpointError(f"{path} is not a snapshot of EDM: it holds no network under {key!r}")
     return network

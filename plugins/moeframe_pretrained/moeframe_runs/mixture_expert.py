@@ -1,4 +1,4 @@
-"""An expert that holds one of moeframe's own, or a gate with several: what such experts answer from the inside."""
+"""An expert that holds one of moeframe's own, or a gate with several: what such experts share."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -23,7 +23,7 @@ from moeframe_pretrained.pretrained import sha256_of
 
 
 class RunExpert(MixtureExpert):
-    """One expert of a moeframe run, or its whole mixture as one expert."""
+    """One expert of a moeframe run, or its mixture as one expert."""
 
     class Config(MixtureExpert.Config):
         type: Literal["run"] = "run"
@@ -34,7 +34,7 @@ class RunExpert(MixtureExpert):
             "the experts 0 to K - 1",
         )
         seed: Annotated[int, Field(ge=0)] | Literal["first", "same"] = Field(
-            default="first", description="which of that run's seeds; same: that of the seed at hand, so that they pair"
+            default="first", description="which of that run's seeds; same: the seed being run, so that seeds pair"
         )
         weights: Literal["ema", "raw"] = Field(default="ema", description="averaged weights, or the last ones")
 
@@ -68,7 +68,7 @@ class RunExpert(MixtureExpert):
                 require_deterministic_gate(whole, place.path)
                 self.inner = whole
             else:
-                _section_of_expert(place, spec, config.expert)  # says so, where there is no such expert
+                _section_of_expert(place, spec, config.expert)  # raises if there is no such expert
                 self.inner = whole.alone(config.expert)
         else:
             settings, copy = _section_of_expert(place, spec, config.expert)
@@ -80,7 +80,7 @@ class RunExpert(MixtureExpert):
         self.weights_sha256 = sha256_of([folder / f"{group}.safetensors"])
 
     def family_licence(self) -> str:
-        """Nobody but the user has stated one."""
+        """The licence is the user's own."""
         return "your own run"
 
     def provenance(self) -> Mapping[str, str]:
@@ -106,4 +106,4 @@ def _section_of_expert(place: RunFolder, spec: dict[str, Any], number: int) -> t
             section, copy = each[number]
             return dict(section), copy
         raise RunFolderError(f"{place.path}: has no expert {number}; its experts are 0 .. {len(each) - 1}")
-    raise RunFolderError(f"{place.spec}: is damaged: its section 'experts' is no list of settings; take another run")
+    raise RunFolderError(f"{place.spec}: is damaged: its section 'experts' is not a list of settings; take another run")

@@ -1,4 +1,4 @@
-"""Where encoded images lie: a folder or a zip archive, safe to read from threads, forked and spawned processes."""
+"""Sources of encoded images: a folder or a zip archive, safe to read from threads, forked and spawned processes."""
 
 import os
 import zipfile
@@ -23,7 +23,7 @@ class Reader(Protocol):
         ...
 
     def place(self, name: str) -> str:
-        """Where a file lies, for messages."""
+        """Place of a file, for messages."""
         ...
 
 
@@ -63,7 +63,7 @@ class ZipReader:
         self._opened: dict[int, zipfile.ZipFile] = {}
 
     def names(self) -> list[str]:
-        """All files, sorted by name; hidden ones and those of __MACOSX are skipped."""
+        """All files, sorted by name; hidden ones and macOS' __MACOSX are skipped."""
         found = (entry.filename for entry in self._archive().infolist() if not entry.is_dir())
         return sorted(name for name in found if "/." not in f"/{name}" and not name.startswith("__MACOSX/"))
 

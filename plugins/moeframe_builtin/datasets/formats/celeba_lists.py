@@ -12,7 +12,7 @@ MAPPING_HEADER = ["idx", "orig_idx", "orig_file"]
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""By the number that stands for each in list_eval_partition.txt."""
+"""By the number of each part in list_eval_partition.txt."""
 
 NUMBERED_FILE = re.compile(r"([0-9]{1,9})\.(?:jpe?g|png)", re.IGNORECASE)
 
@@ -92,8 +92,8 @@ def parse_mapping(text: str, place: str) -> CelebAMapping:
     number, header = next(rows, (1, []))
     if header != MAPPING_HEADER:
         raise DataError(
-            f"{place}:{number}: the header is {_shown(header)!r}, not {' '.join(MAPPING_HEADER)!r}; "
-            "download the file again"
+            f"{place}:{number}: the header is {_shown(header)!r}, not {' '.join(MAPPING_HEADER)!r}; download the "
+            "file again"
         )
     files: dict[int, str] = {}
     lines: dict[int, int] = {}
@@ -137,7 +137,7 @@ def join(mapping: CelebAMapping, partition: CelebAPartition) -> dict[int, Part]:
         if file not in partition.parts:
             raise DataError(
                 f"{mapping.place}:{mapping.lines[index]}: {file} is not among the {len(partition.parts)} files of "
-                f"{partition.place}; get both files again, one of them is cut short or of another data set"
+                f"{partition.place}; download both files again, one of them is cut short or of another data set"
             )
     return {index: partition.parts[file] for index, file in mapping.files.items()}
 

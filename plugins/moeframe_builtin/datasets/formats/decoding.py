@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 ORIENTATION = 0x0112
 """EXIF tag."""
 PLAIN_MODES = ("1", "L", "RGB")
-"""Of Pillow: bilevel, grey, colour. Whoever is shown another one may have meant something else."""
+"""Of Pillow: bilevel, grey, colour. Other modes need a conversion that the user must choose."""
 OtherModes = Literal["error", "convert"]
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """Of files that are taken for images; not .gif, whose palette of 256 colours has lost what a photograph had."""
@@ -21,14 +21,14 @@ EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True)
 class ImageDecoder:
-    """Decodes to a square of `size` pixels: central square, then PIL's LANCZOS, which is antialiased."""
+    """Decodes to a square of `size` pixels: central square, then PIL's LANCZOS (antialiased)."""
 
     size: int
     channels: Literal[1, 3] = 3
     source_size: tuple[int, int] | None = None
     """(width, height) that every image must have; any if None."""
     other_modes: OtherModes = "error"
-    """What to do about an image with a palette or transparency, or in CMYK and the like."""
+    """What to do with an image that has a palette or transparency, or is in CMYK or the like."""
 
     def __call__(self, content: bytes, place: str) -> torch.Tensor:
         """Levels, (channels, size, size), uint8.
@@ -47,7 +47,7 @@ class ImageDecoder:
         if image.mode != mode:
             image = image.convert(mode)
         width, height = image.size
-        if width != height:  # at whole pixels: an image of the right size is cut and not blurred
+        if width != height:  # at integer pixels: an image of the right size is cut and not blurred
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
             image = image.crop((left, top, left + side, top + side))
@@ -58,7 +58,7 @@ class ImageDecoder:
     def _expect_kind(self, image: "Image.Image", place: str) -> None:
         if image.mode == "F" or image.mode.startswith("I"):
             raise _too_deep(place, image.mode)
-        transparent = image.mode in PLAIN_MODES and "transparency" in image.info  # a colour that means none
+        transparent = image.mode in PLAIN_MODES and "transparency" in image.info  # a colour that marks transparency
         if self.other_modes == "error" and (image.mode not in PLAIN_MODES or transparent):
             mode = f"{image.mode} with transparency" if transparent else image.mode
             raise DataError(

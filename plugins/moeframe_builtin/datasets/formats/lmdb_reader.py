@@ -68,7 +68,7 @@ class LmdbReader:
                 f"image {self.place(name)} cannot be read ({cause}); download the file again: {self._fix}"
             ) from cause
         if content is None:
-            raise DataError(f"image {self.place(name)} is not there: no such key; download the file again: {self._fix}")
+            raise DataError(f"image {self.place(name)} is missing: no such key; download the file again: {self._fix}")
         return bytes(content)
 
     def place(self, name: str) -> str:
@@ -117,8 +117,8 @@ class LmdbReader:
         version = ".".join(map(str, lmdb.version()))
         size = self.path.stat().st_size
         return DataError(
-            f"{self.path} ({size:,} bytes) is a corrupt LMDB file (LMDB {version}: {cause}); "
-            f"download it again: {self._fix}"
+            f"{self.path} ({size:,} bytes) is a corrupt LMDB file (LMDB {version}: {cause}); download it again: "
+            f"{self._fix}"
         )
 
 
@@ -134,7 +134,7 @@ def open_unwritten(path: Path) -> OpenedFile:
         subdir=True,
         readonly=True,
         create=False,
-        lock=False,  # nobody writes; the lock file would be written to
+        lock=False,  # read only; the lock file would be written to
         readahead=False,  # images are read in random order
         meminit=False,
     )

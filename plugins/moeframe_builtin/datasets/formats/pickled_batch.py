@@ -50,13 +50,13 @@ PARTS_OF_AN_ARRAY = AllowList({**_REBUILDING, "_codecs.encode": _encoded})
 
 @dataclass(frozen=True)
 class Pickled:
-    """The entries of a pickled dict, by name, each asked for by the type that it must have."""
+    """The entries of a pickled dict, by name, each read as the type that it must have."""
 
     path: Path
     entries: dict[str, Any]
 
     def array(self, key: str) -> Tensor:
-        """The array of unsigned bytes under this key. Raises DataError naming the file when it is none."""
+        """The array of unsigned bytes under this key. Raises DataError naming the file if it is not one."""
         match self._entry(key):
             case _Rebuilt(
                 state=(_, tuple() as sizes, _Rebuilt(arguments=(element, *_)), fortran_order, bytes() as raw)
@@ -86,7 +86,7 @@ class Pickled:
         """The list of texts under this key."""
         value = self._entry(key)
         if not isinstance(value, list) or not all(isinstance(item, str | bytes) for item in value):
-            raise self._wrong(f"{key!r} is not a list of texts")
+            raise self._wrong(f"{key!r} is not a list of strings")
         return tuple(_text(item) for item in value)
 
     def _entry(self, key: str) -> Any:
@@ -104,7 +104,7 @@ def read_pickled(path: Path, content: bytes) -> Pickled:
         value = read_pickle(io.BytesIO(content), PARTS_OF_AN_ARRAY, encoding="bytes")
     except RefusedPickleError as refused:
         raise DataError(
-            f"{path} is refused: its pickle asks for {refused}, which no array needs and which could run code; "
+            f"{path} is refused: its pickle uses {refused}, which no array needs and which could run code; "
             "do not trust its source, and unpack the archive from the official one"
         ) from None
     except UnreadablePickleError as cause:

@@ -13,10 +13,10 @@ class AdapterConfig(Expert.Config):
     """Settings of an adapter: it needs a trunk."""
 
     def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
-        """Report that there is no trunk to adapt."""
+        """Report that the spec has no trunk to adapt."""
         if not facts.has_trunk:
             yield (
                 "type",
-                f"'{self.type}' changes a trunk, and there is none; add a section 'trunk', for example  "
+                f"'{self.type}' adapts a trunk, but the spec has none; add a section 'trunk', for example  "
                 "trunk: {type: unet}",
             )

@@ -20,7 +20,7 @@ from moeframe.shapes import Images, LogSnr
 
 
 class WeightSpaceExpert(Expert):
-    """One network with weights merged from those of its parts; a final class says how."""
+    """One network whose weights are merged from those of its parts; a final class says how."""
 
     PARTS: ClassVar[Mapping[str, str]] = {"experts": "experts"}
 
@@ -34,7 +34,7 @@ class WeightSpaceExpert(Expert):
         def _several(cls, experts: tuple[Expert.Config, ...]) -> tuple[Expert.Config, ...]:
             n = sum(expert.copies for expert in experts)
             if n < 2:
-                raise ValueError("one expert is nothing to merge; name two or more, copies counted")
+                raise ValueError("a single expert cannot be merged; name two or more, copies counted")
             return experts
 
         @property
@@ -67,14 +67,14 @@ class WeightSpaceExpert(Expert):
         )
 
     def _merged(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Weights are merged in float64; counts and other integers are alike in all parts."""
+        """Merge weights in float64; counts and other integers are equal in all parts."""
         if not tensors[0].is_floating_point():
             return tensors[0]
         return self.merge([tensor.double() for tensor in tensors]).to(tensors[0].dtype)
 
     @abstractmethod
     def merge(self, tensors: Sequence[Tensor]) -> Tensor:
-        """One tensor out of the same one of each part, float64."""
+        """Merge one tensor from the corresponding tensors of the parts, float64."""
 
     @property
     def log_snr_range(self) -> tuple[float, float]:
@@ -117,26 +117,26 @@ def _built(config: Expert.Config, image: ImageShape) -> Expert:
 
 
 def _require_one_architecture(parts: Sequence[Expert]) -> None:
-    """Raise InputError naming the first part whose network, conversion or range is another than the first one's."""
+    """Raise InputError naming the first part whose network, conversion or range differs from the first part's."""
     first = parts[0]
     shapes = {name: tuple(tensor.shape) for name, tensor in first.state_dict().items()}
     for k, part in enumerate(parts[1:], 1):
         place = f"experts.{k}: "
-        mend = "weights can be merged between experts of one architecture only; merge their predictions with a gate"
+        fix = "weights can be merged between experts of one architecture only; merge their predictions with a gate"
         own = {name: tuple(tensor.shape) for name, tensor in part.state_dict().items()}
         differing = sorted(name for name in own.keys() | shapes.keys() if own.get(name) != shapes.get(name))
         if differing:
             name = differing[0]
             raise InputError(
                 f"{place}its tensor {name} has the shape {own.get(name, 'none')}, that of expert 0 has "
-                f"{shapes.get(name, 'none')} ({len(differing)} tensors differ); {mend}"
+                f"{shapes.get(name, 'none')} ({len(differing)} tensors differ); {fix}"
             )
         if _text(part) != _text(first):
-            raise InputError(f"{place}is {_text(part)}, expert 0 is {_text(first)}; {mend}")
+            raise InputError(f"{place}is {_text(part)}, expert 0 is {_text(first)}; {fix}")
         if part.log_snr_range != first.log_snr_range:
             raise InputError(
                 f"{place}is valid for log-SNR {part.log_snr_range}, expert 0 for {first.log_snr_range}: they were "
-                f"trained on other noise levels; {mend}"
+                f"trained on other noise levels; {fix}"
             )
 
 

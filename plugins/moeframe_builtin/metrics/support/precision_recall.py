@@ -23,7 +23,7 @@ Rows = Float[Tensor, "_ features"]
 
 
 class PrecisionRecallConfig(FeatureConfig):
-    """Settings of both figures."""
+    """Settings of both metrics."""
 
     features: SpaceName = "efficientnet_lite0"
     neighbours: int = Field(default=3, ge=1, description="the ball around an image reaches to this neighbour")
@@ -79,7 +79,7 @@ def measured(
 def measurement(
     what: str, config: PrecisionRecallConfig, source: FeatureSource, found: Mapping[str, float], means: str
 ) -> Measurement:
-    """One of the two figures with its parts; `means` is what it counts, in words, up to the neighbour's number."""
+    """One of the two metrics with its parts; `means` is what it counts, in words, up to the neighbour's number."""
     value = found["value"]
     how = {
         **source.how(),
