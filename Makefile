@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint bench figures mutations clean
+.PHONY: demo test check lint docs bench figures mutations clean
 
-demo: .venv/installed  ## the main job on the embedded default: runs/digits/report.html
+demo: .venv/installed  ## train, merge and report on digits: runs/digits/report.html
 	$(BIN)/moeframe run specs/digits.yaml
 
 test: .venv/installed  ## all tests
@@ -18,6 +18,9 @@ lint: .venv/installed  ## format, lint, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: .venv/installed  ## the documentation site, built strictly: site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/installed  ## speed and memory, side by side in one run: results/{engine/speed,data/loading,evaluation/sampling_memory}.json
 	$(BIN)/python benchmarks/speed.py
@@ -43,4 +46,4 @@ mutations: .venv/installed  ## plant historic mistakes; a test must catch each: 
 	touch $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,8 +2,8 @@
 
     python benchmarks/agreement.py        # some minutes on two cores; writes results/evaluation/agreement.json
 
-Networks have random weights, since the published ones have to be downloaded: what is compared is the whole way from an
-image to a figure. Images are crops of the photographs of `photo_patches`, samples are the same crops under noise.
+Networks have random weights, because published ones must be downloaded; the comparison covers the full path from image
+to figure. Images are crops of the photographs of `photo_patches`; samples are the same crops with noise.
 """
 
 import json
@@ -34,8 +34,9 @@ from moeframe_builtin.metrics.fid import FidMetric
 from moeframe_builtin.metrics.inception_score import InceptionScoreMetric
 from moeframe_builtin.metrics.kid import KidMetric, subset_mmd
 from moeframe_builtin.metrics.lpips import LpipsMetric
-from moeframe_builtin.metrics.precision_recall import PrecisionMetric, RecallMetric
+from moeframe_builtin.metrics.precision import PrecisionMetric
 from moeframe_builtin.metrics.psnr import PsnrMetric
+from moeframe_builtin.metrics.recall import RecallMetric
 from moeframe_builtin.metrics.ssim import SsimMetric
 from moeframe_builtin.metrics.support.frechet_distance import Gaussian, gaussian_distance
 

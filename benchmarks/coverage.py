@@ -2,9 +2,8 @@
 
     python benchmarks/coverage.py        # three minutes of one core; writes results/evaluation/coverage.json
 
-Every interval of moeframe.stats.intervals at the smallest n at which it is offered has to cover 95 ± 1.5 %; so that the
-reader sees why it is not offered below, figures of what is not offered stand beside them. tests/test_statistics.py
-asserts a part of it.
+Every interval of moeframe.stats.intervals must cover 95 ± 1.5 % at the smallest n at which it is offered. The table
+also shows smaller n, where it is not offered, and why.
 """
 
 import json
@@ -275,7 +274,7 @@ def false_flags(n: int, tables: int, independent: bool) -> FalseFlags:
 def false_flags_fast(n: int, data: Population, required: bool) -> FalseFlags:
     """The same decision in one numpy expression, for 8 independent metrics; what Holm flags first is min p < 0.05 / 8.
 
-    Not required where a seed yields one of two values: no t-test is for that, and the sign-flip test stands beside it.
+    Not required where a seed yields one of two values: no t-test covers that, and the sign-flip test is shown too.
     """
     tables = 50_000
     rng = np.random.default_rng(n)

@@ -1,10 +1,10 @@
 """How often the 95 % intervals of Fréchet distance, KID and inception score hold the mean figure at their N.
 
     python benchmarks/coverage_quality.py                 # two hours of one core; writes coverage_quality.json
-    python benchmarks/coverage_quality.py --only Fréchet  # the rows of that name; others stay as they were
+    python benchmarks/coverage_quality.py --only Fréchet  # only the rows of that name; others are kept
 
 Features of known distributions, and EfficientNet-Lite0's of colour patches with and without noise (random projections),
-drawn anew 2,000 times. The truth is the mean over the studies: a Fréchet distance and an inception score
+drawn 2,000 times. The truth is the mean over the studies: a Fréchet distance and an inception score
 of N images are biased, and their intervals are about the mean at that N.
 """
 
@@ -191,16 +191,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="pattern of the names of the rows to be measured")
     only = parser.parse_args().only
     torch.set_num_threads(1)
-    asked = [(name, study, offered, "coverage") for name, study, offered in rows()]
-    asked += [(name, study, False, "limits") for name, study in limits()]
+    requested = [(name, study, offered, "coverage") for name, study, offered in rows()]
+    requested += [(name, study, False, "limits") for name, study in limits()]
     before = json.loads(OUT.read_text()) if OUT.exists() else {"coverage": {}, "limits": {"coverage": {}}}
     found = {"coverage": before["coverage"], "limits": before["limits"]["coverage"]}
-    for name, study, offered, table in asked:
+    for name, study, offered, table in requested:
         if re.search(only, name):
             found[table][name] = coverage_of(study, offered=offered)
             print(name, found[table][name], flush=True)
     kept = {
-        table: {name: found[table][name] for name, _, _, where in asked if where == table and name in found[table]}
+        table: {name: found[table][name] for name, _, _, where in requested if where == table and name in found[table]}
         for table in found
     }
     met = [row["met"] for row in kept["coverage"].values() if row["offered"]]

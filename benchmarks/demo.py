@@ -2,9 +2,9 @@
 
     python benchmarks/demo.py        # writes results/engine/digits/
 
-Recognisable is measured by nearest neighbours among the training digits (Euclidean, pixels in [0, 1]): how far the
-nearest one is, and how often the five nearest carry one and the same label. Samples stand beside held-out real digits
-and beside held-out digits whose pixels were shuffled; samples much nearer than real digits would be copies.
+Recognisability is measured by nearest neighbours among the training digits (Euclidean, pixels in [0, 1]): the distance
+of the nearest one, and how often the five nearest have the same label. Samples are compared with real test digits and
+with test digits whose pixels were shuffled; samples much nearer than real digits would be copies.
 """
 
 import json
@@ -27,7 +27,7 @@ OUT = ROOT / "results/engine/digits"
 
 
 def recognisable(folder: Path) -> dict[str, object]:
-    """Nearest-neighbour figures of samples, of real held-out digits and of shuffled ones."""
+    """Return nearest-neighbour figures of samples, real test digits and shuffled test digits."""
     from sklearn.neighbors import NearestNeighbors
 
     run = moeframe.load(folder)
@@ -40,8 +40,8 @@ def recognisable(folder: Path) -> dict[str, object]:
     real = flat(test.images(torch.arange(len(test))))
     groups = {
         "samples": flat(run.sample(len(test), seed=1)),
-        "held_out_digits": real,
-        "held_out_digits_with_shuffled_pixels": np.random.default_rng(0).permuted(real, axis=1),
+        "test_digits": real,
+        "test_digits_with_shuffled_pixels": np.random.default_rng(0).permuted(real, axis=1),
     }
     figures: dict[str, object] = {"images_each": len(test)}
     for name, images in groups.items():

@@ -66,7 +66,7 @@ def main() -> None:
     accuracy = (network.logits(test_x.expand(-1, 3, -1, -1)).argmax(1) == test_y).float().mean()
     OUT.parent.mkdir(exist_ok=True)
     torch.jit.save(torch.jit.trace(network, x[:2].expand(-1, 3, -1, -1)), OUT)
-    print(f"{OUT}: {float(accuracy):.1%} of {len(test_y)} held-out digits classified correctly")
+    print(f"{OUT}: {float(accuracy):.1%} of {len(test_y)} test digits classified correctly")
 
 
 if __name__ == "__main__":

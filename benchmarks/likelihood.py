@@ -1,9 +1,9 @@
-"""The likelihood methods as they are used, with random noise and times: their errors, intervals, and cost.
+"""Errors, intervals and cost of the likelihood methods in use, with random noise and times.
 
     python benchmarks/likelihood.py                      # up to half an hour; writes results/evaluation/likelihood.json
     python benchmarks/likelihood.py --run runs/digits    # and the methods side by side on a trained model
 
-benchmarks/exactness.py holds the same methods against closed forms without Monte Carlo error.
+benchmarks/exactness.py compares the same methods with closed forms without Monte Carlo error.
 """
 
 import argparse
@@ -44,7 +44,7 @@ CASES = dict(cases())
 
 
 class KnownModel(Evaluation):
-    """Images of known density with their true denoiser, all that a likelihood asks for."""
+    """Images of known density with their true denoiser, all that a likelihood needs."""
 
     def __init__(self, case: Case, levels: Tensor, seed: int):
         self.denoiser, self.image, self.schedule = case.model, case.image, line(LOW, HIGH)
@@ -183,7 +183,7 @@ def expected_term(times: Tensor) -> NDArray[np.float64]:
 
 
 def analytic_variance_ratios(repeats: int) -> dict[str, Any]:
-    """On Gaussian data and their true denoiser: what times cause alone, and beside noise and images."""
+    """Variance due to times alone, and with noise and images, on Gaussian data with the true denoiser."""
     free, even = (
         float(np.var([expected_term(draw(repeat)).mean() for repeat in range(repeats)], ddof=1))
         for draw in (independent_times, even_times)

@@ -1,13 +1,13 @@
 """Loading rate of each loader against torchvision's or a plain loop over the same files, and memory over size.
 
     python benchmarks/loading.py           # writes results/data/loading.json
-    python benchmarks/loading.py memory    # measures its part on memory anew
+    python benchmarks/loading.py memory    # measures only memory
 
 - rate: images/s of one pass in random order, batches of 64, with 0, 1 and 2 worker processes; ours and theirs in turn,
   the same files, decoding, crop and resize; the start of the workers is part of the time
 - memory: peak of the process's own (anonymous) memory while it reads all of 10,000, 20,000 and 40,000 images; pages of
-  an LMDB file that the system maps in are its cache and not counted. The first some thousand images warm up the pools
-  of the allocator, whatever comes after them
+  an LMDB file that the system maps in are its cache and not counted. The first few thousand images warm up the
+  allocator's pools
 """
 
 import json
@@ -201,7 +201,7 @@ def rates(contest: Contest, workers: int) -> dict[str, Any]:
 
 
 def anonymous_mib() -> float:
-    """Memory of this process that no file stands behind."""
+    """Anonymous memory of this process, bytes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) / 1024
 

@@ -35,7 +35,7 @@ from moeframe.runs.environment import describe_environment
 from moeframe.testing.rules import stirred
 from moeframe_builtin.experts.unet import UNetExpert
 from moeframe_builtin.schedules.linear import LinearSchedule
-from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert
+from moeframe_pretrained.moeframe_runs.checkpoint import CheckpointExpert
 from moeframe_pretrained.moeframe_runs.mixture_folder import write_mixture
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests/support"))

@@ -1,4 +1,4 @@
-"""The studies of merging that need trained experts: runs what is not finished yet, then gathers and compares.
+"""Studies of merging trained experts: runs what is unfinished, then gathers and compares.
 
     python benchmarks/digit_features.py
     python benchmarks/merge_studies.py trade_off_digits          # about an hour on two cores
@@ -6,9 +6,9 @@
     python benchmarks/merge_studies.py weight_space              # after trade_off_digits; about half an hour
     python benchmarks/merge_studies.py trunk                     # about twenty minutes
 
-Every run is one that a user would start, `moeframe run` or `moeframe merge` on a file of specs/; run folders are in
-runs/. Writes results/merge/NAME.json, and the trade-off curves as SVG. Nothing is chosen after looking: every variant,
-seed and setting stands in the specs and below.
+Every run is a user's command, `moeframe run` or `moeframe merge` on a file of specs/; run folders are in runs/. Writes
+results/merge/NAME.json, and the trade-off curves as SVG. Nothing was chosen after seeing results: every variant, seed
+and setting is in the specs and below.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""Historic mistakes, planted one at a time in a copy of the repository: does a test notice each of them?
+"""Mutation tests with historic mistakes: each is made in a copy of the repository, and a test must fail.
 
     python benchmarks/mutations.py          # some five minutes; writes results/evaluation/mutations.json
     python benchmarks/mutations.py -j 2     # two at a time
     python benchmarks/mutations.py -k clip  # those whose name holds the word; writes nothing
 
-A mistake is killed when a test fails. A mistake that keeps pytest from running a test is no kill, nor is one that stops
-with an error of Python's (a wrong name, say): it would show in any use, so that it proves nothing of the tests.
+A mistake is caught when a test fails. One that keeps pytest from running the test does not count, nor does one that
+raises a Python error such as NameError: any use would show it, so it proves nothing about the tests.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python benchmarks/parity.py          # half a minute on a CPU; writes results/merge/parity.json
 
-Weights are random: nothing is downloaded, and what is compared is arithmetic, not quality. `small` walks a whole chain;
+Weights are random: nothing is downloaded, and the comparison is of arithmetic, not quality. `small` runs a full chain;
 `ddpm-cifar10-32` has the settings of google/ddpm-cifar10-32 at full size (35.7 million weights) and takes few steps.
 Pixels are in [0, 1], as diffusers returns them before rounding. Random weights that predict noise leave that range, and
-what is clipped agrees for nothing: so the images before clipping are compared too, relative to their largest pixel.
+clipping hides differences, so images before clipping are compared too, relative to their largest pixel.
 """
 
 import json

@@ -31,7 +31,7 @@ OUT = ROOT / "results/engine/speed.json"
 
 
 def interleaved(repeats: int, **jobs: Callable[[], object]) -> dict[str, list[float]]:
-    """Time the jobs in turn, so that noise from other users of the machine falls on all of them alike."""
+    """Time the jobs in turn, so that noise from other users of the machine affects all of them equally."""
     for job in jobs.values():
         job()
     times: dict[str, list[float]] = {name: [] for name in jobs}
@@ -143,7 +143,7 @@ class _BareLoop:
 
 
 def start_up() -> dict[str, object]:
-    """Seconds of whole commands, medians."""
+    """Median seconds per command."""
     moeframe = str(Path(sys.executable).with_name("moeframe"))
     commands = {
         "python": [sys.executable, "-c", "pass"],

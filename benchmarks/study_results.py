@@ -89,7 +89,7 @@ def _made(place: StudyFolder, table: Table) -> dict[str, Any]:
 
 def _command(table: Table) -> str:
     """What was carried out of the study's file, which may hold more seeds and variants."""
-    seeds = [f"--seed {seed}" for seed in table.seeds] if len(table.seeds) < table.planned_seeds else []
+    seeds = [f"--run-seed {seed}" for seed in table.seeds] if len(table.seeds) < table.planned_seeds else []
     only = [f"--only {row.name}" for row in table.rows if row.name != table.baseline] if table.not_run else []
     return " ".join([f"moeframe study specs/studies/{table.name}.yaml --jobs 2", *seeds, *only])
 

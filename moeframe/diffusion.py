@@ -1,8 +1,8 @@
 """The theory as pure functions: noising, conversions between parametrisations, sampler steps, bound terms.
 
 Variance preserving: z = α x + σ ε with α² = sigmoid(λ), σ² = sigmoid(-λ), λ = log-SNR. The canonical prediction is the
-velocity v = α ε - σ x (Salimans & Ho 2022): from it x = α z - σ v and ε = σ z + α v, both coefficients at most 1 at
-every noise level. Functions take λ as (batch,) and broadcast it over images.
+velocity v = α ε - σ x (Salimans & Ho 2022, https://arxiv.org/abs/2202.00512): from it x = α z - σ v and ε = σ z + α v,
+both coefficients at most 1 at every noise level. Functions take λ as (batch,) and broadcast it over images.
 """
 
 import math

@@ -1,12 +1,12 @@
 """Every error that moeframe raises on purpose: the command line prints these without a traceback."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 
 class MoeframeError(Exception):
-    """Something that the user can mend; the message names the value, the place and the mend."""
+    """An error the user can fix; the message states the value, the location and the fix."""
 
     exit_status: ClassVar[int] = 1
 
@@ -17,22 +17,42 @@ class InputError(MoeframeError):
     exit_status = 2
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is wrong in a spec: where (`file:line:column`), at which path, and what."""
+SpecPath = tuple[str | int, ...]
+"""Keys and list positions that lead to a value of a spec."""
 
-    place: str
-    path: str
+
+@dataclass(frozen=True)
+class SpecProblem:
+    """One thing that is wrong in a spec or study file."""
+
+    path: SpecPath
     message: str
+    about_key: bool = False
+    """Whether the key itself is wrong rather than its value."""
+    place: str = ""
+    """`file:line:column`, or the option of the command line; empty until the document is known."""
+
+    @property
+    def dotted_path(self) -> str:
+        """The path as users write it, such as `experts.0.channels`."""
+        return ".".join(str(part) for part in self.path)
+
+    def below(self, path: SpecPath) -> "SpecProblem":
+        """The same problem, seen from a section that encloses it."""
+        return replace(self, path=(*path, *self.path))
+
+    def at(self, place: str) -> "SpecProblem":
+        """The same problem with its place."""
+        return replace(self, place=place)
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (self.place, self.path, self.message) if part)
+        return ": ".join(part for part in (self.place, self.dotted_path, self.message) if part)
 
 
 class SpecError(InputError):
     """A spec is wrong; carries every problem found, not only the first."""
 
-    def __init__(self, problems: Sequence[Problem]):
+    def __init__(self, problems: Sequence[SpecProblem]):
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
@@ -50,7 +70,7 @@ class RunFolderError(InputError):
 
 
 class DeviceError(InputError):
-    """The device asked for is not there."""
+    """The requested device does not exist."""
 
 
 class CheckpointError(MoeframeError):
@@ -58,7 +78,7 @@ class CheckpointError(MoeframeError):
 
 
 class RangeError(MoeframeError):
-    """A log-SNR lies outside the range on which an expert is valid."""
+    """A log-SNR is outside the range on which an expert is valid."""
 
 
 class NonFiniteError(MoeframeError):
@@ -70,4 +90,4 @@ class StorageError(MoeframeError):
 
 
 class UnavailableError(MoeframeError):
-    """A metric or a dataset needs something that is not here; the message says how to get it."""
+    """A metric or a dataset needs something that is not installed; the message says how to get it."""

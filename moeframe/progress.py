@@ -1,9 +1,11 @@
-"""Progress on the terminal; nothing at all where there is none."""
+"""Progress of a run: bars on a terminal, plain lines elsewhere, or nothing."""
 
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TextIO, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -18,23 +20,28 @@ from rich.progress import (
 )
 from rich.text import Text
 
+SECONDS_BETWEEN_LINES = 30.0
+
 
 @runtime_checkable
 class Watcher(Protocol):
-    """Is told what a run is doing."""
+    """Learns what a run is doing."""
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """A new stage of `total` units, `done` of them already finished."""
 
     def advance(self, note: str = "") -> None:
-        """One unit more; `note` is a figure worth seeing now."""
+        """One unit is finished; `note` is a figure worth seeing now."""
+
+    def say(self, line: str) -> None:
+        """A line for whoever started the run, such as what is about to be trained."""
 
     def warn(self, text: str) -> None:
-        """Something that whoever started the run should know."""
+        """Something that whoever started the run should know, however little they want to see."""
 
 
 class Silent:
-    """Watches nothing."""
+    """Shows nothing."""
 
     def begin(self, what: str, total: int, done: int = 0) -> None:
         """Ignore."""
@@ -42,16 +49,79 @@ class Silent:
     def advance(self, note: str = "") -> None:
         """Ignore."""
 
+    def say(self, line: str) -> None:
+        """Ignore."""
+
     def warn(self, text: str) -> None:
         """Ignore."""
 
 
-class Lines(Silent):
-    """Warnings alone, as lines on standard error."""
+class WarningsOnly(Silent):
+    """Shows warnings, as lines."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
 
     def warn(self, text: str) -> None:
         """Write it."""
-        sys.stderr.write(f"warning: {text}\n")
+        _write(self._stream, f"warning: {text}")
+
+
+class Lines:
+    """Shows one line per stage, and the state of the stage whenever `report` is called."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+        self._stream = stream
+        self._clock = clock
+        self._stage: str | None = None
+        self._total = self._done = self._done_before = 0
+        self._begun = 0.0
+        self._note = ""
+
+    def begin(self, what: str, total: int, done: int = 0) -> None:
+        """Write the name and the size of the stage."""
+        self._total, self._done, self._done_before, self._note = total, done, done, ""
+        self._begun = self._clock()
+        self._stage = what
+        _write(self._stream, f"{what}: {done:,} of {total:,}")
+
+    def advance(self, note: str = "") -> None:
+        """Count one unit, and remember the figure."""
+        self._done += 1
+        self._note = note or self._note
+
+    def say(self, line: str) -> None:
+        """Write it."""
+        _write(self._stream, line)
+
+    def warn(self, text: str) -> None:
+        """Write it."""
+        _write(self._stream, f"warning: {text}")
+
+    def report(self) -> None:
+        """Write the stage, its step, rate (units per second), time left and newest figure; nothing between stages."""
+        if self._stage is None or self._done >= self._total:
+            return
+        parts = [f"{self._done:,} of {self._total:,}"]
+        seconds, units = self._clock() - self._begun, self._done - self._done_before
+        if units and seconds > 0:
+            rate = units / seconds
+            parts += [f"{rate:.3g}/s", f"{duration((self._total - self._done) / rate)} left"]
+        _write(self._stream, f"{self._stage}: {', '.join([*parts, *filter(None, [self._note])])}")
+
+
+def duration(seconds: float) -> str:
+    """A time to wait, in the two largest units.
+
+    >>> duration(7.6), duration(75), duration(7_260)
+    ('8 s', '1 min 15 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 class _Rate(ProgressColumn):
@@ -60,7 +130,7 @@ class _Rate(ProgressColumn):
 
 
 class Bars:
-    """One bar per stage: rate, time left, and the latest figure."""
+    """Shows one bar per stage: rate, time left, and the newest figure."""
 
     def __init__(self, progress: Progress):
         self._progress = progress
@@ -77,17 +147,26 @@ class Bars:
             self._progress.update(self._task, note=note)
         self._progress.advance(self._task)
 
+    def say(self, line: str) -> None:
+        """Write it above the bars."""
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def warn(self, text: str) -> None:
         """Write it above the bars."""
-        self._progress.console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+        self.say(f"warning: {text}")
 
 
 @contextmanager
-def watching() -> Iterator[Watcher]:
-    """Bars on standard error when it is a terminal, warnings alone otherwise."""
+def watching(*, quiet: bool = False) -> Iterator[Watcher]:
+    """Progress on standard error: bars on a terminal, lines elsewhere, warnings alone when `quiet`."""
     console = Console(stderr=True)
+    if quiet:
+        yield WarningsOnly(sys.stderr)
+        return
     if not console.is_terminal:
-        yield Lines()
+        lines = Lines(sys.stderr)
+        with _repeating(lines.report, SECONDS_BETWEEN_LINES):
+            yield lines
         return
     columns = (
         TextColumn("{task.description:<22}"),
@@ -99,3 +178,26 @@ def watching() -> Iterator[Watcher]:
     )
     with Progress(*columns, console=console) as progress:
         yield Bars(progress)
+
+
+@contextmanager
+def _repeating(action: Callable[[], None], seconds: float) -> Iterator[None]:
+    """Call it every so many seconds, by a thread, because one unit of a stage may take hours."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            action()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _write(stream: TextIO, line: str) -> None:
+    stream.write(f"{line}\n")
+    stream.flush()

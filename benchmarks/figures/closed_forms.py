@@ -1,7 +1,7 @@
-"""Figures about the three likelihood methods as a whole, on Gaussian and mixture data in 2 and in 64 dimensions.
+"""Errors of the three likelihood methods on Gaussian and mixture data in 2 and 64 dimensions.
 
-The engine's own functions are asked at the nodes of a quadrature instead of at random noise and times, so that what
-they estimate is found without Monte Carlo error, and held against formulas that share no code with them.
+The engine's own functions are evaluated at the nodes of a quadrature instead of at random noise and times, so that
+their estimates have no Monte Carlo error, and compared with formulas that share no code with them.
 """
 
 import math
@@ -166,7 +166,7 @@ def methods_over_a_wide_range_against_the_density() -> Values:
     """Bits/dim between two methods over log-SNRs from -16 to 14 and the true density of the data at the same points.
 
     The ODE's of four dequantised images; the continuous bound of one image, whose decoder of levels is replaced by the
-    Gaussian N(x; z/α, σ²/α²), without which it is no density.
+    Gaussian N(x; z/α, σ²/α²), without which it is not a density.
     """
     found: Values = {
         f"ode: {name}": float(np.abs(ours - other).max()) for name, ours, other in _flows(*WIDE, against_density=True)

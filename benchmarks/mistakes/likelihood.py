@@ -12,7 +12,7 @@ _PROBE = "moeframe/likelihood/probe.py"
 
 _T_BOUND = "tests/likelihood/test_likelihood.py::"
 _T_DISCRETE = "tests/likelihood/test_discrete_bound.py::"
-_T_ODE = "tests/test_ode_likelihood.py::"
+_T_ODE = "tests/likelihood/test_ode_likelihood.py::"
 _T_PROBE = "tests/likelihood/test_likelihood_probe.py::"
 
 MISTAKES = (
@@ -32,7 +32,7 @@ MISTAKES = (
         _DEQUANTISATION,
         "return Dequantised(centres + half_bin * units, -math.log2(2 * half_bin))",
         "return Dequantised(centres, 0.0)",
-        (f"{_T_ODE}test_uniform_noise_fills_the_bin_evenly",),
+        ("tests/likelihood/test_dequantisation.py::test_uniform_noise_fills_the_bin_evenly",),
     ),
     Mutation(
         "entropy of the dequantiser left out of the total",
@@ -48,7 +48,7 @@ MISTAKES = (
         _DEQUANTISATION,
         "entropy = math.log(noise_scale) + truncated_normal_entropy(reach)",
         "entropy = math.log(noise_scale)",
-        (f"{_T_ODE}test_under_strong_noise_the_truncated_normal_is_uniform",),
+        ("tests/likelihood/test_dequantisation.py::test_under_strong_noise_the_truncated_normal_is_uniform",),
     ),
     Mutation(
         "scaling from [0, 1] to [-1, 1] without its log-determinant",
@@ -226,7 +226,7 @@ MISTAKES = (
         "coupling of a batch is not probed",
         "a number for a model that sees the other images of its batch",
         _PROBE,
-        "self._require_no_coupling(batch, whole)",
+        "self._require_no_coupling(batch, batched)",
         "pass",
         (f"{_T_PROBE}test_what_is_no_likelihood_is_refused_with_the_reason[mean of the batch-0]",),
     ),
@@ -234,7 +234,7 @@ MISTAKES = (
         "labels are not probed",
         "a number for a gate that knows the slice of the test image",
         _PROBE,
-        "self._require_blind_to_numbers(batch, whole)",
+        "self._require_blind_to_numbers(batch, batched)",
         "pass",
         (f"{_T_PROBE}test_what_is_no_likelihood_is_refused_with_the_reason[labels by item number-0]",),
     ),

@@ -11,7 +11,7 @@ _METRICS = "plugins/moeframe_builtin/metrics/"
 _T_FEATURES = "tests/builtin/test_feature_metrics.py::"
 _T_FRECHET = "tests/builtin/test_frechet_distance.py::"
 _T_RECONSTRUCTIONS = "tests/builtin/test_reconstruction_metrics.py::"
-_T_STATISTICS = "tests/test_statistics.py::"
+_T_COMPARISONS = "tests/stats/test_comparisons.py::"
 _T_STORE = "tests/storage/test_sample_store.py::"
 
 MISTAKES = (
@@ -81,7 +81,7 @@ MISTAKES = (
         _METRICS + "support/feature_source.py",
         "return self._real(self._config.reference, self.reference_n)",
         'return self._real("train", self.reference_n)',
-        (f"{_T_FEATURES}test_a_torchscript_space_goes_by_its_file_and_hash",),
+        ("tests/builtin/test_feature_spaces.py::test_a_torchscript_space_goes_by_its_file_and_hash",),
     ),
     Mutation(
         "the first images of a folder as the reference",
@@ -201,7 +201,7 @@ MISTAKES = (
     # reconstructions
     Mutation(
         "reconstructions start at the noisiest time",
-        "the stated noise level is not the one that images are brought back from",
+        "images are reconstructed from another noise level than stated",
         _EVALUATION,
         "times = torch.linspace(time, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)",
         "times = torch.linspace(1.0, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)",
@@ -254,7 +254,7 @@ MISTAKES = (
         "moeframe/stats/intervals.py",
         "half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * spread",
         "half = float(stats.norm.ppf((1 + level) / 2)) * spread",
-        (f"{_T_STATISTICS}test_t_interval_of_three_seeds_uses_two_degrees_of_freedom",),
+        ("tests/stats/test_intervals.py::test_t_interval_of_three_seeds_uses_two_degrees_of_freedom",),
     ),
     Mutation(
         "Holm's correction without its running maximum",
@@ -262,7 +262,7 @@ MISTAKES = (
         _COMPARISON,
         "highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))",
         "highest = min(1.0, (len(p_values) - rank) * p_values[i])",
-        (f"{_T_STATISTICS}test_holm_meets_a_worked_example",),
+        (f"{_T_COMPARISONS}test_holm_meets_a_worked_example",),
     ),
     Mutation(
         "no correction for the number of rows",
@@ -270,7 +270,7 @@ MISTAKES = (
         _COMPARISON,
         "(len(p_values) - rank) * p_values[i]",
         "p_values[i]",
-        (f"{_T_STATISTICS}test_holm_meets_a_worked_example",),
+        (f"{_T_COMPARISONS}test_holm_meets_a_worked_example",),
     ),
     Mutation(
         "unpaired comparison",
@@ -280,7 +280,7 @@ MISTAKES = (
         "_p_student(\n"
         "            centre * n**0.5 / math.hypot(*(sd(side) or 0.0 for side in zip(*pairs, strict=True))), 2 * n - 2\n"
         "        )",
-        (f"{_T_STATISTICS}test_a_difference_that_all_seeds_share_is_not_hidden_by_their_spread",),
+        (f"{_T_COMPARISONS}test_a_difference_that_all_seeds_share_is_not_hidden_by_their_spread",),
     ),
     Mutation(
         "missing seeds close up",
@@ -288,6 +288,6 @@ MISTAKES = (
         _COMPARISON,
         "pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]",
         "pairs = list(zip((x for x in a if x is not None), (y for y in b if y is not None), strict=False))",
-        (f"{_T_STATISTICS}test_seeds_that_one_side_lacks_are_dropped_and_counted",),
+        (f"{_T_COMPARISONS}test_seeds_that_one_side_lacks_are_dropped_and_counted",),
     ),
 )

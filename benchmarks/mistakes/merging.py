@@ -2,8 +2,8 @@
 
 from mistakes.mutation import Mutation
 
-_WEIGHTS = "plugins/moeframe_builtin/experts/weight_space.py"
-_ADAPTERS = "plugins/moeframe_builtin/experts/adapters.py"
+_EXPERTS = "plugins/moeframe_builtin/experts/"
+_LORA = f"{_EXPERTS}lora.py"
 _SWEEP = "moeframe/runs/sweep.py"
 _T_WEIGHTS = "tests/builtin/test_weight_space.py::"
 _T_TRUNK = "tests/model/test_trunk.py::"
@@ -15,7 +15,7 @@ MISTAKES = (
     Mutation(
         "task arithmetic forgets the base",
         "differences alone, a network of noise",
-        _WEIGHTS,
+        f"{_EXPERTS}task_arithmetic.py",
         "return base + self.config.scale *",
         "return self.config.scale *",
         (f"{_T_WEIGHTS}test_task_arithmetic_adds_what_the_others_learned",),
@@ -23,7 +23,7 @@ MISTAKES = (
     Mutation(
         "weights of another parametrisation averaged",
         "the mean of a noise and a velocity prediction",
-        _WEIGHTS,
+        f"{_EXPERTS}support/weight_space.py",
         "if _text(part) != _text(first):",
         "if False:",
         (f"{_T_WEIGHTS}test_another_parametrisation_is_refused_although_every_tensor_fits",),
@@ -31,7 +31,7 @@ MISTAKES = (
     Mutation(
         "slerp's fraction reversed",
         "the other end of the arc",
-        _WEIGHTS,
+        f"{_EXPERTS}slerp.py",
         "(math.sin((1 - fraction) * angle) * first + math.sin(fraction * angle) * second)",
         "(math.sin(fraction * angle) * first + math.sin((1 - fraction) * angle) * second)",
         (f"{_T_WEIGHTS}test_slerp_goes_from_one_end_to_the_other_keeping_angle_and_length",),
@@ -48,7 +48,7 @@ MISTAKES = (
     Mutation(
         "an adapter that does not start at zero",
         "upcycling begins from another model than the pretrained one",
-        _ADAPTERS,
+        _LORA,
         "self.up[key] = nn.Parameter(torch.zeros(outputs, rank))",
         "self.up[key] = nn.Parameter(torch.randn(outputs, rank))",
         (f"{_T_TRUNK}test_before_training_every_adapter_is_the_trunks_own_network",),
@@ -56,7 +56,7 @@ MISTAKES = (
     Mutation(
         "LoRA scaled by its rank twice",
         "updates that shrink with the rank",
-        _ADAPTERS,
+        _LORA,
         "(self.config.scale / len(down))",
         "(self.config.scale / len(down) ** 2)",
         (f"{_T_TRUNK}test_lora_is_the_low_rank_update_of_every_later_weight",),
@@ -117,7 +117,7 @@ MISTAKES = (
     Mutation(
         "experts of the first seed for every seed",
         "intervals over seeds that are one seed",
-        "plugins/moeframe_pretrained/moeframe_runs/expert.py",
+        "plugins/moeframe_pretrained/moeframe_runs/run.py",
         'return self.model_copy(update={"seed": seed}) if self.seed == "same" else self',
         "return self",
         (

@@ -121,8 +121,8 @@ MISTAKES = (
     Mutation(
         "run measured with the raw weights",
         "figures of a model that nobody publishes",
-        "moeframe/runs/pipeline.py",
-        'model = trainer.averaged if assembly.spec.evaluation.weights == "ema" else trainer.model',
+        "moeframe/runs/seed_training.py",
+        'model = trainer.averaged if trainer.assembly.spec.evaluation.weights == "ema" else trainer.model',
         "model = trainer.model",
         ("tests/runs/test_runs.py::test_evaluating_a_finished_run_finds_the_figures_of_the_run",),
     ),
@@ -137,9 +137,9 @@ MISTAKES = (
     Mutation(
         "held-out curve of the raw weights",
         "a noisier curve, of another model than the one that is reported",
-        "moeframe/runs/pipeline.py",
-        "measure_validation(trainer.assembly, trainer.averaged, trainer.step)",
-        "measure_validation(trainer.assembly, trainer.model, trainer.step)",
+        "moeframe/runs/seed_training.py",
+        "measure_validation(self.trainer.assembly, self.trainer.averaged, self.trainer.step)",
+        "measure_validation(self.trainer.assembly, self.trainer.model, self.trainer.step)",
         ("tests/runs/test_runs.py::test_the_held_out_curve_is_of_the_averaged_weights",),
     ),
 )

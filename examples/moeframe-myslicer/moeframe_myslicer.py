@@ -1,4 +1,4 @@
-"""A third party's whole plugin: a slicer by the parity of the label."""
+"""A complete third-party plugin: a slicer by the parity of the label."""
 
 from typing import Literal
 

@@ -1,7 +1,7 @@
 """Duplicates: images that repeat another one exactly or nearly, within a split and, a leak, across the two.
 
 Exact means equal pixels. Near means that a perceptual hash and a thumbnail both nearly agree, which finds most copies
-that were scaled, compressed anew, or made a little brighter; it does not find mirrored or clearly cropped copies.
+that were scaled, recompressed, or made a little brighter; it does not find mirrored or clearly cropped copies.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ Rows = Integer[Tensor, " pairs"]
 
 @dataclass(frozen=True)
 class Fingerprints:
-    """What tells the images of one split apart."""
+    """What identifies the images of one split."""
 
     digests: list[bytes]
     """A hash of the pixels of each image."""
@@ -59,7 +59,7 @@ class Fingerprints:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images repeat an earlier one of their split, and how many test images also stand in train."""
+    """How many images repeat an earlier one of their split, and how many test images also appear in train."""
 
     within_train: int
     within_test: int
@@ -73,7 +73,7 @@ class Duplicates:
     exact: Counts
     near: Counts
     shown: tuple[tuple[int, int], ...]
-    """The first test images that also stand in train: their number, and that of the first such training image."""
+    """The first test images that also appear in train: their number, and that of the first such training image."""
 
 
 def perceptual_hashes(images: Levels) -> Hashes:
@@ -129,7 +129,7 @@ def repeated(of: Fingerprints) -> Bool[Tensor, " images"]:
 
 
 def _blocks(n: int, n_others: int) -> Iterator[tuple[int, int]]:
-    """Ranges of n rows, so many that a block of them against all others stays small in memory."""
+    """Ranges of n rows, short enough that a block of them against all others stays small in memory."""
     rows = max(1, _CELLS // max(1, n_others))
     for start in range(0, n, rows):
         yield start, min(start + rows, n)

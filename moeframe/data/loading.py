@@ -20,7 +20,7 @@ class Batch:
 
 
 WORKERS_AT_MOST = "MOEFRAME_WORKERS"
-"""Variable of the environment with the most processes that may decode, whatever a spec asks for."""
+"""Environment variable: the largest number of decoding processes, whatever a spec requests."""
 
 
 def fetch_batches(examples: Examples, plan: Iterable[ItemIds], workers: int) -> Iterator[Batch]:

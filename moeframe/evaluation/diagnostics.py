@@ -1,4 +1,4 @@
-"""What the report draws of one seed: pictures, and what gate and experts do over noise levels and slices."""
+"""Diagnostics of one seed for the report: pictures, and gate and experts over noise levels and slices."""
 
 import json
 import math
@@ -30,7 +30,7 @@ STATES = 10
 BOUND_REPEATS = 4
 CURVE_POINTS = 21
 BOUND_POINTS = 25
-"""Noise levels of the bound's curve: even in log-SNR, over which it is integrated, ends included."""
+"""Noise levels of the bound's curve, evenly spaced in log-SNR, ends included."""
 
 
 def write_diagnostics(folder: Path, assembly: Assembly, evaluation: ModelEvaluation) -> None:
@@ -71,9 +71,9 @@ def write_diagnostics(folder: Path, assembly: Assembly, evaluation: ModelEvaluat
 
 
 def _write_trajectories(path: Path, evaluation: ModelEvaluation, scale: int) -> list[float]:
-    """One row per sample, from noise to image; returns the log-SNRs shown before the final image."""
+    """Draw one row per sample from noise to image; return the log-SNRs shown before the final image."""
     states = list(evaluation.trajectory(0, TRAJECTORIES))
-    # A set, because a sampler of few steps has fewer states than there is room for.
+    # a set, because a sampler with few steps has fewer states than columns
     chosen = [states[i] for i in sorted({round(i * (len(states) - 1) / (STATES - 1)) for i in range(STATES)})]
     columns = [Samples.of_pixels(state.z, evaluation.image.levels).levels for state in chosen]
     rows = torch.stack(columns, 1).flatten(0, 1)
@@ -109,12 +109,12 @@ def _routing(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
 
 
 def _or_none(value: float) -> float | None:
-    """A slice without held-out images has no accuracy; JSON has no NaN."""
+    """Replace NaN, the accuracy of a slice without test images, by None: JSON has no NaN."""
     return None if math.isnan(value) else value
 
 
 def _why_no_bound(assembly: Assembly, evaluation: ModelEvaluation) -> str | None:
-    """Why a number of the model would bound no likelihood, found by a probe; None if nothing keeps it from that."""
+    """Probe the model; return why its figure would not bound a likelihood, or None if it does."""
     n_items = BOUND_REPEATS * min(assembly.spec.evaluation.diagnostic_images, len(assembly.test))
     try:
         require_valid(
@@ -132,7 +132,7 @@ def _why_no_bound(assembly: Assembly, evaluation: ModelEvaluation) -> str | None
 
 
 def _slices(assembly: Assembly, evaluation: ModelEvaluation, merged: PerItem | None) -> dict[str, Any]:
-    """Held-out bits/dim of each expert alone, and of the merge, on each slice; the same noise for all."""
+    """Measure bits/dim of each expert alone and of the merge on the test images of each slice, with the same noise."""
     slices = assembly.slices
     about = {
         "names": slices.names,
@@ -154,7 +154,7 @@ def _slices(assembly: Assembly, evaluation: ModelEvaluation, merged: PerItem | N
             "matrix": [
                 by_slice(_bounds(assembly, evaluation, evaluation.model.alone(k)))
                 if _covers(evaluation.model.range_of(k), assembly.schedule)
-                else [None] * slices.n_slices  # no bound over the whole range of noise
+                else [None] * slices.n_slices  # no bound over the full range of noise
                 for k in range(len(evaluation.experts))
             ],
             "merged": by_slice(merged),
@@ -169,11 +169,11 @@ def _covers(valid: tuple[float, float], schedule: NoiseSchedule) -> bool:
 
 
 def _bounds(assembly: Assembly, evaluation: ModelEvaluation, model: MergedDenoiser) -> PerItem:
-    """Bound of each of some test images, bits/dim, averaged over a few draws."""
+    """Return the bound of each of some test images, bits/dim, averaged over a few draws."""
     n = min(assembly.spec.evaluation.diagnostic_images, len(assembly.test))
     repeats = []
     for repeat in range(BOUND_REPEATS):
-        # Images of one slice, which may stand beside one another, should not get neighbouring noise levels.
+        # neighbouring images may share a slice and should not get neighbouring noise levels
         order = assembly.streams.permutation(n, "diagnostics/order", repeat)
         times = assembly.streams.low_discrepancy(n, "diagnostics/times", repeat)[order].to(assembly.device)
         parts = [
@@ -193,7 +193,7 @@ def _bounds(assembly: Assembly, evaluation: ModelEvaluation, model: MergedDenois
 
 @torch.no_grad()
 def _bound_by_log_snr(assembly: Assembly, evaluation: ModelEvaluation) -> dict[str, Any]:
-    """½ E‖ε - ε̂‖² / (D ln 2) over log-SNR: which noise levels cost the bits, for the merge and each expert alone."""
+    """Return ½ E‖ε - ε̂‖² / (D ln 2) over log-SNR, the bits/dim per noise level, for the merge and each expert."""
     numbers = assembly.test_numbers(min(assembly.spec.evaluation.diagnostic_images, evaluation.batch_size))
     n = len(numbers)
     items = Trajectories.numbered(assembly.streams, 0, n)

@@ -1,4 +1,4 @@
-"""Evaluation of one finished model: samples and reconstructions are drawn once and shared by all metrics."""
+"""Evaluation of one trained model: samples and reconstructions are drawn once and shared by all metrics."""
 
 import hashlib
 import json
@@ -50,7 +50,7 @@ class ModelEvaluation(Evaluation):
         self._once: dict[Hashable, Any] = {}
 
     def sample_batches(self, n: int) -> Iterator[Levels]:
-        """The first n samples, drawn once and kept on disk; UnavailableError when one of them is not finite."""
+        """Yield the first n samples, drawn once and kept on disk. Raises UnavailableError if one is not finite."""
         broken = [
             self.batch_size * batch + int(row)
             for batch, samples in enumerate(self._store.batches(n))
@@ -65,7 +65,7 @@ class ModelEvaluation(Evaluation):
             yield samples.levels
 
     def shown_samples(self, n: int) -> Samples:
-        """The first n samples as they are, black where a pixel is not finite."""
+        """Return the first n samples unchecked; non-finite pixels are black."""
         return Samples.joined(list(self._store.batches(n)))
 
     @cached_property
@@ -77,7 +77,7 @@ class ModelEvaluation(Evaluation):
         return Samples.of_pixels(last.z, self.image.levels)
 
     def _model_key(self) -> str:
-        """Identifies what draws the samples: weights, sampler, noise levels and seed."""
+        """Hash of what determines the samples: weights, sampler, noise levels and seed."""
         spec = self.assembly.spec.dump()
         settings = {name: spec[name] for name in ("schedule", "experts", "gate", "sampler")}
         settings |= {} if spec["trunk"] is None else {"trunk": spec["trunk"]}
@@ -88,7 +88,7 @@ class ModelEvaluation(Evaluation):
         return digest.hexdigest()
 
     def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:
-        """What `compute` returned when it was first asked for under this key."""
+        """Return the result of the first call under this key."""
         if key not in self._once:
             self._once[key] = compute()
         result: Result = self._once[key]
@@ -96,20 +96,20 @@ class ModelEvaluation(Evaluation):
 
     @torch.no_grad()
     def trajectory(self, start: int, stop: int) -> Iterator[SamplerState]:
-        """The states of samples number start .. stop-1; each sample has its own noise, whatever the batch."""
+        """Yield the states of samples start .. stop-1; the noise of a sample does not depend on its batch."""
         items = Trajectories.numbered(self.streams, start, stop)
         noise = items.normal(self.image.tensor_shape, "sampling/noise").to(self.device)
         yield from self.sampler.trajectory(self.denoiser, noise, items)
 
     def reconstructions(self, log_snr: float, n: int) -> Reconstructions:
-        """Test images noised to `log_snr`, within the schedule, and brought back by DDIM in evenly spaced time.
+        """Noise test images to `log_snr` (within the schedule) and denoise them with DDIM in evenly spaced time.
 
-        Raises UnavailableError when one of them is not finite.
+        Raises UnavailableError if one is not finite.
         """
         found = self.shown_reconstructions(log_snr, n)
         if broken := torch.nonzero(~found.finite).flatten().tolist():
             raise UnavailableError(
-                f"{len(broken)} of {len(found.finite)} test images brought back from log-SNR {log_snr:g} have pixels "
+                f"{len(broken)} of {len(found.finite)} reconstructions from log-SNR {log_snr:g} have pixels "
                 f"that are NaN or infinite ({_first(broken)}): see reconstructions.png and the learning curves; train "
                 "with a smaller learning rate, or narrow the schedule's range"
             )
@@ -117,13 +117,13 @@ class ModelEvaluation(Evaluation):
         return Reconstructions(originals.long(), found.levels.long(), log_snr)
 
     def shown_reconstructions(self, log_snr: float, n: int) -> Samples:
-        """The test images brought back as they are, black where a pixel is not finite."""
+        """Return reconstructions unchecked; non-finite pixels are black."""
         n = min(n, len(self.test))
         return self.once(("reconstructions", log_snr, n), lambda: self._reconstruct(log_snr, n))
 
     @torch.no_grad()
     def _reconstruct(self, log_snr: float, n: int) -> Samples:
-        """Kept by every level of a curve, so in the smallest type that holds the levels."""
+        """Reconstruct; stored in the smallest integer type, because every noise level of a curve keeps its images."""
         stored = torch.uint8 if self.image.levels <= 256 else torch.int32
         time = float(self.schedule.time_of(torch.tensor([log_snr], dtype=torch.float64)))
         times = torch.linspace(time, 0.0, RECONSTRUCTION_STEPS, dtype=torch.float64)
@@ -140,13 +140,13 @@ class ModelEvaluation(Evaluation):
         return Samples.joined(found)
 
     def test_batches(self, n: int | None) -> Iterator[tuple[int, Levels]]:
-        """(place of the first image, images) of n test images, `Assembly.test_numbers`."""
+        """Yield (position of the first image, images) for the n test images of `Assembly.test_numbers`."""
         numbers = self.assembly.test_numbers(n)
         for start in range(0, len(numbers), self.batch_size):
             yield start, self.test.images(numbers[start : start + self.batch_size]).long()
 
     def pixels(self, levels: Levels) -> Images:
-        """Integer images as model input on the device."""
+        """Convert integer images to model input on the device."""
         return to_pixels(levels.to(self.device), self.image.levels)
 
 
@@ -155,16 +155,16 @@ def _first(numbers: Sequence[int]) -> str:
 
 
 def measure(metric: Metric, evaluation: Evaluation) -> dict[str, Any]:
-    """A metric's entry in metrics.json; what cannot be computed says why, and whether something was `missing`."""
+    """Return a metric's entry in metrics.json; an unavailable one says why, and whether something is `missing`."""
     reason = metric.unavailable()
     if reason is not None:
         return {"unavailable": reason, "missing": True}
     try:
         measurement = metric.measure(evaluation)
-    except (UnavailableError, NonFiniteError, RangeError) as error:  # the other metrics go on
+    except (UnavailableError, NonFiniteError, RangeError) as error:  # the other metrics are still measured
         return {"unavailable": str(error)}
     if not math.isfinite(measurement.value):
-        return {"unavailable": f"the value is {measurement.value}: look at the samples and the learning curves"}
+        return {"unavailable": f"the value is {measurement.value}; check the samples and learning curves in the report"}
     return {"role": metric.ROLE, **_entry(measurement)}
 
 

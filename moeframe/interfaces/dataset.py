@@ -98,6 +98,16 @@ class Dataset(Component):
         Keys: source, licence, splits (sizes), split_rule, levels, transformations (all, in order), files (hashes).
         """
 
+    @property
+    def split_rule(self) -> str:
+        """Which images are test, in words; the card's, which a dataset with a slow card overrides."""
+        return str(self.card().get("split_rule", "not stated"))
+
+    @property
+    def ignored_files(self) -> Mapping[str, int]:
+        """Number of files that are not used, by what they have in common, such as their extension."""
+        return {}
+
     def missing(self) -> str | None:
         """Why the data is not usable here and what to do, or None when it is complete: both splits are opened."""
         try:

@@ -1,4 +1,4 @@
-"""Expert: one denoising network, whatever its native parametrisation, speaking velocity and log-SNR."""
+"""Expert: one denoising network, converted to velocity prediction as a function of log-SNR."""
 
 import math
 from abc import abstractmethod
@@ -15,16 +15,16 @@ from moeframe.shapes import Images, LogSnr
 
 @dataclass(frozen=True)
 class Jumps:
-    """Where a denoiser is no continuous function of the noisy image and its log-SNR."""
+    """Where a denoiser is not a continuous function of the noisy image and its log-SNR."""
 
     anywhere: str = ""
-    """What jumps at places that depend on the image, in words; empty if nothing does."""
+    """What jumps at places that depend on the image, in words; empty if nothing jumps there."""
     at: tuple[float, ...] = ()
     """The log-SNRs at which it jumps for every image at once."""
 
 
 class Expert(nn.Module, Component):
-    """Predicts the velocity of a noisy image; converts its native prediction and time at its own boundary."""
+    """Predicts the velocity of a noisy image; converts from its native prediction and time parametrisation."""
 
     KIND: ClassVar[str] = "experts"
 
@@ -37,11 +37,11 @@ class Expert(nn.Module, Component):
         )
 
         def for_copy(self, number: int) -> "Expert.Config":  # noqa: ARG002
-            """The settings of one of the copies, counted from 0; the same for all, unless they are to differ."""
+            """The settings of one copy, counted from 0; the same for all copies by default."""
             return self
 
         def for_seed(self, seed: int) -> "Expert.Config":  # noqa: ARG002
-            """The settings for one seed of a run; the same for all, unless an expert is to differ between seeds."""
+            """The settings for one seed of a run; the same for all seeds by default."""
             return self
 
     config: Config
@@ -58,7 +58,7 @@ class Expert(nn.Module, Component):
 
     @property
     def jumps(self) -> Jumps:
-        """Where it jumps, as one does that holds a gate; a network alone does not."""
+        """Where it jumps: an expert that holds a gate may; a network alone does not."""
         return Jumps()
 
     def provenance(self) -> Mapping[str, str]:
@@ -66,11 +66,11 @@ class Expert(nn.Module, Component):
         return {}
 
     def core(self) -> "Expert":
-        """The expert itself, or the one that it wraps alone."""
+        """The expert itself, or the single expert that it wraps."""
         return self
 
     def architecture(self) -> Mapping[str, Any]:
-        """What experts must share, beside names and shapes of their tensors, for their weights to mean the same."""
+        """What experts must share, besides names and shapes of tensors, for their weights to be interchangeable."""
         return self.config.model_dump(mode="json", exclude={"copies", "outside"})
 
     @abstractmethod

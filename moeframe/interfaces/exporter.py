@@ -49,11 +49,11 @@ class Exporter(Component):
 
     @abstractmethod
     def export_merged(self, model: TrainedModel, folder: Path) -> str:
-        """Write the whole model into the empty folder; returns how to load it, one line of code or a spec's entry.
+        """Write the merged model into the empty folder; return how to load it, as code or as an entry of a spec.
 
-        Raises InputError for a model that the format does not hold.
+        Raises InputError for a model that the format cannot represent.
         """
 
     @abstractmethod
     def export_expert(self, model: TrainedModel, expert: int, folder: Path) -> str:
-        """The same for one expert alone."""
+        """Write one expert; otherwise as `export_merged`."""

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,12 +18,12 @@ from moeframe.shapes import GateWeights, Images, LogSnr
 
 @dataclass(frozen=True)
 class Routing:
-    """What a gate decided for a batch."""
+    """The decision of a gate for a batch."""
 
     weights: GateWeights
     """The weights that mix the experts; an expert with weight zero is not evaluated."""
     probabilities: GateWeights
-    """The gate's opinion before any expert was cut; the same as `weights` for a dense gate."""
+    """The gate's probabilities before any expert was cut; equal to `weights` for a dense gate."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class ExpertErrors:
     """Each expert's diffusion term of the bound, bits/dim, on the same images, noise levels and noise."""
 
     log_snr: LogSnr
-    """Of each draw; a draw stands for the whole integral over log-SNR."""
+    """Log-SNR of each draw; a draw estimates the entire integral over log-SNR."""
     bits: Float[Tensor, "batch experts"]
-    """(draws, K); infinite where an expert is not to be asked."""
+    """(draws, K); infinite where an expert must not be evaluated."""
     ranges: tuple[tuple[float, float], ...] = ()
-    """The (lowest, highest) log-SNR at which each expert may be asked; no limits if empty."""
+    """The (lowest, highest) log-SNR at which each expert may be evaluated; no limits if empty."""
 
 
 class Gate(nn.Module, Component):
@@ -48,11 +48,20 @@ class Gate(nn.Module, Component):
     class Config(Component.Config):
         @property
         def programs(self) -> Mapping[str, Path]:
-            """Fields that name a file whose code the gate runs: an export takes it along, a reader asks first."""
+            """Fields that name a file whose code the gate runs: exports include it, readers must trust it."""
             return {}
 
-        def asked(self, n_experts: int) -> int:
-            """How many of the experts are evaluated for an image and step, for predictions of cost."""
+        @property
+        def network_settings(self) -> Mapping[str, Any]:
+            """Settings that shape the gate's weights, by their keys; weights fit a gate of equal settings only.
+
+            Empty for a gate without weights. A study compares them before it measures the weights of one variant under
+            the settings of another.
+            """
+            return {}
+
+        def n_evaluated(self, n_experts: int) -> int:
+            """How many of `n_experts` are evaluated per image and step; used to predict cost."""
             return n_experts
 
     config: Config
@@ -85,7 +94,7 @@ class Gate(nn.Module, Component):
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether the finished experts are to be compared before the gate can choose between them."""
+        """Whether the gate must compare the finished experts before it can choose between them."""
         return False
 
     @property
@@ -94,11 +103,11 @@ class Gate(nn.Module, Component):
         return False
 
     def attach(self, trunk: Trunk) -> None:
-        """Learn of the trunk that the mixture has, before any weight is trained or loaded."""
+        """Receive the trunk of the mixture, before any weight is trained or loaded."""
 
     def calibrate(self, errors: ExpertErrors) -> None:  # noqa: ARG002
         """Choose by the errors of the experts on training images; what is chosen belongs to the state (a buffer)."""
-        assert not self.needs_calibration, f"{self.name()} needs a calibration and does not say how"
+        assert not self.needs_calibration, f"{self.name()} needs calibration but does not implement it"
 
     def switch_at(self, thresholds: Sequence[float]) -> None:  # noqa: ARG002
         """Use expert k between the thresholds k - 1 and k, K - 1 log-SNRs from noisy to clean."""
@@ -109,7 +118,7 @@ class Gate(nn.Module, Component):
         """Weights of each expert for each item."""
 
     def route(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Routing:  # noqa: ARG002
-        """The weights together with what lies behind them; a random gate draws from `trajectories`."""
+        """The weights and the probabilities behind them; a random gate draws from `trajectories`."""
         weights = self(z, log_snr)
         return Routing(weights, weights)
 
@@ -120,5 +129,5 @@ class Gate(nn.Module, Component):
         log_snr: LogSnr,
         trajectories: Trajectories | None = None,
     ) -> Routing:
-        """The same where the mixture has a trunk: `features` are its own, None without one."""
+        """Route in a mixture with a trunk: `features` are the trunk's, None without one."""
         return self.route(z, log_snr, trajectories)

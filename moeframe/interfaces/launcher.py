@@ -13,31 +13,31 @@ from moeframe.interfaces.component import Component
 
 @dataclass(frozen=True)
 class Task:
-    """One command, independent of every other task: it leaves its result in files, and begun again it resumes."""
+    """One command, independent of every other task. It writes its result to files; started again, it resumes."""
 
     name: str
-    """What a person calls it: unique among those of one `run`, and the same when a study goes on."""
+    """Its name for people: unique among the tasks of one `run`, and the same when a study is resumed."""
     command: tuple[str, ...]
     log: Path
-    """Where its output goes. With the command it tells the tasks of all studies apart."""
+    """File of its output. Together with the command it identifies the task among all studies."""
     folder: Path = Path()
-    """Where the command is begun: paths in it may be relative to it."""
+    """Working directory of the command; paths in it may be relative to it."""
     exclusive: bool = False
-    """It measures times and memory: no other task may run on its machine."""
+    """Whether it measures times or memory, so that no other task may run on its machine."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A task that is over."""
+    """A task that has exited."""
 
     task: Task
     exit_status: int
 
 
 class Launcher(Component):
-    """Starts tasks and tells of each that has ended; a scheduler's launcher submits the same commands to its queue.
+    """Starts tasks and reports each that has exited; a scheduler's launcher submits the same commands to its queue.
 
-    What a task may use (cores, GPUs, memory, time) is a matter of the launcher's own settings.
+    The launcher's own settings decide what a task may use (cores, GPUs, memory, time).
     """
 
     KIND: ClassVar[str] = "launchers"
@@ -52,4 +52,4 @@ class Launcher(Component):
 
     @abstractmethod
     def run(self, tasks: Sequence[Task]) -> Iterator[Ended]:
-        """Each task as it ends, in any order. One that fails stops no other; an exclusive one has its machine alone."""
+        """Yield each task as it exits, in any order. A failure stops no other task; an exclusive task runs alone."""

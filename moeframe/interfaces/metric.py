@@ -1,4 +1,4 @@
-"""Metric: one honest figure about a finished model, with how it was computed."""
+"""Metric: one measurement of a finished model, and how it was computed."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """Held-out images, and what the model makes of them from a stated noise level."""
+    """Held-out images, and their reconstructions from a stated noise level."""
 
     originals: Levels
     images: Levels
@@ -35,7 +35,7 @@ class Reconstructions:
 
 
 class Evaluation(ABC):
-    """What a metric may ask of a run. Samples and reconstructions are drawn once and shared by all metrics."""
+    """What a metric can read of a run. Samples and reconstructions are drawn once and shared by all metrics."""
 
     denoiser: Denoiser
     experts: tuple[Expert, ...]
@@ -51,14 +51,14 @@ class Evaluation(ABC):
 
     @abstractmethod
     def sample_batches(self, n: int) -> Iterator[Levels]:
-        """The first n samples of this evaluation, integers 0 .. levels-1, in batches; read anew at each call.
+        """The first n samples of this evaluation, integers 0 .. levels-1, in batches; read again at each call.
 
         Raises UnavailableError, with their number, when samples are not finite.
         """
 
     @abstractmethod
     def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:
-        """What `compute` returned when it was first asked for under this key: features that several metrics use."""
+        """Return `compute()`, evaluated once per key: features that several metrics use."""
 
     @abstractmethod
     def reconstructions(self, log_snr: float, n: int) -> Reconstructions:
@@ -94,7 +94,7 @@ def which_images(n: int, available: int) -> str:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One figure. `how` says everything that a reader needs to compute it again."""
+    """One measured value. `how` holds everything that a reader needs to compute it again."""
 
     value: float
     unit: str
@@ -103,19 +103,19 @@ class Measurement:
     """Sample size behind the value."""
     how: Mapping[str, Any]
     interval: tuple[float, float] | None = None
-    """95 % interval within this run (not over seeds), or None where the figure has none."""
+    """95 % interval within this run (not over seeds), or None if there is none."""
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Named components of the value, or figures beside it, in the same unit unless the name says otherwise."""
+    """Named components of the value, or further values, in the same unit unless the name says otherwise."""
 
 
 class Metric(Component):
-    """Measures one figure of an evaluation. Raises UnavailableError, saying what to do, when it cannot."""
+    """Measures one value of an evaluation. Raises UnavailableError, saying what to do, where it cannot."""
 
     KIND: ClassVar[str] = "metrics"
     DETERMINISTIC: ClassVar[bool] = True
     """False for timings and memory, which differ between two runs of the same command."""
     ROLE: ClassVar[Role] = "other"
-    """What the figure is about; a report leads with the first metric of likelihood and the first of quality."""
+    """What the metric measures; a report leads with the first metric of likelihood and the first of quality."""
 
     class Config(Component.Config):
         label: str | None = Field(default=None, description="name in results.json, where one metric is measured twice")
@@ -136,4 +136,4 @@ class Metric(Component):
 
     @abstractmethod
     def measure(self, evaluation: Evaluation) -> Measurement:
-        """The figure."""
+        """Measure the evaluation. Raises UnavailableError, saying what to do, where it cannot."""

@@ -31,7 +31,7 @@ class SamplerState:
 
 
 def last_state(states: Iterator[SamplerState]) -> SamplerState:
-    """The end of a trajectory, none of whose other states is kept: they would be as many images as there are steps."""
+    """The last state of a trajectory. No other state is kept: there would be one batch of images per step."""
     [last] = deque(states, maxlen=1)
     return last
 

@@ -19,7 +19,7 @@ class Slicer(Component):
 
     class Config(Component.Config):
         def missing(self) -> str | None:
-            """A file that the slicer needs and that is not there, and what to do, or None."""
+            """A missing file that the slicer needs, and what to do, or None."""
             return None
 
     def __init__(self, config: Config, *, n_slices: int, streams: Streams):
@@ -44,5 +44,5 @@ class Slicer(Component):
         return {}
 
     def restore(self, state: State) -> None:
-        """Take back what `state` returned."""
+        """Restore what `state` returned."""
         assert not state, f"{self.name()} has no state to restore"

@@ -1,4 +1,4 @@
-"""Trunk: layers that all experts share, run once per step; and the experts that go on from there, each its own way."""
+"""Trunk: layers that all experts share, run once per step; and the experts that continue from it."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,13 @@ class TrunkFeatures:
 
 
 class Trunk(nn.Module, Component):
-    """Early layers that are run once per step however many experts follow, and the later ones that experts adapt."""
+    """Early layers, run once per step for all experts, and later layers that experts adapt."""
 
     KIND: ClassVar[str] = "trunks"
 
     class Config(Component.Config):
         def for_seed(self, seed: int) -> "Trunk.Config":  # noqa: ARG002
-            """The settings for one seed of a run; the same for all, unless a trunk is to differ between seeds."""
+            """The settings for one seed of a run; the same for all seeds by default."""
             return self
 
     config: Config

@@ -1,4 +1,4 @@
-"""The parts of a bound per image, what both bounds share at the ends of the range, and the standard error of a mean."""
+"""The parts of a bound per image, the terms at the ends of the range, and the standard error of a mean."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from moeframe.shapes import Levels, LogSnr, PerItem
 
 @dataclass(frozen=True)
 class Bound:
-    """The parts of the bound per image, bits/dim, and what they cost."""
+    """The parts of the bound per image, bits/dim, and their cost."""
 
     reconstruction: PerItem
     prior: PerItem
@@ -32,7 +32,7 @@ class Bound:
 
     @classmethod
     def concatenate(cls, parts: list["Bound"]) -> "Bound":
-        """The bounds of several batches as one."""
+        """Join the bounds of several batches."""
         return cls(
             torch.cat([part.reconstruction for part in parts]),
             torch.cat([part.prior for part in parts]),
@@ -44,7 +44,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class EndTerms:
-    """The decoder's and the prior's share of a bound, bits/dim; the same in continuous and discrete time."""
+    """The decoder's and the prior's terms of a bound, bits/dim; equal in continuous and discrete time."""
 
     reconstruction: PerItem
     prior: PerItem
@@ -68,11 +68,11 @@ _LARGEST_LEVERAGE = 0.9
 def standard_error(repeats: Sequence[Bound]) -> float:
     """Standard error over images of the mean total, from one or more draws of each image at low-discrepancy times.
 
-    The times of a draw share out the range evenly, so what the integrand owes to its time is no error of the mean. Each
+    The times of a draw divide the range evenly, so the integrand's dependence on time adds no error to the mean. Each
     image therefore counts as its distance from a line through its neighbours in log-SNR. What is left is the offset u
     that the n times share: a sum over even points errs by (f(0) - f(1)) (u - ½) / n, of variance (f(0) - f(1))² / 12 n²
     over u, which matters for few images. The result is too large, not too small, where the integrand bends within five
-    neighbours. Repeats must share out their times in orders of their own. NaN for a single image.
+    neighbours. Repeats must divide the range independently. NaN for a single image.
     """
     found = [_beside_neighbours(bound.total, bound.log_snr, repeat) for repeat, bound in enumerate(repeats)]
     residuals = torch.stack([one.residuals for one in found])
@@ -97,7 +97,7 @@ class _Residuals:
     residuals: PerItem
     share_of_neighbours: PerItem
     fall: float
-    """Of the fitted line, from the smallest log-SNR to the largest; 0 where all are one."""
+    """Rise of the fitted line from the smallest log-SNR to the largest; 0 where all are equal."""
 
 
 def _beside_neighbours(values: PerItem, log_snr: LogSnr, seed: int) -> _Residuals:
@@ -111,7 +111,7 @@ def _beside_neighbours(values: PerItem, log_snr: LogSnr, seed: int) -> _Residual
     window = order[first[:, None] + torch.arange(size)]
     at = log_snr[window]
     offsets, place = at - at.mean(1, keepdim=True), log_snr[order] - at.mean(1)
-    # No slope among few images, nor at one noise level, where offsets are rounding.
+    # No slope for few images or a single noise level, where offsets are rounding errors.
     sloped = (at.amax(1) > at.amin(1)) & (n >= _WINDOW)
     spread = torch.where(sloped, offsets.square().sum(1), math.inf)
     fit = values[window].mean(1) + (values[window] * offsets).sum(1) / spread * place

@@ -1,4 +1,4 @@
-"""Whether a model is a continuous function of the noisy image, as the change of variables needs: asked, not trusted."""
+"""Probe whether a model is a continuous function of the noisy image, as the change of variables needs."""
 
 import math
 from itertools import pairwise
@@ -22,20 +22,20 @@ _SEGMENTS = 4
 """Between two noisy images; twice as many over each piece of the log-SNR range."""
 _HALVINGS = 16
 _MARGIN = 1e-4
-"""Of a piece, left out at its ends: in float32 a jump at an end may lie on either side."""
+"""Share of a piece that is skipped at its ends: in float32 a jump at an end may fall on either side."""
 _JUMP = 0.02
 """Change of a velocity, relative to the largest or to 1, or of a weight, that 16 halvings have to bring below."""
 
 
 def declared_jumps(denoiser: Denoiser, gate: Gate | None) -> Jumps:
-    """What the model says of itself; `gate` is that of a denoiser that is no MergedDenoiser."""
+    """What the model declares; `gate` is that of a denoiser that is not a MergedDenoiser."""
     if isinstance(denoiser, MergedDenoiser):
         return denoiser.jumps
     return Jumps() if gate is None else Jumps("" if gate.continuous else f"gate {gate.name()}", gate.switches)
 
 
 def stated_jumps(denoiser: Denoiser, gate: Gate | None) -> tuple[float, ...]:
-    """The log-SNRs at which the model says that it jumps. Raises UnavailableError where the image decides where."""
+    """The log-SNRs at which the model declares a jump. Raises UnavailableError where jumps depend on the image."""
     jumps = declared_jumps(denoiser, gate)
     if jumps.anywhere:
         raise UnavailableError(
@@ -55,7 +55,7 @@ def require_continuous(
     *,
     gate: Gate | None,
 ) -> None:
-    """Raise UnavailableError where the model jumps at other places than the log-SNRs that it states.
+    """Raise UnavailableError where the model jumps at a log-SNR that it does not declare.
 
     Between pairs of noisy images, and between log-SNRs on one side of the stated ones, the largest change is closed in
     on by halving: a continuous model's shrinks with the distance, a jump's stays. What is not met on these ways is not
@@ -63,7 +63,7 @@ def require_continuous(
     """
     stated, low, high = stated_jumps(denoiser, gate), schedule.log_snr_min, schedule.log_snr_max
     if not (math.isfinite(low) and math.isfinite(high)):
-        return  # no ODE goes there
+        return  # the ODE never reaches it
     items = Trajectories.numbered(streams, 0, _ITEMS)
     shape = (2, _ITEMS, *image.tensor_shape)
     levels = (streams.uniform(shape, "continuity/levels") * image.levels).long()

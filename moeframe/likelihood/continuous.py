@@ -1,6 +1,8 @@
-"""The continuous-time variational bound on -log2 p(x), in bits per dimension (VDM, Kingma et al. 2021, eqs. 11-18).
+"""The continuous-time variational bound on -log2 p(x), in bits per dimension (VDM, eqs. 11-18).
 
 bound = [ recon + KL(q(z_λmin | x) ‖ N(0, I)) + ½ ∫ E‖ε - ε̂‖² dλ over (λmin, λmax) ] / (D ln 2)
+
+Kingma et al. 2021, https://arxiv.org/abs/2107.00630.
 """
 
 import torch
@@ -28,8 +30,8 @@ def continuous_bound(
     """One unbiased draw of the bound for each image, at its own log-SNR: the quantile `times` of `density`.
 
     The density is uniform unless given. The schedule gives the range alone, so that models with different schedules
-    over one range are measured at the same noise levels. The draw stands for the whole integral: ½ ‖ε - ε̂‖² / density.
-    `levels` and `times` lie on the model's device; noise is addressed by `items`, so that two models see the same.
+    over one range are measured at the same noise levels. The draw estimates the entire integral: ½ ‖ε - ε̂‖² / density.
+    `levels` and `times` are on the model's device; noise is addressed by `items`, so that two models see the same.
     """
     density = density or LogSnrDensity.uniform(schedule)
     x = to_pixels(levels, image.levels)

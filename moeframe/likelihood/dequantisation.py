@@ -1,6 +1,9 @@
-"""Dequantisation: integer levels as points of their bins, so that a density can bound a probability.
+"""Dequantisation: integer levels become points in their bins, so that a density can bound a probability.
 
 With x̃ ~ q(x̃ | x) inside the bin of x, which is 2/L wide, -log P(x) <= E[-log p(x̃)] - H(q), by Jensen's inequality.
+
+Theis et al. 2016, https://arxiv.org/abs/1511.01844; truncated normal, Zheng et al. 2023,
+https://arxiv.org/abs/2305.03935.
 """
 
 import math
@@ -14,12 +17,12 @@ from moeframe.randomness import Trajectories
 from moeframe.shapes import Images, Levels
 
 Dequantisation: TypeAlias = Literal["uniform", "truncated_normal"]
-"""How a level is spread over its bin."""
+"""The distribution of a level over its bin."""
 
 
 @dataclass(frozen=True)
 class Dequantised:
-    """Pixels inside the bins of their levels, float64, and what it costs to have put them there."""
+    """Pixels inside the bins of their levels, float64, and the cost in bits of choosing them."""
 
     pixels: Images
     bits_per_dim: float

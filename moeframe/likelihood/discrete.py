@@ -5,6 +5,8 @@ with s = (i - 1) / T and t = i / T.
 
 p(z_s | z_t) is the posterior with the predicted image in place of x, and has its variance, so that each term is
 ½ (SNR(s) - SNR(t)) ‖x - x̂‖² (VDM, eq. 13; improved DDPM's bound with the smaller variance β̃).
+
+VDM, https://arxiv.org/abs/2107.00630; improved DDPM, https://arxiv.org/abs/2102.09672.
 """
 
 import torch
@@ -33,8 +35,8 @@ def discrete_bound(
     """One unbiased draw of the bound over `steps` steps for each image, from `terms` of its terms.
 
     The steps are cut into `terms` equal runs; each image takes one step of every run, at the place that its time in
-    [0, 1) says, and each taken stands for steps / terms. With `terms` equal to `steps` the sum is whole, and `times` do
-    not matter. `levels` and `times` lie on the model's device; noise is addressed by `items`.
+    [0, 1) says, and each step counts for steps / terms. With `terms` equal to `steps` the sum is exact, and `times` do
+    not matter. `levels` and `times` are on the model's device; noise is addressed by `items`.
     """
     assert 1 <= terms <= steps, f"{terms} terms of {steps} steps"
     x = to_pixels(levels, image.levels)

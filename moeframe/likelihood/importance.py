@@ -1,7 +1,9 @@
-"""Where a continuous bound draws its log-SNRs: evenly, or more often where the integrand scatters most.
+"""Importance sampling of log-SNRs for the continuous bound: uniform, or proportional to the integrand's spread.
 
-A term drawn with density q stands for the whole integral as integrand / q, so the bound is unbiased for any q > 0.
+A term drawn with density q estimates the entire integral as integrand / q, so the bound is unbiased for any q > 0.
 Points are spread over q by its inverse CDF, which keeps low-discrepancy times low-discrepancy.
+
+Importance-sampled log-SNRs: Kingma et al. 2021, https://arxiv.org/abs/2107.00630.
 """
 
 from dataclasses import dataclass
@@ -30,7 +32,7 @@ class LogSnrDensity:
 
     @classmethod
     def uniform(cls, schedule: NoiseSchedule) -> "LogSnrDensity":
-        """The same everywhere between the schedule's ends."""
+        """The uniform density between the schedule's ends."""
         return cls((schedule.log_snr_max, schedule.log_snr_min), (1.0,))
 
     def log_snr(self, times: Times) -> LogSnr:

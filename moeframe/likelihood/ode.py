@@ -7,6 +7,9 @@ By λ the scales change as α' = ½ α σ² and σ' = -½ σ α², and so the fl
 From z_λmax = α_max x̃ it leads to λmin, and the change of variables on the way gives
 
     log p(x̃) = log N(z_λmin; 0, I) + ∫ tr(∂/∂z dz/dλ) dλ from λmax to λmin + D log α_max.
+
+Song et al. 2021, https://arxiv.org/abs/2011.13456; Hutchinson's estimator in flows, Grathwohl et al. 2019,
+https://arxiv.org/abs/1810.01367.
 """
 
 import math
@@ -42,7 +45,7 @@ MOST_STEPS = 10_000
 
 @dataclass(frozen=True)
 class OdeSolver:
-    """How the flow is followed. The state is kept in float64; the denoiser is asked in its own type."""
+    """How the flow is integrated. The state is float64; the denoiser is evaluated in its own dtype."""
 
     method: Literal["dopri5", "rk4"] = "dopri5"
     """Adaptive steps of order 5, or equal steps in log-SNR of order 4 (the 3/8 rule)."""
@@ -50,7 +53,7 @@ class OdeSolver:
     atol: float = 1e-5
     """dopri5: error allowed in a step, of z as a root mean square over an image and of its volume in bits/dim."""
     steps: int = 64
-    """rk4: how many for the whole range, four function evaluations each; every piece between switches has one."""
+    """rk4: steps over the entire range, four evaluations each; every piece between switches has at least one."""
     network_dtype: torch.dtype = torch.float32
 
 
@@ -61,17 +64,17 @@ class OdeLikelihood:
     prior: PerItem
     """-log2 N(z_λmin; 0, I)."""
     volume: PerItem
-    """What the flow and the scaling by α_max do to volume: -log2 |det ∂z_λmin / ∂x̃|."""
+    """Change of volume by the flow and the scaling by α_max: -log2 |det ∂z_λmin / ∂x̃|."""
     dequantisation: PerItem
-    """-H(q) in bits/dim, the price of having spread a level over its bin; positive for narrow bins."""
+    """-H(q) in bits/dim, the cost of dequantisation; positive for narrow bins."""
     function_evaluations: int
-    """How often the flow was evaluated, for the whole batch at once."""
+    """Number of evaluations of the flow, each of the entire batch."""
     network_calls: int
     """Expert evaluations, summed over the items of the batch; the backward passes come on top."""
 
     @property
     def total(self) -> PerItem:
-        """-log2 p(x̃) and the price of its dequantisation: in expectation an upper bound on -log2 P(x) / D."""
+        """-log2 p(x̃) plus the cost of dequantisation: in expectation an upper bound on -log2 P(x) / D."""
         return self.prior + self.volume + self.dequantisation
 
 
@@ -90,7 +93,7 @@ def ode_likelihood(
 ) -> OdeLikelihood:
     """One draw of the dequantised image, and of the probe of its divergence, followed from λmax to λmin.
 
-    `gate` is the one inside a `denoiser` that is no MergedDenoiser, which knows itself where it jumps; None for a
+    `gate` is the gate inside a `denoiser` that is not a MergedDenoiser, which itself declares its jumps; None for a
     single expert. Its gradient is part of the divergence, and the way is cut into pieces where it switches. Draws are
     addressed by `items`, so an image has the same ones in every batch. The adaptive solver however takes one step for
     all, as long as the most demanding image allows: its result depends on the batch within its tolerance; that of `rk4`
@@ -129,7 +132,7 @@ def ode_likelihood(
 
 @dataclass
 class _Flow:
-    """The slope of z and of its volume by log-SNR, and what it has cost so far."""
+    """The derivative of z and of its volume by log-SNR, and the cost so far."""
 
     denoiser: Denoiser
     items: Trajectories
@@ -137,17 +140,17 @@ class _Flow:
     function_evaluations: int = 0
     network_calls: int = 0
 
-    def slope(self, z: Images, log_snr: Scalar, asked: Scalar) -> tuple[Images, PerItem]:
-        """(dz/dλ, its divergence in bits/dim) at λ = `log_snr`, by the denoiser's answer at `asked`, in its type."""
+    def slope(self, z: Images, log_snr: Scalar, at: Scalar) -> tuple[Images, PerItem]:
+        """(dz/dλ, its divergence in bits/dim) at λ = `log_snr`, by the denoiser's prediction at `at`, in its dtype."""
         with torch.enable_grad():
-            leaf = z.detach().to(asked.dtype).requires_grad_()
-            denoised = self.denoiser(leaf, asked.expand(len(z)), self.items)
+            leaf = z.detach().to(at.dtype).requires_grad_()
+            denoised = self.denoiser(leaf, at.expand(len(z)), self.items)
             trace = _trace(denoised.velocity, leaf, self.directions)
         self.function_evaluations += 1
         self.network_calls += denoised.network_calls
         if not (denoised.velocity.isfinite().all() and trace.isfinite().all()):
             raise NonFiniteError(
-                f"the velocity or its divergence is not a number at log-SNR {float(asked):g}: see the learning curves; "
+                f"the velocity or its divergence is not a number at log-SNR {float(at):g}: see the learning curves; "
                 "train with a smaller learning rate, or narrow the schedule's range"
             )
         rate = -0.5 * alpha(log_snr) * sigma(log_snr)
@@ -158,7 +161,7 @@ def _follow(
     flow: _Flow, z: Images, start: float, stop: float, solver: OdeSolver, share: float
 ) -> tuple[Images, PerItem]:
     """z at log-SNR `stop` < `start`, and the integral of the divergence on the way, bits/dim."""
-    # The denoiser is asked inside the piece only: its ends may belong to the other side of a switch, and the solver
+    # The denoiser is evaluated inside the piece only: its ends may be on the other side of a switch, and the solver
     # looks beyond them when it chooses its first step.
     bounds = torch.tensor([stop, start], dtype=solver.network_dtype, device=z.device)
     inside = torch.nextafter(bounds, bounds.flip(0))
@@ -195,7 +198,7 @@ def _follow(
 
 
 def _largest_error(state: tuple[Images, PerItem]) -> Scalar:
-    """The largest of any image's errors: a batch's mean would let the easy images hide a hard one."""
+    """The largest error of any image: the mean of a batch would let easy images hide a hard one."""
     z, volume = state
     return torch.maximum(z.flatten(1).square().mean(1).sqrt(), volume.abs()).max()
 

@@ -1,7 +1,7 @@
-"""Whether a number would be a likelihood: a model must see z and log-SNR alone, each item on its own.
+"""Probe whether a model's number is a likelihood: it may see z and log-SNR alone, each item on its own.
 
 A model that sees the other items of its batch, the label or the clean image bounds nothing, however good its number.
-That is found by asking it, not by trusting it.
+That is found by probing the model, not by trusting it.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ def require_valid(
 ) -> None:
     """Raise UnavailableError, with the reason, where the model's number would not be a likelihood.
 
-    Asks at log-SNRs over the schedule's whole range, ends included, other ones in each round and some on each side of
+    Evaluates at log-SNRs over the schedule's range, ends included, other ones in each round and some on each side of
     every place where the model says that it jumps, for several noisy images. `n_items` is how many item numbers, from
     0, the estimate will use. A gate that declares itself `random` may depend on the item's number,
     through its draws alone: the bound then holds on average over them.
@@ -56,7 +56,7 @@ def require_valid(
 
 @dataclass(frozen=True)
 class _Batch:
-    """Items of one call: what each may see, and its number."""
+    """The items of one call: what each may see, and its number."""
 
     z: Images
     log_snr: LogSnr
@@ -77,7 +77,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Probe:
-    """One round of questions; every round has its own images, numbers and seeds."""
+    """One round of probing; every round has its own images, numbers and seeds."""
 
     denoiser: Denoiser
     image: ImageShape
@@ -90,22 +90,22 @@ class _Probe:
 
     def check(self) -> None:
         batch = self._batch("base")
-        whole = self._ask(batch)
-        _require_finite(whole.velocity, batch.log_snr)
+        batched = self._evaluate(batch)
+        _require_finite(batched.velocity, batch.log_snr)
         if self.gate is None or self.gate.sums_to_one:
-            _require_sum_of_one(whole.routing.weights, batch.log_snr)
-        self._require_determinism(batch, whole)
-        self._require_no_coupling(batch, whole)
+            _require_sum_of_one(batched.routing.weights, batch.log_snr)
+        self._require_determinism(batch, batched)
+        self._require_no_coupling(batch, batched)
         if self.gate is not None and self.gate.random:
             self._require_draws(batch)
         else:
-            self._require_blind_to_numbers(batch, whole)
+            self._require_blind_to_numbers(batch, batched)
 
-    def _ask(self, batch: _Batch) -> Denoised:
+    def _evaluate(self, batch: _Batch) -> Denoised:
         return self.denoiser(batch.z, batch.log_snr, batch.items)
 
     def _batch(self, name: str) -> _Batch:
-        """Random images noised to log-SNRs over the whole range."""
+        """Random images noised to log-SNRs over the entire range."""
         shape = (_ITEMS, *self.image.tensor_shape)
         levels = (self.streams.uniform(shape, "probe/levels", name, self.round) * self.image.levels).long()
         noise = self.streams.normal(shape, "probe/noise", name, self.round)
@@ -115,7 +115,7 @@ class _Probe:
         return _Batch(z.to(self.device), log_snr.to(self.device), self._numbers(name))
 
     def _log_snrs(self, name: str) -> LogSnr:
-        """One in each part of equal width, drawn anew each round, the ends in the first; one between any two jumps."""
+        """One in each part of equal width, drawn again each round, the ends in the first; one between any two jumps."""
         low, high = self.schedule.log_snr_min, self.schedule.log_snr_max
         chance = self.streams.uniform((_ITEMS,), "probe/log_snr", name, self.round)
         values = high - (torch.arange(_ITEMS) + chance) / _ITEMS * (high - low)
@@ -129,20 +129,20 @@ class _Probe:
         return values
 
     def _numbers(self, *name: str | int) -> Trajectories:
-        """Item numbers from the whole range, so that whatever follows them (a label, say) varies."""
+        """Item numbers from the entire range, so that whatever depends on them (a label, say) varies."""
         chance = self.streams.uniform((_ITEMS,), "probe/numbers", *name, self.round)
         return Trajectories(self.streams, (chance.double() * self.n_items).long())
 
-    def _require_determinism(self, batch: _Batch, whole: Denoised) -> None:
-        again = self._ask(batch)
-        change = _change(whole.velocity, again.velocity, batch.log_snr)
+    def _require_determinism(self, batch: _Batch, batched: Denoised) -> None:
+        again = self._evaluate(batch)
+        change = _change(batched.velocity, again.velocity, batch.log_snr)
         if change:
             raise UnavailableError(
                 f"no likelihood: two calls on the same input differ by {change}; switch dropout off (eval mode), and "
                 "address random draws by `trajectories`"
             )
 
-    def _require_no_coupling(self, batch: _Batch, whole: Denoised) -> None:
+    def _require_no_coupling(self, batch: _Batch, batched: Denoised) -> None:
         """The same items in another order, among others, and alone."""
         order, half = torch.arange(_ITEMS).flip(0), _ITEMS // 2
         others, first, last = self._batch("companions"), torch.arange(half), torch.arange(half, _ITEMS)
@@ -152,24 +152,24 @@ class _Probe:
         ]
         trials += [("it is alone", batch.take(kept), kept) for kept in (first[:1], last[-1:])]
         for what, trial, kept in trials:
-            found = self._ask(trial).velocity[: len(kept)]
+            found = self._evaluate(trial).velocity[: len(kept)]
             kept_here = kept.to(self.device)
-            change = _change(whole.velocity[kept_here], found, batch.log_snr[kept_here])
+            change = _change(batched.velocity[kept_here], found, batch.log_snr[kept_here])
             if change:
                 raise UnavailableError(
                     f"no likelihood: an item's prediction changes by {change} when {what}; predict each item on its "
                     "own, without statistics of the batch"
                 )
 
-    def _require_blind_to_numbers(self, batch: _Batch, whole: Denoised) -> None:
+    def _require_blind_to_numbers(self, batch: _Batch, batched: Denoised) -> None:
         """The same z and log-SNR under other item numbers, and under another seed."""
         for trial in range(_OTHER_NUMBERS):
             ids = self._numbers("other", trial).ids
             items = Trajectories(Streams(self.streams.seed + trial % 2), ids)
-            found = self._ask(batch.numbered(items))
-            # The weights as well: untrained experts agree, whichever is asked.
-            change = _change(whole.velocity, found.velocity, batch.log_snr)
-            change = change or _change(whole.routing.weights, found.routing.weights, batch.log_snr)
+            found = self._evaluate(batch.numbered(items))
+            # The weights as well: untrained experts all predict the same.
+            change = _change(batched.velocity, found.velocity, batch.log_snr)
+            change = change or _change(batched.routing.weights, found.routing.weights, batch.log_snr)
             if change:
                 raise UnavailableError(
                     f"no likelihood: for the same noisy image and log-SNR the prediction changes by {change} with the "
@@ -178,9 +178,9 @@ class _Probe:
                 )
 
     def _require_draws(self, batch: _Batch) -> None:
-        """What a random gate makes of the item's number must be a draw: items that draw alike are treated alike."""
+        """A random gate may use the item's number for draws alone: items with equal draws are treated equally."""
         alike = [
-            self._ask(batch.numbered(_SameDraws(self.streams, ids)))
+            self._evaluate(batch.numbered(_SameDraws(self.streams, ids)))
             for ids in (batch.items.ids, *(self._numbers("other", trial).ids for trial in range(_OTHER_NUMBERS)))
         ]
         for found in alike[1:]:
@@ -195,7 +195,7 @@ class _Probe:
 
 
 class _SameDraws(Trajectories):
-    """Items that all draw as number 0 does; what differs between two of them is no draw."""
+    """Items that all draw as number 0 does; what differs between two of them is not a draw."""
 
     def normal(self, shape: Sequence[int], purpose: str, *address: Address) -> Tensor:
         return self._first().normal(shape, purpose, *address)
@@ -227,7 +227,7 @@ def _require_sum_of_one(weights: Tensor, log_snr: LogSnr) -> None:
 
 
 def _change(before: Tensor, after: Tensor, log_snr: LogSnr) -> str:
-    """By how much velocities or weights that should be equal differ, and where; empty within the tolerance."""
+    """How far velocities or weights that should be equal differ, and where; empty within the tolerance."""
     gaps = (before - after).abs().flatten(1).amax(1) / max(1.0, float(before.abs().max()))
     worst = int(gaps.nan_to_num(nan=torch.inf).argmax())
     if float(gaps[worst]) <= TOLERANCE:

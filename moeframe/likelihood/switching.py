@@ -1,6 +1,6 @@
 """A hard switch between experts by log-SNR alone: its bound, and the thresholds that minimise it, without sampling.
 
-The bound is an integral over λ, and a switch asks one expert at each λ. Its diffusion part is therefore the sum of the
+The bound is an integral over λ, and a switch evaluates one expert at each λ. Its diffusion part is thus the sum of the
 experts' own parts over their bands, and the best thresholds follow from the errors of each expert alone.
 """
 
@@ -38,7 +38,7 @@ def expert_errors(
 ) -> ExpertErrors:
     """One draw of each expert's diffusion term for each image, all at the log-SNR and with the noise of that image.
 
-    The draws are those of `continuous_bound` with the same `times` and `items`. Where an expert cannot be asked its
+    The draws are those of `continuous_bound` with the same `times` and `items`. Where an expert cannot be evaluated its
     error is infinite.
     """
     columns = []
@@ -56,13 +56,13 @@ def expert_errors(
 
 
 def concatenate(parts: Sequence[ExpertErrors]) -> ExpertErrors:
-    """The errors of several batches as one."""
+    """Join the errors of several batches."""
     log_snr, bits = torch.cat([part.log_snr for part in parts]), torch.cat([part.bits for part in parts])
     return ExpertErrors(log_snr, bits, parts[0].ranges)
 
 
 def switched_bits(errors: ExpertErrors, thresholds: Sequence[float]) -> PerItem:
-    """The merge's diffusion term of each draw when it switches there; exact, because one expert answers at each λ."""
+    """The merge's diffusion term of each draw when it switches there; exact, because one expert is used at each λ."""
     at = torch.tensor(list(thresholds), dtype=torch.float64, device=errors.log_snr.device)
     return errors.bits.gather(1, band_of(errors.log_snr, at)[:, None]).squeeze(1)
 
@@ -78,13 +78,13 @@ def error_curves(errors: ExpertErrors, bins: int) -> tuple[Tensor, Tensor]:
 def best_thresholds(errors: ExpertErrors) -> tuple[float, ...]:
     """The K - 1 thresholds, noisy to clean, that minimise the mean of `switched_bits`: exact, by dynamic programming.
 
-    A threshold lies midway between two draws, or nearest to that within the experts' ranges. It is -inf or +inf where
+    A threshold is midway between two draws, or nearest to that within the experts' ranges. It is -inf or +inf where
     an expert is best left out at that end, and equal to the next where one between others is. Of equal choices the
     lower-numbered experts are taken. Raises RangeError where no order of bands keeps every expert within its range.
     """
     levels, inverse = torch.unique(errors.log_snr.double().cpu(), return_inverse=True)
     n_experts = errors.bits.shape[1]
-    # draws at one log-SNR cannot be told apart by a threshold
+    # no threshold separates draws at one log-SNR
     bits = torch.zeros(len(levels), n_experts, dtype=torch.float64).index_add(0, inverse, errors.bits.double().cpu())
     best = torch.zeros(n_experts, dtype=torch.float64)
     before = []
@@ -116,7 +116,7 @@ def _first_of_equal(values: Tensor, indices: Tensor) -> Tensor:
 
 
 def _threshold(levels: Sequence[float], bands: Sequence[int], ranges: Sequence[tuple[float, float]], k: int) -> float:
-    """Where expert k or one after it begins."""
+    """Start of the band of expert k or of one after it."""
     first = next((i for i, band in enumerate(bands) if band >= k), None)
     if first is None:
         return math.inf

@@ -1,4 +1,4 @@
-"""Exponential moving average of a model's weights: what is evaluated.
+"""Exponential moving average (EMA) of a model's weights, which is evaluated by default.
 
 torch's AveragedModel walks the module tree at every update, which costs more than the average itself for small models.
 """
@@ -13,12 +13,12 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class MovingAverage(Generic[M]):
-    """A copy of a model whose weights trail behind it."""
+    """A copy of a model that holds the average of its weights."""
 
     def __init__(self, model: M, decay: float):
         self.model: M = copy.deepcopy(model).requires_grad_(False)
         self.decay = decay
-        # what is frozen stays equal, and may wait on another device than its copy
+        # frozen weights stay equal, and may be on another device than their copy
         pairs = [(a, c) for a, c in zip(self.model.parameters(), model.parameters(), strict=True) if c.requires_grad]
         self._averaged: list[Tensor] = [averaged for averaged, _ in pairs]
         self._current: list[Tensor] = [current for _, current in pairs]
@@ -26,7 +26,7 @@ class MovingAverage(Generic[M]):
 
     @torch.no_grad()
     def update(self, n: int) -> None:
-        """Take in the weights of update number n, counted from 0.
+        """Update the average with the weights of update number n, counted from 0.
 
         The decay rises to its value, min(decay, (1 + n) / (10 + n)), so that early weights are forgotten in short runs;
         the first update copies.

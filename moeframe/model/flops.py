@@ -1,4 +1,4 @@
-"""Operations of a network on one image, counted without computing anything."""
+"""FLOPs of a network on one image, counted without computing anything."""
 
 import copy
 from collections.abc import Callable

@@ -24,7 +24,7 @@ from moeframe.shapes import GateWeights, Images, LogSnr
 
 
 class MergedDenoiser(nn.Module):
-    """K experts mixed by a gate. With one expert and no gate it is that expert: the single-expert baseline."""
+    """K experts mixed by a gate. One expert without a gate is the single-expert baseline."""
 
     def __init__(self, experts: Sequence[Expert], gate: Gate | None = None, trunk: Trunk | None = None):
         super().__init__()
@@ -38,10 +38,10 @@ class MergedDenoiser(nn.Module):
         self._offload = False
         self._device: torch.device | None = None
         self._sharing: tuple[nn.Module, ...] = tuple(experts)
-        """Experts that share the device: its own, and those of the mixture that it is a part of."""
+        """Experts that share the device: those of this mixture, and of the mixture that encloses it."""
 
     def place(self, device: torch.device, *, offload: bool = False) -> "MergedDenoiser":
-        """Move to the device; with `offload` each expert only while it is asked (see moeframe.model.offloading)."""
+        """Move to the device; with `offload` each expert only while it is evaluated (see moeframe.model.offloading)."""
         self._offload, self._device = offload, device
         for part in (self.gate, self.trunk, *([] if offload else [self.experts])):
             if part is not None:
@@ -50,12 +50,12 @@ class MergedDenoiser(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where noisy images belong."""
+        """Device of the noisy images."""
         first = next(self.parameters(), None)
         return self._device or (torch.device("cpu") if first is None else first.device)
 
     def forward(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Denoised:
-        """Merged velocity of z. Raises RangeError where an expert that is asked is not valid."""
+        """Merged velocity of z. Raises RangeError where an evaluated expert is not valid."""
         features = None if self.trunk is None else self.trunk(z, log_snr)
         routing = self._route(features, z, log_snr, trajectories)
         contributions = tuple(self._dispatch(features, z, log_snr, routing.weights))
@@ -78,24 +78,24 @@ class MergedDenoiser(nn.Module):
         return self._without_excluded(routing, log_snr)
 
     def routed_only(self, z: Images, log_snr: LogSnr, trajectories: Trajectories | None = None) -> Denoised:
-        """The gate's weights without asking an expert; the velocity is NaN, so that nothing can mistake it for one."""
+        """The gate's weights without evaluating an expert; the velocity is NaN, so that nothing uses it by mistake."""
         return Denoised(torch.full_like(z, math.nan), self.route(z, log_snr, trajectories), ())
 
     def alone(self, expert: int) -> "MergedDenoiser":
-        """One expert of the mixture, on its trunk if it has one, as a denoiser of its own (shares their weights)."""
+        """One expert of the mixture, with its trunk if there is one, as a separate denoiser (shares the weights)."""
         one = self._expert(expert)
         model = MergedDenoiser([one], trunk=self.trunk if isinstance(one, AdapterExpert) else None)
         model._offload, model._device, model._sharing = self._offload, self._device, self._sharing
         return model
 
     def range_of(self, expert: int) -> tuple[float, float]:
-        """The log-SNRs at which an expert answers: its range, or all if its config says `clamp`."""
+        """The log-SNRs at which an expert can be evaluated: its range, or all if its config says `clamp`."""
         one = self._expert(expert)
         return (-math.inf, math.inf) if one.config.outside == "clamp" else one.log_snr_range
 
     @property
     def jumps(self) -> Jumps:
-        """Where it jumps: at the gate's places, at those inside its experts, where an excluded expert's range ends."""
+        """Where it jumps: where the gate or an expert does, and where the range of an excluded expert ends."""
         anywhere: list[str] = []
         at: list[float] = []
         if self.gate is not None:
@@ -116,7 +116,7 @@ class MergedDenoiser(nn.Module):
         return expert
 
     def _without_excluded(self, routing: Routing, log_snr: LogSnr) -> Routing:
-        """No weight for an expert outside its range whose config says `exclude`; the others share it in proportion."""
+        """Set the weight of an excluded expert outside its range to zero; the others share it in proportion."""
         excluded = torch.zeros_like(routing.weights, dtype=torch.bool)
         for k in range(len(self.experts)):
             if self._expert(k).config.outside == "exclude":
@@ -158,11 +158,11 @@ class MergedDenoiser(nn.Module):
 
 
 ROUNDING = 1e-4
-"""A log-SNR in float32 may pass the ends of its own schedule by this much."""
+"""Float32 rounding may move a log-SNR beyond the ends of its schedule by this much."""
 
 
 def _mix(z: Images, routing: Routing, contributions: Sequence[Contribution]) -> Images:
-    """Σ w_k v̂_k, each expert's share added at the items that it saw; in the type of z."""
+    """Σ w_k v̂_k, each expert's share added at the items that it received; in the dtype of z."""
     merged = torch.zeros_like(z)
     for part in contributions:
         weights = routing.weights[part.items, part.expert].view(-1, 1, 1, 1)
@@ -177,7 +177,7 @@ def _outside(expert: Expert, log_snr: LogSnr) -> Bool[Tensor, " batch"]:
 
 
 def _ask(expert: Expert, k: int, z: Images, log_snr: LogSnr) -> Images:
-    """The expert's velocity; outside its range what its config says."""
+    """The expert's velocity; outside its range, as its config says."""
     low, high = expert.log_snr_range
     if low == -math.inf and high == math.inf:
         return _velocity(expert, z, log_snr)
@@ -187,7 +187,7 @@ def _ask(expert: Expert, k: int, z: Images, log_snr: LogSnr) -> Images:
     if expert.config.outside != "clamp":
         raise RangeError(
             f"expert {k} ({expert.name()}) is valid for log-SNR {low:g} .. {high:g} "
-            f"but was asked at {float(log_snr[outside][0]):g}; narrow the schedule's log_snr_min / log_snr_max, "
+            f"but was evaluated at {float(log_snr[outside][0]):g}; narrow the schedule's log_snr_min / log_snr_max, "
             "or set the expert's 'outside' to clamp or exclude"
         )
     nearest = log_snr.clamp(low, high)

@@ -1,6 +1,6 @@
-"""Experts that wait in main memory and are on the device only while they are asked, for when its memory is short.
+"""Offloading: experts are kept in main memory and are on the device only while they are evaluated.
 
-The last one asked stays there, so a gate that switches by noise level moves an expert once per band and not per step.
+The last expert stays on the device, so a gate that switches by noise level moves experts once per band.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ HOME = torch.device("cpu")
 
 
 def move_exclusively(wanted: nn.Module, experts: Iterable[nn.Module], device: torch.device) -> None:
-    """Have `wanted` on the device, and send home whichever other expert is there."""
+    """Move `wanted` to the device, and any other expert there back to main memory."""
     for expert in experts:
         if expert is not wanted and device != HOME and _is_on(expert, device):
             expert.to(HOME)

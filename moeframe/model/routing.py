@@ -1,4 +1,4 @@
-"""What a gate does over noise levels: mean weights, usage, and how often it finds the slice of an image."""
+"""Routing over noise levels: mean weights, usage, and how often the gate finds the slice of an image."""
 
 from dataclasses import dataclass
 
@@ -38,9 +38,9 @@ def profile_routing(
     items: Trajectories,
     n_levels: int = 21,
 ) -> RoutingProfile:
-    """Route the same images at evenly spaced times; an image counts as found when its slice's expert weighs most.
+    """Route the same images at evenly spaced times; an image is found if its slice's expert weighs most.
 
-    Where n experts weigh most alike, as under a uniform gate, it counts 1/n.
+    Where n experts tie, as under a uniform gate, it counts 1/n.
     """
     device = model.device
     x = to_pixels(levels.to(device), image.levels)

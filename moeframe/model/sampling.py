@@ -1,4 +1,4 @@
-"""What samplers share: the image prediction they step with, and the deterministic walk (DDIM)."""
+"""Shared by samplers: the image prediction of a step, and the deterministic trajectory (DDIM)."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from moeframe.shapes import Images, LogSnr
 
 @dataclass(frozen=True)
 class Prediction:
-    """A denoiser's answer in the form that samplers step with."""
+    """A denoiser's prediction in the form that samplers use."""
 
     image: Images
     denoised: Denoised
@@ -32,7 +32,7 @@ def predict_image(
 
 
 def per_batch(log_snr: float, z: Images) -> LogSnr:
-    """One log-SNR for a whole batch."""
+    """One log-SNR, expanded to a batch."""
     return torch.full((len(z),), log_snr, dtype=z.dtype, device=z.device)
 
 

@@ -1,4 +1,4 @@
-"""Finds plugins through their entry points, loads them, and sets broken ones aside with the reason.
+"""Find plugins through entry points and files and load them; a broken one is skipped, with the reason.
 
 A broken plugin never stops a run that does not need it, and is never silent.
 """
@@ -7,30 +7,18 @@ import functools
 import importlib.metadata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
 import pluggy
 from pydantic import PydanticUserError
 
 from moeframe.interfaces.component import Component
-from moeframe.interfaces.dataset import Dataset
-from moeframe.interfaces.expert import Expert
-from moeframe.interfaces.exporter import Exporter
-from moeframe.interfaces.gate import Gate
-from moeframe.interfaces.launcher import Launcher
-from moeframe.interfaces.loss import Loss
-from moeframe.interfaces.metric import Metric
-from moeframe.interfaces.sampler import Sampler
-from moeframe.interfaces.schedule import NoiseSchedule
-from moeframe.interfaces.slicer import Slicer
-from moeframe.interfaces.trunk import Trunk
-from moeframe.plugin import hookspecs
-from moeframe.plugin.hookspecs import API_VERSION, PROJECT
+from moeframe.plugin.files import PluginFile, line_in, plugin_files
+from moeframe.plugin.hookspecs import API_VERSION, PROJECT, specifications
+from moeframe.plugin.kinds import ALL_KINDS
 
-KINDS: dict[str, type[Component]] = {
-    base.KIND: base
-    for base in (Dataset, Slicer, Trunk, Expert, Gate, Loss, NoiseSchedule, Sampler, Metric, Exporter, Launcher)
-}
+KINDS: dict[str, type[Component]] = {kind.plural: kind.load_class() for kind in ALL_KINDS}
 """Plural name, as in the hooks and the plugin folders, to abstract class."""
 
 
@@ -52,14 +40,17 @@ class EntryPoint(Protocol):
 
 @dataclass(frozen=True)
 class Provider:
-    """The distribution that supplies a plugin."""
+    """The distribution, or the file, that supplies a plugin."""
 
     distribution: str
+    """Of a file its name."""
     version: str
+    """Empty for a file."""
     entry_point: str
+    file: Path | None = None
 
     def __str__(self) -> str:
-        return f"{self.distribution} {self.version}"
+        return f"{self.distribution} {self.version}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -72,12 +63,17 @@ class Provided:
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that could not be loaded, and why."""
+    """A plugin that failed to load, and why."""
 
     provider: Provider
     cause: str
+    line: int | None = None
+    """Of the plugin's file, where the cause has one."""
 
     def __str__(self) -> str:
+        if self.provider.file is not None:
+            place = "" if self.line is None else f":{self.line}"
+            return f"{self.provider.file}{place}: {self.cause}"
         return f"{self.provider} (entry point '{self.provider.entry_point}'): {self.cause}"
 
 
@@ -94,15 +90,16 @@ class _BrokenError(Exception):
 
 
 def installed_entry_points() -> Sequence[EntryPoint]:
-    """The `moeframe` entry points of every installed distribution, in a stable order."""
+    """The `moeframe` entry points of every installed distribution, in a stable order, then the plugin files."""
     found = importlib.metadata.entry_points(group=PROJECT)
-    return sorted(found, key=lambda point: (point.dist.name if point.dist else "", point.name))
+    ordered = sorted(found, key=lambda point: (point.dist.name if point.dist else "", point.name))
+    return [*ordered, *plugin_files()]
 
 
 def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> LoadedPlugins:
     """Load each entry point on its own; whatever it raises, SystemExit included, concerns that plugin only."""
     manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
+    manager.add_hookspecs(specifications())
     provided: list[Provided] = []
     broken: list[BrokenPlugin] = []
     for entry_point in installed_entry_points() if entry_points is None else entry_points:
@@ -110,11 +107,14 @@ def load_plugins(entry_points: Iterable[EntryPoint] | None = None) -> LoadedPlug
         try:
             provided += [Provided(component, provider) for component in _load(manager, entry_point, provider)]
         except (Exception, SystemExit) as error:
-            broken.append(BrokenPlugin(provider, _describe(error)))
+            line = None if provider.file is None else line_in(provider.file, error)
+            broken.append(BrokenPlugin(provider, _describe(error), line))
     return LoadedPlugins(tuple(provided), tuple(broken))
 
 
 def _provider(entry_point: EntryPoint) -> Provider:
+    if isinstance(entry_point, PluginFile):
+        return Provider(entry_point.path.name, "", entry_point.name, entry_point.path)
     dist = entry_point.dist
     return Provider(dist.name if dist else "unknown", dist.version if dist else "?", entry_point.name)
 

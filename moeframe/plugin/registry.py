@@ -8,14 +8,16 @@ from typing import TypeVar
 from moeframe.errors import PluginError
 from moeframe.interfaces.component import Component
 from moeframe.plugin.discovery import KINDS, BrokenPlugin, EntryPoint, LoadedPlugins, Provided, load_plugins
+from moeframe.plugin.kinds import ALL_KINDS
 
 C = TypeVar("C", bound=Component)
 
-SINGULAR = {kind: kind.removesuffix("s") if kind != "losses" else "loss" for kind in KINDS}
+SINGULAR = {kind.plural: kind.singular for kind in ALL_KINDS}
+"""Plural name of a kind to its name in messages."""
 
 
 class Registry:
-    """What is installed. A name claimed by two plugins belongs to neither: using it is an error that names both."""
+    """The installed components. A name that two plugins claim belongs to neither: using it is an error naming both."""
 
     def __init__(self, loaded: LoadedPlugins):
         self.broken: tuple[BrokenPlugin, ...] = loaded.broken
@@ -25,7 +27,7 @@ class Registry:
 
     @classmethod
     def installed(cls, entry_points: Iterable[EntryPoint] | None = None) -> "Registry":
-        """The registry of this environment, or of the given entry points."""
+        """Return the registry of this environment, or of the given entry points."""
         return cls(load_plugins(entry_points))
 
     def names(self, kind: str) -> list[str]:
@@ -51,7 +53,7 @@ class Registry:
         ]
 
     def why_not(self, kind: str, name: str) -> str:
-        """Why `name` cannot be used, with the nearest name, what is installed and which plugins are broken."""
+        """Why `name` cannot be used: the nearest name, what is installed and which plugins are broken."""
         claims = self._claims[kind].get(name, [])
         if len(claims) > 1:
             owners = sorted({str(claim.provider) for claim in claims})

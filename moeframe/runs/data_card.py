@@ -1,8 +1,8 @@
-"""What a reviewer needs to know of data and experts: card, duplicates, test images that leak into train, licences."""
+"""card.json: the sources and licences of data and experts, duplicates, and test images that leak into training."""
 
-import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,36 +13,22 @@ from moeframe.assembly import Assembly
 from moeframe.data.duplicates import METHOD, Duplicates, find_duplicates, fingerprints_of
 from moeframe.interfaces.dataset import Examples
 from moeframe.interfaces.expert import Expert
-from moeframe.storage.atomic import key_of, locked, write_file
+from moeframe.storage.atomic import as_json, write_file
 from moeframe.storage.images import write_grid
 from moeframe.storage.results import read_json
 from moeframe.storage.run_folder import CARD, LEAKS
 
 
-def write_data_card(folder: Path, assembly: Assembly, shared: Path | None = None) -> None:
-    """Write card.json and, where test images also stand in train, duplicates.png into the run's folder.
-
-    Every image is read once, or not at all where another run left what it saw below `shared`. Raises DataError for an
-    image that cannot be read.
-    """
-    data = inspect_data(assembly, folder) if shared is None else _looked_through_once(assembly, folder, shared)
-    # Last, because its presence says that the data has been looked through.
-    write_file(folder / CARD, _json({**data, "experts": _experts(assembly)}))
-
-
-def _looked_through_once(assembly: Assembly, folder: Path, shared: Path) -> dict[str, Any]:
-    place = shared / f"data-{key_of(assembly.spec.dump()['dataset'])}"
-    with locked(place):
-        if not (place / CARD).exists():
-            write_file(place / CARD, _json(inspect_data(assembly, place)))
-    if (place / LEAKS).exists():
-        write_file(folder / LEAKS, (place / LEAKS).read_bytes())
-    card: dict[str, Any] = read_json(place / CARD)
-    return card
+def write_data_card(folder: Path, assembly: Assembly, data: Mapping[str, Any]) -> None:
+    """Write card.json into a run folder: the facts of `inspect_data`, and where the experts come from."""
+    write_file(folder / CARD, as_json({**data, "experts": _experts(assembly)}))
 
 
 def inspect_data(assembly: Assembly, folder: Path) -> dict[str, Any]:
-    """What the card says of the data; duplicates.png is written into the folder."""
+    """Return the facts about the data, duplicates included, and write duplicates.png into `folder`.
+
+    Every image is read once. Raises DataError for an image that cannot be read.
+    """
     levels = assembly.image.levels
     found = find_duplicates(fingerprints_of(assembly.train, levels), fingerprints_of(assembly.test, levels))
     if found.shown:
@@ -53,13 +39,13 @@ def inspect_data(assembly: Assembly, folder: Path) -> dict[str, Any]:
 
 
 def licence_warnings(folder: Path) -> list[str]:
-    """What the card says of experts whose licence forbids commercial use; nothing where there is no card."""
+    """Return a warning per expert whose licence forbids commercial use; none without a card."""
     card = read_json(folder / CARD) if (folder / CARD).exists() else {}
     return list(dict.fromkeys(expert["warning"] for expert in card.get("experts", ()) if "warning" in expert))
 
 
 def non_commercial(licence: str) -> bool:
-    """Whether a licence says that it is for non-commercial use.
+    """Return whether a licence is for non-commercial use only.
 
     >>> non_commercial("CC BY-NC 4.0"), non_commercial("for Non-Commercial research"), non_commercial("Apache-2.0")
     (True, True, False)
@@ -68,7 +54,7 @@ def non_commercial(licence: str) -> bool:
 
 
 def _experts(assembly: Assembly) -> list[dict[str, Any]]:
-    """Each expert's type, the trunk's too, and what it says of its weights; those that this run trains say nothing."""
+    """Describe each expert and the trunk: type, and the provenance of pretrained weights."""
     experts = []
     for k, expert in enumerate(assembly.model.experts):
         assert isinstance(expert, Expert)
@@ -88,8 +74,8 @@ def _with_warning(entry: dict[str, Any], which: str) -> dict[str, Any]:
     licence = str(entry.get("licence", ""))
     if non_commercial(licence):
         entry["warning"] = (
-            f"{which}: the licence of its weights is {licence}: neither they nor a merge that holds them may be used "
-            "commercially"
+            f"{which}: its weights are licensed under {licence}: they and any merge that contains them must not "
+            "be used commercially"
         )
     return entry
 
@@ -112,7 +98,3 @@ def _described(found: Duplicates, train: Examples, test: Examples) -> dict[str, 
 
 def _name(examples: Examples, i: int) -> str:
     return examples.names[i] if examples.names else f"number {i}"
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()

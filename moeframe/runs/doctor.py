@@ -1,4 +1,4 @@
-"""What is installed here, which data is found, and which metrics cannot be computed and why."""
+"""What is installed here, which data is found, and which metrics cannot be computed and what to do about it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,12 @@ from moeframe.errors import MoeframeError
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.metric import Metric
 from moeframe.plugin.registry import Registry
-from moeframe.runs.environment import describe_environment
+from moeframe.runs.environment import NOT_INSTALLED, describe_environment
 from moeframe.spec.loader import load_spec
 from moeframe.spec.schema import RunSpec
+
+EXTRAS = {"torch-fidelity": "quality", "lpips": "quality"}
+"""Package that is optional to the extra of moeframe that installs it."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,11 @@ class Finding:
 
     what: str
     ok: bool
+    """False when it is missing."""
     detail: str
+    """What was found; what to do when it is missing."""
+    needed: bool = True
+    """Whether the spec needs it."""
 
 
 def examine(spec_path: Path | None, overrides: Sequence[str]) -> list[Finding]:
@@ -37,33 +44,43 @@ def examine(spec_path: Path | None, overrides: Sequence[str]) -> list[Finding]:
 
 def _installation(registry: Registry) -> Iterator[Finding]:
     for name, value in describe_environment("auto").items():
-        yield Finding(name, True, str(value))
+        if value == NOT_INSTALLED:
+            package = f"'moeframe[{EXTRAS[name]}]'" if name in EXTRAS else name
+            yield Finding(name, False, f"not installed; install it with pip install {package}", needed=False)
+        else:
+            yield Finding(name, True, str(value), needed=False)
     if not torch.cuda.is_available():
-        yield Finding("GPU", True, "none found, runs use the CPU")
+        yield Finding("GPU", True, "none; runs use the CPU", needed=False)
     for broken in registry.broken:
-        yield Finding("plugin", False, str(broken))
+        yield Finding("plugin", False, f"{broken}; fix or uninstall it", needed=False)
     for conflict in registry.conflicts():
-        yield Finding("plugin", False, conflict)
+        yield Finding("plugin", False, conflict, needed=False)
 
 
 def _everything(registry: Registry) -> Iterator[Finding]:
-    """Components that can be judged without a spec: those whose config has defaults for everything."""
+    """Datasets and metrics with their default settings; without defaults, only a spec can say more than installed."""
     for name in registry.names(Dataset.KIND):
         dataset_class = registry.get(Dataset, name)
         try:
             dataset = dataset_class(dataset_class.Config(type=name))
-        except ValidationError:
-            yield Finding(f"dataset {name}", True, "depends on its settings; ask with a spec")
+        except ValidationError as error:
+            yield _needs_settings("dataset", name, error)
         else:
             yield _dataset(dataset)
     for name in registry.names(Metric.KIND):
         metric_class = registry.get(Metric, name)
         try:
             metric = metric_class(metric_class.Config(type=name))
-        except ValidationError:
-            yield Finding(f"metric {name}", True, "depends on its settings; ask with a spec")
+        except ValidationError as error:
+            yield _needs_settings("metric", name, error)
         else:
             yield _metric(metric)
+
+
+def _needs_settings(kind: str, name: str, error: ValidationError) -> Finding:
+    keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors() if item["loc"])
+    detail = f"installed; set {keys or 'it up'} in a spec and check that with `moeframe doctor SPEC`"
+    return Finding(f"{kind} {name}", True, detail, needed=False)
 
 
 def _needs(spec: RunSpec, registry: Registry) -> Iterator[Finding]:
@@ -74,8 +91,8 @@ def _needs(spec: RunSpec, registry: Registry) -> Iterator[Finding]:
     dataset = registry.get(Dataset, spec.dataset.type)(spec.dataset)
     yield _dataset(dataset)
     if spec.slicer is not None:
-        lacking = spec.slicer.missing()
-        yield Finding(f"slicer {spec.slicer.type}", lacking is None, lacking or "complete")
+        problem = spec.slicer.missing()
+        yield Finding(f"slicer {spec.slicer.type}", problem is None, problem or "complete")
     for metric in build_metrics(spec, registry):
         yield _metric(metric)
 

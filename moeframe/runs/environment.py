@@ -1,4 +1,4 @@
-"""What a result depends on besides its spec: versions and device. No clock, no host name."""
+"""environment.json: versions and device, which results depend on besides the spec. No clock, no host name."""
 
 import functools
 import hashlib
@@ -11,16 +11,20 @@ from typing import Any
 import torch
 
 from moeframe.assembly import resolve_device
+from moeframe.storage.atomic import as_json, write_file
+from moeframe.storage.run_folder import RunFolder
 
 _OWN = ("moeframe", "moeframe_builtin", "moeframe_pretrained")
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "scikit-image", "scikit-learn", "torch-fidelity", "lpips")
 
+NOT_INSTALLED = "not installed"
+
 
 def describe_environment(device_name: str) -> dict[str, Any]:
-    """Versions of moeframe, Python and the packages behind the figures, and the device."""
+    """Return the versions of moeframe, Python and the packages that compute results, and the device."""
     device = resolve_device(device_name)
     facts: dict[str, Any] = {
-        "moeframe": installed_version("moeframe") or "not installed",
+        "moeframe": installed_version("moeframe") or NOT_INSTALLED,
         "moeframe_source": source_hash(),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -29,13 +33,18 @@ def describe_environment(device_name: str) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
     }
     for package in _PACKAGES:
-        facts[package] = installed_version(package) or "not installed"
+        facts[package] = installed_version(package) or NOT_INSTALLED
     return facts
+
+
+def write_environment(folder: RunFolder, device_name: str) -> None:
+    """Write environment.json of a run."""
+    write_file(folder.environment, as_json(describe_environment(device_name)))
 
 
 @functools.cache
 def source_hash() -> str:
-    """The first 12 digits of the SHA-256 of this software's Python files: one version number covers many commits.
+    """Return the first 12 digits of the SHA-256 of moeframe's Python files, because one version covers many commits.
 
     `moeframe doctor` prints that of an installation.
     """
@@ -49,7 +58,7 @@ def source_hash() -> str:
 
 
 def installed_version(package: str) -> str | None:
-    """Version of an installed distribution, or None."""
+    """Return the version of an installed distribution, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""A trained run, or one of its experts, in a format that others load."""
+"""Export of a trained run, or of one of its experts, to a format that other software loads."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def export(
     expert: int | None = None,
     seed: int | None = None,
 ) -> str:
-    """Write the trained model of a run, or one of its experts, as files that others load; returns how to load them.
+    """Export the trained model of a run, or one of its experts, and return the code that loads it.
 
     `into` names an installed exporter, a format, `out` a folder that is not there yet or empty. Raises InputError, or
     RunFolderError, CheckpointError, PluginError.
@@ -27,10 +27,12 @@ def export(
     place, target = RunFolder(Path(folder)), Path(out)
     exporter_class = Registry.installed().get(Exporter, into)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target}: is there already; name a folder that is not there yet, or empty it")
+        raise InputError(f"{target}: already exists and is not empty; choose a new folder or empty this one")
     loaded = load(folder, seed, device="cpu")
     if expert is not None and not 0 <= expert < len(loaded.experts):
-        raise InputError(f"expert {expert}: '{loaded.spec.name}' has the experts 0 .. {len(loaded.experts) - 1}")
+        raise InputError(
+            f"unknown expert {expert}; '{loaded.spec.name}' has the experts 0 .. {len(loaded.experts) - 1}"
+        )
     model = TrainedModel(
         name=loaded.spec.name,
         denoiser=loaded.denoiser,

@@ -1,4 +1,4 @@
-"""Finished runs: the trained model of a folder, with its schedule and sampler, ready for a notebook."""
+"""Loading a trained run: its model with schedule and sampler, ready for a notebook."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +55,7 @@ class LoadedRun:
         return self.assembly.sampler
 
     def trajectory(self, n: int, seed: int = 0) -> list[SamplerState]:
-        """All states of n sampling trajectories."""
+        """Return all states of n sampling trajectories, from noise to images."""
         return list(self._trajectory(0, n, seed))
 
     @torch.no_grad()
@@ -65,7 +65,10 @@ class LoadedRun:
         yield from self.sampler.trajectory(self.denoiser, noise, items)
 
     def sample_batches(self, n: int, seed: int = 0) -> Iterator[Levels]:
-        """n images, integers 0 .. levels-1, (batch, channels, height, width), `evaluation.batch_size` at a time."""
+        """Yield n images in batches of `evaluation.batch_size`: integers 0 .. levels-1, (batch, channels, h, w).
+
+        Raises NonFiniteError if a pixel is NaN or infinite.
+        """
         size = self.spec.evaluation.batch_size
         for start in range(0, n, size):
             last = last_state(self._trajectory(start, min(start + size, n), seed))
@@ -73,17 +76,17 @@ class LoadedRun:
             if broken := int((~samples.finite).sum()):
                 raise NonFiniteError(
                     f"{broken} of {len(last.z)} samples, from number {start} on, have pixels that are NaN or infinite; "
-                    "see report.html; train with a smaller learning rate, or sample with more steps"
+                    "see report.html; lower training.learning_rate and train again, or sample with more steps"
                 )
             yield samples.levels
 
     def sample(self, n: int, seed: int = 0) -> Levels:
-        """All of them at once, (n, channels, height, width)."""
+        """Return n images at once, (n, channels, height, width)."""
         return torch.cat(list(self.sample_batches(n, seed)))
 
 
 def load(folder: str | Path, seed: int | None = None, *, device: str | None = None) -> LoadedRun:
-    """The trained model of a run folder, of its first seed unless one is named.
+    """Load the trained model of a run folder, of its first seed unless one is named.
 
     Raises RunFolderError or CheckpointError.
     """
@@ -95,11 +98,11 @@ def load(folder: str | Path, seed: int | None = None, *, device: str | None = No
 
 
 def load_seed(place: RunFolder, spec: RunSpec, registry: Registry, seed: int) -> LoadedRun:
-    """The same for one seed of a run whose spec is read already."""
+    """Load one seed of a run whose spec has been read. Raises RunFolderError or CheckpointError."""
     newest = checkpoint.latest(place.checkpoints(seed))
     if newest is None:
         if seed in spec.seeds:
-            reason = "its weights were not kept, or they lie in the folder that it was trained in"
+            reason = "its weights were not kept, or are in the folder that it was trained in"
         else:
             reason = f"its seeds are {', '.join(map(str, spec.seeds))}"
         raise RunFolderError(f"{place.path}: has no checkpoint of seed {seed}; {reason}")
@@ -112,7 +115,7 @@ def load_seed(place: RunFolder, spec: RunSpec, registry: Registry, seed: int) ->
 
 @contextmanager
 def error_prefix(path: Path) -> Iterator[None]:
-    """Say which checkpoint does not fit."""
+    """Prefix a CheckpointError with the path of its file."""
     try:
         yield
     except CheckpointError as error:

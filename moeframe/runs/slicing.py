@@ -1,4 +1,4 @@
-"""What the slices hold, before any training: sizes, thresholds, and a contact sheet of each."""
+"""Inspecting slices before any training: sizes, thresholds, and a contact sheet of each."""
 
 import io
 from collections.abc import Sequence
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from moeframe.assembly import Slices, build_dataset, cut_slices
+from moeframe.data.slices import Slices, cut_slices
+from moeframe.data.splits import open_splits
 from moeframe.errors import InputError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Examples
@@ -21,7 +22,7 @@ COLUMNS = 20
 
 
 def slice_data(spec: str | Path, out: Path, overrides: Sequence[str] = ()) -> Slices:
-    """Cut the data of a spec as its first seed would, and write slices.npz and the contact sheets into `out`.
+    """Slice the data of a spec as its first seed would, and write slices.npz and contact sheets into `out`.
 
     Raises SpecError, DataError, or InputError for a spec without a slicer.
     """
@@ -29,16 +30,14 @@ def slice_data(spec: str | Path, out: Path, overrides: Sequence[str] = ()) -> Sl
     resolved = load_spec(spec, registry, overrides)
     if resolved.slicer is None:
         raise InputError(f"{spec}: has no slicer; add a section 'slicer', for example  slicer: {{type: class_group}}")
-    streams = Streams(resolved.seeds[0])
-    dataset = build_dataset(resolved, registry)
-    train, test = dataset.split("train"), dataset.split("test")
-    slices = cut_slices(resolved, registry, streams, train, test)
-    write_slices(out, slices, train, dataset.image, streams)
+    seed, splits = resolved.seeds[0], open_splits(resolved, registry)
+    slices = cut_slices(resolved, registry, seed, splits)
+    write_slices(out, slices, splits.train, splits.dataset.image, Streams(seed))
     return slices
 
 
 def write_slices(folder: Path, slices: Slices, train: Examples, image: ImageShape, streams: Streams) -> None:
-    """slices.npz (slice of every example, what the slicer learned) and slice-K.png (random training images)."""
+    """Write slices.npz (slice of every example, state of the slicer) and slice-K.png (random training images)."""
     assert slices.slicer is not None
     buffer = io.BytesIO()
     learned = {f"state/{name}": np.asarray(values) for name, values in slices.slicer.state().items()}
@@ -50,5 +49,5 @@ def write_slices(folder: Path, slices: Slices, train: Examples, image: ImageShap
 
 
 def contact_sheet(folder: Path, k: int) -> Path:
-    """Where the contact sheet of slice k lies."""
+    """Return the path of the contact sheet of slice k."""
     return folder / f"slice-{k}.png"

@@ -38,7 +38,7 @@ MERGE = "merge"
 
 @dataclass(frozen=True)
 class _Place:
-    """One model of the sweep and its figures for each seed; an expert alone is a switch that is never reached."""
+    """One model of the sweep with its figures per seed; a single expert is a switch at plus or minus infinity."""
 
     name: str
     thresholds: list[float]
@@ -48,7 +48,7 @@ class _Place:
 
 
 def sweep(folder: str | Path, n: int, *, quality: str = "frechet", watcher: Watcher | None = None) -> TradeOff:
-    """Put the switch of a merged run in n places across the schedule, and each expert alone beside them.
+    """Evaluate n switch points across the schedule, and each expert alone.
 
     Every seed of the run is swept; points are means over seeds, and the merge is compared with both experts seed by
     seed. Writes sweep.json and sweep.svg into the run folder and the plot into its report. `quality` names a metric of
@@ -64,16 +64,16 @@ def sweep(folder: str | Path, n: int, *, quality: str = "frechet", watcher: Watc
             metric = _metric(loaded, quality)
             models = _models(loaded, n)
             swept = swept or [_Place(name, [], [], [], []) for name, _ in models]
-            watcher.begin(f"seed {seed}: sweep over {n} places of the switch", len(models) + 1)
+            watcher.begin(f"seed {seed}: sweep over {n} switch points", len(models) + 1)
             errors, ends = _test_errors(loaded)
             curves.append(_curves(errors))
-            watcher.advance("bits/dim of every place")
+            watcher.advance("bits/dim of every switch point")
             for model, (name, threshold) in zip(swept, models, strict=True):
                 bits, error = _bits_per_dim(errors, ends, threshold)
                 model.thresholds.append(threshold)
                 model.bits.append(bits)
                 model.errors.append(error)
-                if math.isfinite(bits):  # else an expert would be asked outside its range
+                if math.isfinite(bits):  # else an expert would be evaluated outside its range
                     if name in ALONE:
                         _require_likelihood(loaded, name, threshold)
                     own = place.seed(seed) if name == MERGE else None
@@ -89,7 +89,7 @@ def sweep(folder: str | Path, n: int, *, quality: str = "frechet", watcher: Watc
 
 
 def unbeaten(figures: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which pairs no other is at least as good as in both and better than in one; smaller is better. The Pareto set.
+    """Return which pairs are in the Pareto set; smaller is better in both.
 
     >>> unbeaten([(1.0, 3.0), (2.0, 2.0), (3.0, 3.0), (2.0, 2.0)])
     [True, True, False, True]
@@ -98,13 +98,13 @@ def unbeaten(figures: Sequence[tuple[float, float]]) -> list[bool]:
 
 
 def _models(loaded: LoadedRun, n: int) -> list[tuple[str, float]]:
-    """Name and threshold of every model of the sweep."""
+    """Return name and switch point of every model of the sweep."""
     if len(loaded.experts) != 2 or loaded.gate is None:
         raise InputError(
             f"a sweep moves the switch between two experts; '{loaded.spec.name}' has {len(loaded.experts)}"
         )
     own = loaded.gate.switches[0] if loaded.gate.switches else _one_expert(loaded)
-    loaded.gate.switch_at((math.inf,))  # says so, where the gate is of another kind
+    loaded.gate.switch_at((math.inf,))  # raises for a gate of another kind
     low, high = loaded.schedule.log_snr_min, loaded.schedule.log_snr_max
     grid = [low + (high - low) * (i + 1) / (n + 1) for i in range(n)]
     alone = zip(ALONE, (math.inf, -math.inf), strict=True)
@@ -112,7 +112,7 @@ def _models(loaded: LoadedRun, n: int) -> list[tuple[str, float]]:
 
 
 def _one_expert(loaded: LoadedRun) -> float:
-    """The threshold of a switch that uses one of its experts at every noise level."""
+    """Return the switch point, plus or minus infinity, of a gate that uses one expert everywhere."""
     assert loaded.gate is not None
     z = torch.zeros(1, *loaded.assembly.image.tensor_shape, device=loaded.assembly.device)
     weights = loaded.gate.route(z, torch.full((1,), loaded.schedule.log_snr_min, device=z.device)).weights
@@ -123,16 +123,16 @@ def _metric(loaded: LoadedRun, key: str) -> Metric:
     found = {metric.config.key: metric for metric in loaded.assembly.metrics}
     if key not in found:
         raise InputError(
-            f"the spec of '{loaded.spec.name}' has no metric '{key}' to measure quality with; its metrics are "
-            f"{', '.join(found) or 'none'}: name one of them with --quality, or add it to the spec"
+            f"the spec of '{loaded.spec.name}' has no metric '{key}' for sample quality; choose one of "
+            f"{', '.join(found) or 'none'} with --quality, or add the metric to the spec"
         )
     return found[key]
 
 
 def _test_errors(loaded: LoadedRun) -> tuple[ExpertErrors, EndTerms]:
-    """The diffusion term of each expert, and the two ends of the bound, of every test image."""
+    """Return each expert's diffusion term and the two end terms of the bound, for every test image."""
     a = loaded.assembly
-    # Images beside one another in a folder should not get neighbouring noise levels.
+    # Neighbouring images of a folder should not get neighbouring noise levels.
     order = a.streams.permutation(len(a.test), "sweep/order")
     errors = measured_errors(a, loaded.denoiser, a.test, order, "sweep/times")
     ends = []
@@ -146,7 +146,7 @@ def _test_errors(loaded: LoadedRun) -> tuple[ExpertErrors, EndTerms]:
 
 
 def _bits_per_dim(errors: ExpertErrors, ends: EndTerms, threshold: float) -> tuple[float, float]:
-    """The bound of a switch and its standard error."""
+    """Return the bound of a switch point and its standard error, bits/dim."""
     diffusion = switched_bits(errors, (threshold,))
     if not bool(diffusion.isfinite().all()):
         return math.inf, math.inf
@@ -155,7 +155,7 @@ def _bits_per_dim(errors: ExpertErrors, ends: EndTerms, threshold: float) -> tup
 
 
 def _require_likelihood(loaded: LoadedRun, name: str, threshold: float) -> None:
-    """A switch between two experts whose numbers are likelihoods is one whose number is."""
+    """Raise InputError unless the expert's bound is a valid likelihood bound; a switch between two such is one too."""
     a = loaded.assembly
     assert loaded.gate is not None
     loaded.gate.switch_at((threshold,))
@@ -166,7 +166,7 @@ def _require_likelihood(loaded: LoadedRun, name: str, threshold: float) -> None:
 
 
 def _measured(loaded: LoadedRun, metric: Metric, folder: Path | None, threshold: float) -> dict[str, Any]:
-    """The metric's entry for the model that switches there; samples are kept in `folder`, if there is one."""
+    """Measure the metric at a switch point; samples are kept in `folder`, if any."""
     assert loaded.gate is not None
     loaded.gate.switch_at((threshold,))
     if folder is not None:
@@ -179,7 +179,7 @@ def _measured(loaded: LoadedRun, metric: Metric, folder: Path | None, threshold:
 
 
 def _trade_off(metric: Metric, swept: Sequence[_Place], seeds: Sequence[int], n_images: int) -> TradeOff:
-    """The record of the sweep, with its unbeaten points marked."""
+    """Build the record of the sweep, with the Pareto set marked."""
     reached = [place for place in swept if all(map(math.isfinite, place.bits))]
     measured = next((entry for place in reached for entry in place.entries if "value" in entry), {})
     better: Better = "higher" if measured.get("better") == "higher" else "lower"
@@ -204,7 +204,7 @@ def _trade_off(metric: Metric, swept: Sequence[_Place], seeds: Sequence[int], n_
 
 
 def _qualities(place: _Place) -> list[float] | None:
-    """The metric of each seed; None where one of them could not be measured."""
+    """Return the metric per seed, or None if any seed could not be measured."""
     values = [entry.get("value") for entry in place.entries]
     return [float(value) for value in values if value is not None] if None not in values else None
 
@@ -229,9 +229,9 @@ def _point(place: _Place, quality: list[float] | None, seeds: Sequence[int], *, 
 
 
 def _comparisons(points: dict[str, SweepPoint], better: Better) -> tuple[SweepComparison, ...]:
-    """The merge against each expert in both figures, paired by seed, Holm's correction over all of them.
+    """Compare the merge with each expert in both figures, paired by seed, with Holm's correction over all comparisons.
 
-    Nothing is paired for a single seed.
+    Empty for a single seed.
     """
     merge = points.get(MERGE)
     if merge is None or len(merge.seeds) < 2:
@@ -270,9 +270,9 @@ def _how(
 ) -> str:
     several = len(seeds) > 1
     how = [
-        f"Bits/dim: the continuous bound of {n_images} test images, one draw each, the same for all points, "
-        "added up from the experts' own errors",
-        f"quality: {metric.config.key} of n = {measured['n']}, sampled anew at each point from the same noise"
+        f"Bits/dim: continuous bound on {n_images} test images, one draw each, the same for all points, "
+        "summed from the experts' own errors",
+        f"quality: {metric.config.key} of n = {measured['n']}, sampled again at each point from the same noise"
         if measured
         else f"{metric.config.key} was not measured: "
         f"{next((entry['unavailable'] for place in reached for entry in place.entries), 'no point')}",
@@ -283,14 +283,14 @@ def _how(
     idle = [str(seed) for seed, eta in zip(seeds, merge.thresholds, strict=True) if not math.isfinite(eta)]
     if idle:
         which = f" (seed {', '.join(idle)})" if several else ""
-        how.append(f"the merge's own gate uses one of the experts alone{which}")
+        how.append(f"the merge's own gate uses a single expert{which}")
     if len(reached) < len(swept):
-        how.append(f"{len(swept) - len(reached)} points left out, where an expert would be asked outside its range")
+        how.append(f"{len(swept) - len(reached)} points omitted because an expert would be evaluated outside its range")
     return "; ".join(how) + "."
 
 
 def _curves(errors: ExpertErrors) -> dict[str, Any]:
-    """Mean diffusion term of each expert by log-SNR, bits/dim as if all of the range were alike; None if not asked."""
+    """Return each expert's mean diffusion term by log-SNR, bits/dim over the full range; None where not evaluated."""
     log_snr, curves = error_curves(errors, CURVE_BINS)
     shown = [[value if math.isfinite(value) else None for value in curve] for curve in curves.T.tolist()]
     return {"log_snr": log_snr.tolist(), "experts": shown}

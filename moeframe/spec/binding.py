@@ -8,27 +8,28 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from moeframe.errors import SpecPath, SpecProblem
 from moeframe.interfaces.component import Component
 from moeframe.plugin.discovery import KINDS
 from moeframe.plugin.registry import Registry
 from moeframe.spec.conflicts import conflicts
-from moeframe.spec.messages import Flaw, FlawsError, Path, flaws_of, shown
+from moeframe.spec.messages import UnlocatedProblemsError, problems_of, shown
 from moeframe.spec.schema import LIST_SECTIONS, OPTIONAL_SECTIONS, SECTIONS, RunSpec
 
 
 def bind(data: dict[str, Any], registry: Registry) -> RunSpec:
-    """Validate plain data against the installed components. Raises FlawsError with every flaw at once."""
+    """Validate plain data against the installed components. Raises UnlocatedProblemsError with all problems at once."""
     binder = _Binder(registry)
     bound = binder.bind(data)
-    flaws = list(binder.flaws)
+    problems = list(binder.problems)
     spec = None
     try:
         spec = RunSpec.model_validate(bound)
     except ValidationError as error:
-        flaws += [flaw for flaw in flaws_of(error, RunSpec) if not binder.covers(flaw.path)]
-    flaws += [flaw for flaw in conflicts(bound, spec, registry) if not binder.covers(flaw.path)]
-    if spec is None or flaws:
-        raise FlawsError(flaws)
+        problems += [problem for problem in problems_of(error, RunSpec) if not binder.covers(problem.path)]
+    problems += [problem for problem in conflicts(bound, spec, registry) if not binder.covers(problem.path)]
+    if spec is None or problems:
+        raise UnlocatedProblemsError(problems)
     return spec
 
 
@@ -37,11 +38,13 @@ class _Binder:
 
     def __init__(self, registry: Registry):
         self.registry = registry
-        self.flaws: list[Flaw] = []
+        self.problems: list[SpecProblem] = []
 
-    def covers(self, path: Path) -> bool:
-        """Whether a flaw at or above this path is known already."""
-        return bool(path) and any(path[: len(f.path)] == f.path or f.path[: len(path)] == path for f in self.flaws)
+    def covers(self, path: SpecPath) -> bool:
+        """Whether a problem at or above this path is known already."""
+        return bool(path) and any(
+            path[: len(known.path)] == known.path or known.path[: len(path)] == path for known in self.problems
+        )
 
     def bind(self, data: dict[str, Any]) -> dict[str, Any]:
         bound = dict(data)
@@ -54,34 +57,34 @@ class _Binder:
                 bound[section] = [self._component((section, i), kind, item) for i, item in enumerate(items)]
         return bound
 
-    def _component(self, path: Path, kind: str, value: Any) -> Any:
+    def _component(self, path: SpecPath, kind: str, value: Any) -> Any:
         installed = ", ".join(self.registry.names(kind)) or "none"
         if not isinstance(value, dict):
-            self.flaws.append(
-                Flaw(path, f"must be a mapping with a 'type', not {shown(value)}; installed {kind}: {installed}")
+            self.problems.append(
+                SpecProblem(path, f"must be a mapping with a 'type', not {shown(value)}; installed {kind}: {installed}")
             )
             return None
         if "type" not in value:
-            self.flaws.append(Flaw(path, f"missing key 'type'; installed {kind}: {installed}"))
+            self.problems.append(SpecProblem(path, f"missing key 'type'; installed {kind}: {installed}"))
             return None
         name = value["type"]
         if not isinstance(name, str):
             words = f"must be the name of a component, not {shown(name)}; installed {kind}: {installed}"
-            self.flaws.append(Flaw((*path, "type"), words))
+            self.problems.append(SpecProblem((*path, "type"), words))
             return None
         if name not in self.registry.names(kind):
-            self.flaws.append(Flaw((*path, "type"), self.registry.why_not(kind, name)))
+            self.problems.append(SpecProblem((*path, "type"), self.registry.why_not(kind, name)))
             return None
         component = self.registry.get(KINDS[kind], name)
         config, settings = component.Config, self._with_parts(path, component, value)
         try:
             return config.model_validate(settings)
         except ValidationError as error:
-            flaws = [Flaw((*path, *flaw.path), flaw.message, flaw.about_key) for flaw in flaws_of(error, config)]
-            self.flaws += [flaw for flaw in flaws if not self.covers(flaw.path)]
+            problems = [problem.below(path) for problem in problems_of(error, config)]
+            self.problems += [problem for problem in problems if not self.covers(problem.path)]
             return None
 
-    def _with_parts(self, path: Path, component: type[Component], settings: dict[str, Any]) -> dict[str, Any]:
+    def _with_parts(self, path: SpecPath, component: type[Component], settings: dict[str, Any]) -> dict[str, Any]:
         """The settings with the components in them replaced by their Configs."""
         bound = dict(settings)
         for field, kind in component.PARTS.items():
@@ -92,13 +95,15 @@ class _Binder:
                 bound[field] = self._part((*path, field), kind, items)
         return bound
 
-    def _part(self, path: Path, kind: str, value: Any) -> Any:
+    def _part(self, path: SpecPath, kind: str, value: Any) -> Any:
         config = self._component(path, kind, value)
         if config is None:
             return None
         component = self.registry.get(KINDS[kind], config.type)
         if config.component is not component:  # what is made of parts builds them from their Configs alone
             words = f"'{config.type}' cannot be a part, because its Config is that of {config.component.__name__}"
-            self.flaws.append(Flaw((*path, "type"), f"{words}; give {component.__name__} a nested Config of its own"))
+            self.problems.append(
+                SpecProblem((*path, "type"), f"{words}; give {component.__name__} a nested Config of its own")
+            )
             return None
         return config

@@ -1,7 +1,7 @@
 """Spec files: YAML in, a RunSpec or every error with its file:line:column out.
 
 `base: other.yaml` (one level, relative to the file) is overridden by the file, and both by `--set path=value`.
-Mappings are merged key by key, except where `type` changes: then the whole section is replaced. Lists are replaced.
+Mappings are merged key by key, except where `type` changes: then the section is replaced. Lists are replaced.
 """
 
 import re
@@ -12,11 +12,10 @@ from typing import Any
 
 import yaml
 
-from moeframe.errors import InputError, Problem, SpecError
+from moeframe.errors import InputError, SpecError, SpecPath, SpecProblem
 from moeframe.plugin.registry import Registry
 from moeframe.spec.binding import bind
-from moeframe.spec.messages import Flaw, FlawsError, shown
-from moeframe.spec.messages import Path as SpecPath
+from moeframe.spec.messages import UnlocatedProblemsError, shown
 from moeframe.spec.renamed_keys import rename_keys, warn_renamed
 from moeframe.spec.schema import RunSpec
 
@@ -26,7 +25,7 @@ YAML_TAG = "tag:yaml.org,2002:"
 PLAIN_TAGS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")
 
 PlaceOf = Callable[[yaml.Mark | None], str]
-"""Names the place of a mark in a text; None for the text as a whole."""
+"""Names the place of a mark in a text; None for the entire text."""
 
 
 @dataclass
@@ -38,13 +37,17 @@ class Document:
     values: dict[SpecPath, str] = field(default_factory=dict)
 
     def place(self, path: SpecPath, *, about_key: bool) -> str:
-        """Where the nearest written ancestor of `path` stands."""
+        """Place of the nearest written ancestor of `path`."""
         first, second = (self.keys, self.values) if about_key else (self.values, self.keys)
         for length in range(len(path), -1, -1):
             found = first.get(path[:length]) or second.get(path[:length])
             if found:
                 return found
         return ""
+
+    def locate(self, problem: SpecProblem) -> SpecProblem:
+        """The problem with its place in this document."""
+        return problem.at(self.place(problem.path, about_key=problem.about_key))
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def load_spec(path: str | Path, registry: Registry, overrides: Sequence[str | Ov
     document = read_document(Path(path))
     if is_study(document):
         raise InputError(f"{path}: is a study file; use `moeframe study {path}`, or `moeframe validate {path}`")
-    problems: list[Problem] = []
+    problems: list[SpecProblem] = []
     for override in overrides:
         try:
             _apply_override(document, override)
@@ -75,8 +78,8 @@ def load_spec(path: str | Path, registry: Registry, overrides: Sequence[str | Ov
         document.values.setdefault(new, document.place(old, about_key=False))
     try:
         spec = bind(document.data, registry)
-    except FlawsError as error:
-        raise SpecError(sorted((_problem(document, flaw) for flaw in error.flaws), key=_position)) from None
+    except UnlocatedProblemsError as error:
+        raise SpecError(sorted(map(document.locate, error.problems), key=_position)) from None
     return spec.located({section: document.place((section,), about_key=True) for section in document.data})
 
 
@@ -93,14 +96,20 @@ def read_document(path: Path) -> Document:
     base_name = document.data.pop("base")
     place = document.values[("base",)]
     if not isinstance(base_name, str):
-        raise SpecError([Problem(place, "base", f"must be the name of a file, not {shown(base_name)}")])
+        raise SpecError([SpecProblem(("base",), f"must be the name of a file, not {shown(base_name)}", place=place)])
     base_path = path.parent / base_name
     if not base_path.is_file():
-        raise SpecError([Problem(place, "base", f"no file {base_path}; base is relative to the file that names it")])
+        raise SpecError(
+            [SpecProblem(("base",), f"no file {base_path}; base is relative to the file that names it", place=place)]
+        )
     base = _read_one(base_path)
     if "base" in base.data:
         raise SpecError(
-            [Problem(base.values[("base",)], "base", f"{base_path} has a base itself; only one level is allowed")]
+            [
+                SpecProblem(
+                    ("base",), f"{base_path} has a base itself; only one level is allowed", place=base.values[("base",)]
+                )
+            ]
         )
     _merge(base, document, (), base.data, document.data)
     base.values[()] = document.values[()]
@@ -128,7 +137,7 @@ def _read_one(path: Path) -> Document:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such spec file; specs/ holds examples") from None
+        raise InputError(f"{path}: no such spec file; `moeframe init` lists examples") from None
     except IsADirectoryError:
         raise InputError(f"{path}: this is a folder, not a spec file") from None
     except UnicodeDecodeError as error:
@@ -145,7 +154,9 @@ def _parse(text: str, source: str) -> Document:
     node = _compose(text, place_of)
     if not isinstance(node, yaml.MappingNode):
         found = {yaml.SequenceNode: "a list", yaml.ScalarNode: "one value"}.get(type(node), "empty")
-        raise SpecError([Problem(f"{source}:1:1", "", f"a spec is a mapping of sections, this file is {found}")])
+        raise SpecError(
+            [SpecProblem((), f"a spec is a mapping of sections, this file is {found}", place=f"{source}:1:1")]
+        )
     reader = _Reader(place_of)
     data = reader.plain(node, ())
     if reader.problems:
@@ -158,21 +169,23 @@ def _compose(text: str, place_of: PlaceOf) -> yaml.Node | None:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         place, what = place_of(error.problem_mark or error.context_mark), error.problem or error.context
-        raise SpecError([Problem(place, "", f"not YAML: {what}")]) from None
+        raise SpecError([SpecProblem((), f"not YAML: {what}", place=place)]) from None
     except yaml.YAMLError as error:
-        raise SpecError([Problem(place_of(None), "", f"not YAML: {' '.join(str(error).split())}")]) from None
+        raise SpecError([SpecProblem((), f"not YAML: {' '.join(str(error).split())}", place=place_of(None))]) from None
     except RecursionError:
-        raise SpecError([Problem(place_of(None), "", f"nested deeper than the {MAX_DEPTH} levels allowed")]) from None
+        raise SpecError(
+            [SpecProblem((), f"nested deeper than the {MAX_DEPTH} levels allowed", place=place_of(None))]
+        ) from None
 
 
 class _Reader:
-    """Turns YAML nodes into plain data, noting places, duplicate keys and runaway aliases."""
+    """Convert YAML nodes to plain data; record places, report duplicate keys and runaway aliases."""
 
     def __init__(self, place_of: PlaceOf):
         self._place_of = place_of
         self.keys: dict[SpecPath, str] = {}
         self.values: dict[SpecPath, str] = {}
-        self.problems: list[Problem] = []
+        self.problems: list[SpecProblem] = []
         self._constructor = yaml.SafeLoader("")
         self._n_nodes = 0
 
@@ -181,7 +194,11 @@ class _Reader:
         if self._n_nodes > MAX_NODES or len(path) > MAX_DEPTH:
             what = f"expands to more than {MAX_NODES:,} values or {MAX_DEPTH} levels"
             raise SpecError(
-                [Problem(self._place(node), "", f"{what}; remove aliases (*name) that repeat or contain themselves")]
+                [
+                    SpecProblem(
+                        (), f"{what}; remove aliases (*name) that repeat or contain themselves", place=self._place(node)
+                    )
+                ]
             )
         self.values[path] = self._place(node)
         tag = node.tag.removeprefix(YAML_TAG)
@@ -229,16 +246,7 @@ class _Reader:
         return self._place_of(node.start_mark)
 
     def _report(self, node: yaml.Node, path: SpecPath, message: str) -> None:
-        self.problems.append(Problem(self._place(node), dotted(path), message))
-
-
-def dotted(path: SpecPath) -> str:
-    """A path as users write it.
-
-    >>> dotted(("experts", 0, "channels"))
-    'experts.0.channels'
-    """
-    return ".".join(str(part) for part in path)
+        self.problems.append(SpecProblem(path, message, place=self._place(node)))
 
 
 # --- --set ------------------------------------------------------------------------------------------------------------
@@ -252,9 +260,9 @@ def _apply_override(document: Document, override: str | Override) -> None:
     place = f"--set {override}"
     parts = [part.strip() for part in name.split(".")]
     if not separator or not all(parts):
-        raise SpecError([Problem(place, "", "write it as path=value, for example --set training.steps=500")])
+        raise SpecError([SpecProblem((), "write it as path=value, for example --set training.steps=500", place=place)])
     if parts[0] == "base":
-        raise SpecError([Problem(place, "base", "can only be written in the spec file")])
+        raise SpecError([SpecProblem(("base",), "can only be written in the spec file", place=place)])
     _set(document, parts, _parse_value(text, place), place)
 
 
@@ -276,7 +284,7 @@ def _set(document: Document, parts: list[str], value: Any, place: str) -> None:
 
 
 def _move(document: Document, path: SpecPath, place: str) -> None:
-    """What stands at `path` was written at `place`."""
+    """Record that the value at `path` was written at `place`."""
     for places in (document.keys, document.values):
         for stale in [known for known in places if known[: len(path)] == path]:
             del places[stale]
@@ -290,8 +298,8 @@ def _key(container: Any, part: str, path: SpecPath, place: str) -> str | int:
         if part in map(str, range(len(container))):
             return int(part)
         items = f"its items are 0 .. {len(container) - 1}" if container else "it is empty"
-        raise SpecError([Problem(place, dotted(path), f"'{part}' is no item of this list; {items}")])
-    raise SpecError([Problem(place, dotted(path), f"is the value {shown(container)}, it has no key '{part}'")])
+        raise SpecError([SpecProblem(path, f"'{part}' is not in this list; {items}", place=place)])
+    raise SpecError([SpecProblem(path, f"is the value {shown(container)}, it has no key '{part}'", place=place)])
 
 
 def _parse_value(text: str, place: str) -> Any:
@@ -305,11 +313,7 @@ def _parse_value(text: str, place: str) -> Any:
     return value
 
 
-def _position(problem: Problem) -> tuple[str, int, int]:
+def _position(problem: SpecProblem) -> tuple[str, int, int]:
     """Order of the problems in a report: by file, then from top to bottom."""
     written = re.fullmatch(r"(.*):(\d+):(\d+)", problem.place, re.DOTALL)
     return (written[1], int(written[2]), int(written[3])) if written else (problem.place, 0, 0)
-
-
-def _problem(document: Document, flaw: Flaw) -> Problem:
-    return Problem(document.place(flaw.path, about_key=flaw.about_key), dotted(flaw.path), flaw.message)

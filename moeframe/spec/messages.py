@@ -1,53 +1,41 @@
-"""Flaws: what is wrong at a path of a spec, in our words instead of pydantic's."""
+"""pydantic's validation errors as problems of a spec, in our words."""
 
-from dataclasses import dataclass
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from moeframe.errors import SpecPath, SpecProblem
 from moeframe.plugin.registry import did_you_mean
 
-Path = tuple[str | int, ...]
-"""Keys and list positions that lead to a value of a spec."""
+
+class UnlocatedProblemsError(Exception):
+    """Internal: the problems of a spec, before each is given its place in a file."""
+
+    def __init__(self, problems: list[SpecProblem]):
+        super().__init__(problems)
+        self.problems = problems
 
 
-@dataclass(frozen=True)
-class Flaw:
-    """One thing wrong at a path of the spec; `about_key` when the key itself is wrong rather than its value."""
-
-    path: Path
-    message: str
-    about_key: bool = False
-
-
-class FlawsError(Exception):
-    """Internal: the flaws of a spec, before they are given a place in a file."""
-
-    def __init__(self, flaws: list[Flaw]):
-        super().__init__(flaws)
-        self.flaws = flaws
-
-
-def flaws_of(error: ValidationError, model: type[BaseModel]) -> list[Flaw]:
-    """pydantic's errors in our words."""
-    flaws = []
+def problems_of(error: ValidationError, model: type[BaseModel]) -> list[SpecProblem]:
+    """The problems that pydantic found; `model` is the one that it validated against."""
+    problems = []
     for item in error.errors(include_url=False):
-        path: Path = tuple(item["loc"])
+        path: SpecPath = tuple(item["loc"])
         kind = item["type"]
         if kind == "extra_forbidden":
             known = _known_keys(model, path[:-1])
             words = [f"unknown key {str(path[-1])!r}", *did_you_mean(str(path[-1]), known)]
             if known:
                 words.append(f"known keys: {', '.join(known)}")
-            flaws.append(Flaw(path, "; ".join(words), about_key=True))
+            problems.append(SpecProblem(path, "; ".join(words), about_key=True))
         elif kind == "missing":
-            flaws.append(Flaw(path[:-1], f"missing key '{path[-1]}'", about_key=True))
+            problems.append(SpecProblem(path[:-1], f"missing key '{path[-1]}'", about_key=True))
         elif kind == "value_error":
-            flaws.append(Flaw(path, str(item["ctx"]["error"])))
+            problems.append(SpecProblem(path, str(item["ctx"]["error"])))
         else:
-            flaws.append(Flaw(path, f"{_requirement(item)}, not {shown(item['input'])}"))
-    return flaws
+            problems.append(SpecProblem(path, f"{_requirement(item)}, not {shown(item['input'])}"))
+    return problems
 
 
 def _requirement(item: ErrorDetails) -> str:
@@ -61,7 +49,7 @@ def _requirement(item: ErrorDetails) -> str:
         case "too_long":
             return f"must have at most {item['ctx']['max_length']} item(s)"
         case "int_type" | "int_parsing" | "int_from_float":
-            return "must be a whole number"
+            return "must be an integer"
         case "float_type" | "float_parsing":
             return "must be a number"
         case "string_pattern_mismatch":
@@ -79,7 +67,7 @@ def shown(value: object) -> str:
     return text if len(text) <= 64 else f"{text[:60]} ..."
 
 
-def _known_keys(model: type[BaseModel], path: Path) -> list[str]:
+def _known_keys(model: type[BaseModel], path: SpecPath) -> list[str]:
     """Keys of the model at a path; none where the path leads to no model."""
     inner: Any = model
     for part in path:

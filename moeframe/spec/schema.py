@@ -24,24 +24,19 @@ from moeframe.interfaces.sampler import Sampler
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
 from moeframe.interfaces.trunk import Trunk
+from moeframe.plugin.kinds import ALL_KINDS
 
-SECTIONS = {
-    "dataset": "datasets",
-    "slicer": "slicers",
-    "schedule": "schedules",
-    "trunk": "trunks",
-    "gate": "gates",
-    "sampler": "samplers",
-}
+_WITH_SECTION = {kind.section: kind for kind in ALL_KINDS if kind.section is not None}
+
+SECTIONS = {section: kind.plural for section, kind in _WITH_SECTION.items() if not kind.is_list}
 """Sections that hold one component, and its kind."""
-OPTIONAL_SECTIONS = ("slicer", "trunk", "gate")
-"""Sections that a single expert does without."""
-LIST_SECTIONS = {"experts": "experts", "objective": "losses", "metrics": "metrics"}
+OPTIONAL_SECTIONS = tuple(section for section in SECTIONS if _WITH_SECTION[section].optional)
+"""Sections of one component that a spec may leave out."""
+LIST_SECTIONS = {section: kind.plural for section, kind in _WITH_SECTION.items() if kind.is_list}
 """Sections that hold a list of components, and their kind."""
 
-
 MACHINE_SETTINGS = (("", "device"), ("training", "workers"), ("evaluation", "offload"))
-"""Section and key of what may differ between two sittings of one run."""
+"""Section and key of settings that may differ when a run is resumed."""
 
 
 class _Section(BaseModel):
@@ -80,13 +75,15 @@ class TrainingConfig(_Section):
     validation_images: int = Field(default=256, ge=2, description="test images behind each of them")
     checkpoint_every: int = Field(default=250, ge=1, description="steps between checkpoints")
     calibration_images: int = Field(
-        default=1024, ge=2, description="training images on which finished experts are compared, for a gate that asks"
+        default=1024,
+        ge=2,
+        description="training images on which finished experts are compared, for a gate that needs calibration",
     )
 
     @model_validator(mode="before")
     @classmethod
     def _follow_trainable(cls, data: Any) -> Any:
-        """Frozen experts have no warm start, and what trains nothing takes no steps, where nothing else is said."""
+        """Default to no warm start for frozen experts, and to no steps where nothing is trained."""
         if not isinstance(data, dict):
             return data
         implied = {"gate": {"warm_start": 0}, "none": {"warm_start": 0, "steps": 0}}
@@ -100,7 +97,7 @@ class EvaluationConfig(_Section):
     weights: Literal["ema", "raw"] = Field(default="ema", description="averaged weights, or the last ones")
     offload: bool = Field(
         default=False,
-        description="keep experts in main memory and on the device only while they are asked; slower, for large ones",
+        description="hold experts in main memory, on the device only while evaluated; slower, for large ones",
     )
     samples_shown: int = Field(default=64, ge=1, description="images in the report's grid of samples")
     diagnostic_images: int = Field(default=512, ge=1, description="test images behind the report's plots")
@@ -136,13 +133,13 @@ class RunSpec(_Section):
     __hash__ = None  # type: ignore[assignment]  # as of every class with __eq__ alone; `hash` names a spec
 
     def located(self, places: Mapping[str, str]) -> "RunSpec":
-        """The same, knowing where its sections are written."""
+        """The same spec, with the places of its sections."""
         spec = self.model_copy()
         spec._places = dict(places)
         return spec
 
     def place_of(self, section: str) -> str:
-        """`file:line, section`, for what is found wrong only when the section meets the data; or the section alone."""
+        """`file:line, section`, for problems found only when the section meets the data; or the section alone."""
         return ", ".join(filter(None, (self._places.get(section, ""), section)))
 
     @property

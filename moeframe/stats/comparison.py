@@ -14,10 +14,10 @@ from moeframe.stats.intervals import mean, require_finite_values, sd, t_interval
 Verdict: TypeAlias = Literal["better", "worse", "no difference shown", "underpowered"]
 
 PairedValues: TypeAlias = Sequence[float | None]
-"""One value per seed, in one order of seeds for all variants; None where the seed lacks it."""
+"""One value per seed, in the same order of seeds for all variants; None where a seed has none."""
 
 SIGNIFICANCE = 0.05
-"""Adjusted p-values below this are called a difference."""
+"""Adjusted p-values below this are significant."""
 
 COMPARED_FROM = 6
 """Seeds from which the exact sign-flip test can fall below 0.05 (2 / 2⁶ = 0.031)."""
@@ -28,7 +28,7 @@ GAIN_FROM = 3
 
 @dataclass(frozen=True)
 class Comparison:
-    """A variant against another, paired by seed. Differences are the variant minus the other."""
+    """A paired comparison of two variants by seed. Differences are the variant minus the other."""
 
     better: Better
     n: int
@@ -73,7 +73,7 @@ def compare_paired(a: PairedValues, b: PairedValues, better: Better) -> Comparis
     p_sign_flip = _p_sign_flip(differences)
     p_value = None
     if spread is not None:
-        # rounding makes equal differences unequal: what is left of them is no spread
+        # rounding makes equal differences unequal; that is not a spread
         equal = spread <= 1e-12 * max(abs(value) for pair in pairs for value in pair)
         p_value = p_sign_flip if equal else _p_student(centre * math.sqrt(n) / spread, n - 1)
     alone = Comparison(
@@ -170,7 +170,7 @@ def _gain(ratio: float, better: Better) -> float:
 
 
 def _pairs(a: PairedValues, b: PairedValues) -> list[tuple[float, float]]:
-    """The values of the seeds that both sides have."""
+    """The pairs of values of the seeds that both sides have."""
     if len(a) != len(b):
         raise InputError(f"{len(a)} values against {len(b)}: list the same seeds for both, None where one lacks it")
     for side in (a, b):

@@ -1,4 +1,4 @@
-"""95 % intervals over seeds and within a run. What cannot be offered says why.
+"""95 % intervals over seeds and within a run; where none can be given, the reason.
 
 How often each interval holds the truth is measured by benchmarks/coverage.py: results/evaluation/coverage.json.
 """
@@ -24,11 +24,11 @@ ROUNDING = 1e-14
 """Relative error of a sum of floats, below which values are the same."""
 
 ONE_SEED = "none: one seed"
-"""The interval method of a figure that was measured on one seed only."""
+"""The interval method of a value that was measured on one seed only."""
 
 
 STUDENT_FROM = 30
-"""Images from which Student's interval of a skewed per-image figure (skewness up to 1) covers 95 ± 1.5 %."""
+"""Images from which Student's interval of a skewed per-image value (skewness up to 1) covers 95 ± 1.5 %."""
 
 NORMAL_FROM = 100
 """Images from which the normal interval does so too."""
@@ -49,7 +49,7 @@ RESAMPLES = 999
 
 @dataclass(frozen=True)
 class Interval:
-    """The ends of a 95 % interval and how it was computed; or no ends, and `method` says why not."""
+    """The ends of a 95 % interval and its method; or no ends, and `method` says why."""
 
     ends: tuple[float, float] | None
     method: str
@@ -57,7 +57,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Summary:
-    """A figure over seeds. `sd` and `interval` are None where fewer than two seeds measured it."""
+    """A value over seeds. `sd` and `interval` are None where fewer than two seeds measured it."""
 
     mean: float
     sd: float | None
@@ -103,7 +103,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Mean, sd and 95 % t-interval of one figure per seed."""
+    """Mean, sd and 95 % t-interval of one value per seed."""
     n = len(values)
     method = f"95 % t-interval over {n} seeds" if n > 1 else ONE_SEED
     return Summary(mean(values), sd(values), t_interval(values), method, n)
@@ -112,7 +112,7 @@ def summarise(values: Sequence[float]) -> Summary:
 def normal_interval(mean: float, standard_error: float, n: int) -> Interval:
     """Interval of a mean over n images: ± 1.96 standard errors, below 100 images ± t(n - 1), below 30 none.
 
-    Images must be independent. The more skewed the figure, the more it under-covers: see the benchmark.
+    Images must be independent. The more skewed the values, the more it under-covers: see the benchmark.
     """
     if n < STUDENT_FROM:
         return _none(f"{n} images; an interval of their mean needs {STUDENT_FROM}")
@@ -125,7 +125,7 @@ def normal_interval(mean: float, standard_error: float, n: int) -> Interval:
 
 
 def skewed_interval(values: Sequence[float], seed: int) -> Interval:
-    """Interval of the mean of a figure of images whose law may be skewed: BCa bootstrap, below 100 images Student's.
+    """Interval of the mean of a per-image value that may be skewed: BCa bootstrap, below 100 images Student's.
 
     >>> skewed_interval([0.0, 1.0] * 10, seed=0).method
     'none: 20 images; an interval of their mean needs 30'
@@ -186,8 +186,8 @@ def bootstrap_interval(
 
     - "percentile" and "BCa" from 100 images, for means and the like. BCa takes n evaluations more.
     - "basic" from 1,000 images, for a statistic with a bias of order 1/n. A Fréchet distance is one: each resample adds
-      the bias again, so that percentile intervals lie above the truth and can miss it always. The basic interval is
-      about the distance at infinite n, so it lies below the estimate. It wants 100 images or more per feature.
+      the bias again, so that percentile intervals are above the truth and may always miss it. The basic interval is
+      about the distance at infinite n, so it is below the estimate. It needs 100 images or more per feature.
     - With fewer images all of them are too short, the more so the fewer: no interval. Over seeds use `t_interval`.
 
     Images must be independent. Raises NonFiniteError when the statistic of a resample is not finite.

@@ -1,1 +1,1 @@
-"""What lies on disk: atomic files, run and study folders, checkpoints, samples, results, images."""
+"""Files on disk: atomic writes, locks, safe pickles, run and study folders, checkpoints, samples, results, images."""

@@ -1,13 +1,13 @@
-"""Files that are either whole or absent, because they are renamed into place; folders that one process holds."""
+"""Atomic writes (a file is complete or absent), and locks that give a folder to one process."""
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TextIO
+
+from filelock import FileLock, Timeout
 
 from moeframe.errors import RunFolderError, StorageError
 
@@ -35,6 +35,11 @@ def write_and_flush(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def as_json(value: object) -> bytes:
+    """Encode as indented JSON. Raises ValueError for NaN and infinities, which JSON does not have."""
+    return (json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
 def key_of(*parts: object) -> str:
     """A name for what is made of these settings: 16 hexadecimal digits, equal for equal JSON."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -54,27 +59,28 @@ def storage_errors_at(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Have a folder, made if need be, for oneself; another process that has it is waited for."""
-    with _lock_of(folder) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Lock a folder, created if need be, for one process; wait while another process has it."""
+    with _lock_of(folder):
         yield
 
 
 @contextmanager
 def try_locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if need be, for one process; the lock goes with the process, however it ends."""
-    with _lock_of(folder) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunFolderError(
-                f"{folder}: another moeframe process works in this folder; wait for it or choose --out"
-            ) from None
+    """Lock a folder, created if need be, for one process. The lock goes with the process, however it ends.
+
+    Raises RunFolderError while another process has it.
+    """
+    with _lock_of(folder, timeout=0.0):
         yield
 
 
-def _lock_of(folder: Path) -> TextIO:
-    """The file that is locked, in a folder that is made if need be."""
+def _lock_of(folder: Path, timeout: float = -1.0) -> AbstractContextManager[object]:
+    """The lock, taken; it is released at the end of its `with` block. A negative timeout waits for ever."""
     with storage_errors_at(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        return (folder / LOCK).open("w")
+        try:
+            return FileLock(folder / LOCK).acquire(timeout=timeout)
+        except Timeout:
+            raise RunFolderError(
+                f"{folder}: another moeframe process works in this folder; wait for it or choose --out"
+            ) from None

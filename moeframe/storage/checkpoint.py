@@ -130,7 +130,7 @@ def _read_tensors(path: Path, expected: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
     except SafetensorError as error:
-        raise _broken(path, f"is no safetensors file: {error}") from None
+        raise _broken(path, f"is not a safetensors file:  {error}") from None
 
 
 def _broken(path: Path, what: str) -> CheckpointError:

@@ -55,7 +55,7 @@ def write_picture(path: Path, image: Integer[Tensor, "channels height width"], n
 
     grey = np.rint(image.cpu().numpy() * (255 / (n_levels - 1))).astype(np.uint8).transpose(1, 2, 0)
     if grey.shape[2] not in (1, 3):
-        raise InputError(f"{path}: an image of {grey.shape[2]} channels is no PNG; write an .npz file")
+        raise InputError(f"{path}: an image of {grey.shape[2]} channels cannot be a PNG; write an .npz file")
     buffer = io.BytesIO()
     Image.fromarray(grey[:, :, 0] if grey.shape[2] == 1 else grey).save(buffer, format="PNG")
     write_file(path, buffer.getvalue())
@@ -66,7 +66,7 @@ def require_image_path(path: Path) -> None:
     if path.suffix not in (".png", ".npz", ""):
         raise InputError(f"{path}: ends in '{path.suffix}'; name a .png or an .npz file, or a folder")
     if path.suffix == "" and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{path}: exists and is no empty folder; name a new folder for the images")
+        raise InputError(f"{path}: already exists and is not an empty folder; name a new folder for the images")
 
 
 def write_images(path: Path, batches: Iterable[Levels], n_levels: int) -> None:

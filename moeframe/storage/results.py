@@ -18,7 +18,7 @@ SeedMetrics: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class _Measured(_Record):
@@ -35,33 +35,45 @@ class _Measured(_Record):
 
 
 class PartResult(_Record):
-    """A named component of a metric; `per_seed` follows `Results.seeds`, null where the seed lacks it."""
+    """A named component of a metric."""
 
     mean: float
+    """Over the seeds that have it."""
     per_seed: list[float | None]
+    """In the order of the file's `seeds`; null where the seed lacks it."""
 
 
 class MetricResult(_Record):
     """A metric over the seeds that could measure it."""
 
     unit: str
+    """Figures with different units are not compared."""
     better: Better
+    """Which direction is an improvement."""
     role: Role = "other"
+    """What the figure is about; a report leads with one of likelihood and one of quality."""
     mean: float
+    """Over the seeds that measured it."""
     sd: float | None
+    """Sample standard deviation over seeds; null with one seed."""
     interval: tuple[float, float] | None
+    """95 % interval of the mean over seeds, or within the run if there is one seed; null if there is none."""
     interval_method: str
+    """How the interval was computed, or why there is none."""
     n_seeds: int
+    """Seeds that measured it."""
     per_seed: list[float | None]
-    """Follows `Results.seeds`; null where the seed could not measure it (`how` says why)."""
+    """In the order of the file's `seeds`; null where the seed could not measure it (`how` says why)."""
     n: int
     """Sample size within one seed; the smallest where seeds differ."""
     how: dict[str, Any]
+    """Everything needed to compute the figure again: method, samples, features, sampler, device."""
     parts: dict[str, PartResult]
+    """Named components of the figure, or figures beside it."""
 
     @property
     def caution(self) -> str:
-        """What a reader must know before comparing this figure; empty where nothing stands out."""
+        """Caution for a reader who compares this value; empty if there is none."""
         return str(self.how.get("caution", ""))
 
 
@@ -73,20 +85,26 @@ class UnavailableResult(_Record):
 
 
 class Results(_Record):
-    """The whole of results.json."""
+    """The content of results.json."""
 
     schema_version: Literal[1] = 1
+    """Version of this format."""
     name: str
+    """The spec's name."""
     spec_hash: str
+    """First 16 hexadecimal digits of the SHA-256 of the resolved spec, without the settings of the machine."""
     environment: dict[str, Any]
+    """Versions, device and hash of the source, as in environment.json."""
     seeds: list[int]
+    """Training seeds, in the order of every `per_seed`."""
     metrics: dict[str, MetricResult | UnavailableResult]
+    """Name of the metric, or its `label`, to its figures."""
 
 
 def combine_seeds(
     name: str, spec_hash: str, environment: Mapping[str, Any], per_seed: Mapping[int, SeedMetrics]
 ) -> Results:
-    """Summarise the seeds' metrics.json. Raises NonFiniteError for a NaN, RunFolderError for what is no measurement."""
+    """Summarise the seeds' metrics.json. Raises NonFiniteError for a NaN, RunFolderError for a damaged entry."""
     assert per_seed, "a run has at least one seed"
     names = dict.fromkeys(metric for metrics in per_seed.values() for metric in metrics)
     return Results(

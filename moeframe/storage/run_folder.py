@@ -1,4 +1,4 @@
-"""The folder of a run: who may write into it, what it holds, and what it must not be mixed with."""
+"""The folder of a run: its files, its lock, and which specs may resume it."""
 
 import json
 import re
@@ -19,7 +19,7 @@ SPEC = "spec.yaml"
 CARD = "card.json"
 LEAKS = "duplicates.png"
 MEASURING = ("metrics", "evaluation", "sampler")
-"""Sections that say how a model is measured, not how it came about."""
+"""Sections that say how a model is measured, not how it is trained."""
 SWEEP = ("sweep.json", "sweep.svg")
 _SEED_FOLDER = re.compile(r"seed-(0|[1-9][0-9]*)")
 _OWN_FILES = (SPEC, "environment.json", CARD, LEAKS, "results.json", "report.html", *SWEEP)
@@ -53,27 +53,27 @@ class RunFolder:
         return sorted(int(match[1]) for match in found if match)
 
     def claimed(self) -> AbstractContextManager[None]:
-        """Hold the folder for one process."""
+        """Lock the folder for one process."""
         return try_locked(self.path)
 
     def check_resumable(self, spec: RunSpec, *, fresh: bool) -> None:
         """Take the folder for `spec`: new, or the same run to resume. Raises RunFolderError for anything else."""
         if not self.spec.exists():
-            strangers = sorted(path.name for path in self.path.iterdir() if path.name != LOCK)
-            if strangers:
-                (self.path / LOCK).unlink()  # a stranger's folder is left as it was
+            others = sorted(path.name for path in self.path.iterdir() if path.name != LOCK)
+            if others:
+                (self.path / LOCK).unlink()  # leave a folder that is not ours unchanged
                 raise RunFolderError(
-                    f"{self.path}: holds {', '.join(strangers[:5])} but no run; choose an empty folder with --out"
+                    f"{self.path}: holds {', '.join(others[:5])} but no run; choose an empty folder with --out"
                 )
         elif fresh:
             self._clear()
         else:
             changes = spec_changes(self.read_spec(), spec.dump())
             measuring = all(change.startswith(MEASURING) for change in changes)
-            # Without a seed nothing was begun: a first try with a mistake in it. How to measure may change until then.
+            # Without a seed nothing has started, as after a mistake in the spec. How to measure may change until then.
             done = any(self.metrics(seed).exists() for seed in self.seeds()) if measuring else self.seeds()
             if changes and done:
-                instead = "measure the trained model anew with `moeframe evaluate`, " if measuring else ""
+                instead = "measure the trained model again with `moeframe evaluate`, " if measuring else ""
                 raise RunFolderError(
                     f"{self.path}: belongs to another spec ({'; '.join(changes[:6])}); {instead}"
                     "choose another folder with --out, or --fresh to delete what is there and start over"
@@ -85,12 +85,12 @@ class RunFolder:
         write_file(self.spec, yaml.safe_dump(spec.dump(), sort_keys=False, allow_unicode=True).encode())
 
     def read_spec(self) -> dict[str, Any]:
-        """The resolved spec as plain data. Raises RunFolderError when the folder is no run."""
+        """The resolved spec as plain data. Raises RunFolderError if this is not a run folder."""
         try:
             data = yaml.safe_load(self.spec.read_text(encoding="utf-8"))
         except OSError:
             raise RunFolderError(
-                f"{self.path}: is no run folder (no {SPEC}); name a folder that `moeframe run` wrote"
+                f"{self.path}: not a run folder ({SPEC} not found); name a folder that `moeframe run` wrote"
             ) from None
         except (yaml.YAMLError, UnicodeDecodeError):
             raise RunFolderError(f"{self.spec}: is damaged; run again with --fresh") from None

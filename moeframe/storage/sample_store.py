@@ -3,7 +3,7 @@
     seed-N/samples/00000000.safetensors, 00000256.safetensors, ...
 
 A block holds integer levels, which samples were not finite, and the key of what drew them. Drawing goes on where an
-interrupted one stopped; blocks of another model or sampler are drawn anew.
+interrupted one stopped; blocks of another model or sampler are drawn again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -63,7 +63,7 @@ class SampleStore:
             yield self._up_to(start, min(self._block, n - start))
 
     def _up_to(self, start: int, count: int) -> Samples:
-        """The first `count` samples of the block that begins at `start`."""
+        """The first `count` samples of the block that starts at `start`."""
         path = self._folder / f"{start:08d}.safetensors"
         kept = self._read(path)
         have = 0 if kept is None else len(kept.levels)
@@ -74,7 +74,7 @@ class SampleStore:
         return Samples(kept.levels[:count], kept.finite[:count])
 
     def _read(self, path: Path) -> Samples | None:
-        """The block, or None where there is none of this model; a damaged one is drawn anew."""
+        """The block, or None where there is none of this model; a damaged one is drawn again."""
         if not path.is_file():
             return None
         try:

@@ -1,14 +1,14 @@
-"""The folder of a study: where its runs lie, how each stands, and who may write into it.
+"""The folder of a study: paths, the status of each run, and the lock.
 
-studies/NAME/study.json               the variants, their runs and how each ended
+studies/NAME/study.json               the variants, their runs and the status of each
 studies/NAME/study.html, tables/      the report
 studies/NAME/specs/VARIANT.yaml       the resolved spec of each
 studies/NAME/runs/VARIANT/SEED/       a run folder each; beside it SEED.log, where it failed SEED.failure.json, and
-                                      SEED.alone.json with what was measured while nothing else ran
+                                      SEED.alone.json with timings, measured while nothing else ran
                                           (or SEED.alone.failure.json);
-                                      SEED.later.failure.json where a metric asked for later could not be measured
-studies/NAME/phase_one/, data/        warm starts, slices and what the data was found to hold, which variants share
-studies/NAME/records.jsonl.xz         in place of runs/, what a study kept without its runs still reports
+                                      SEED.later.failure.json if a metric added later failed
+studies/NAME/shared/                  facts about the data, slices and warm starts that variants have in common
+studies/NAME/records.jsonl.xz         the records of finished runs, in place of runs/ in a study kept without them
 """
 
 import json
@@ -32,8 +32,7 @@ class StudyFolder:
         self.record = path / RECORD
         self.runs = path / "runs"
         self.records = path / "records.jsonl.xz"
-        self.phase_one = path / "phase_one"
-        self.data = path / "data"
+        self.shared = path / "shared"
         self.tables = path / "tables"
         self.page = path / "study.html"
 
@@ -58,7 +57,7 @@ class StudyFolder:
         return self.runs_of(variant) / f"{seed}.failure.json"
 
     def alone(self, variant: str, seed: int) -> Path:
-        """Times and memory, measured while no other run of the study was under way."""
+        """Times and memory, measured while no other run of the study was running."""
         return self.runs_of(variant) / f"{seed}.alone.json"
 
     def alone_failure(self, variant: str, seed: int) -> Path:
@@ -66,7 +65,7 @@ class StudyFolder:
         return self.runs_of(variant) / f"{seed}.alone.failure.json"
 
     def later_failure(self, variant: str, seed: int) -> Path:
-        """Why metrics that were asked for after the run had finished could not be measured."""
+        """Why metrics that were added after the run had finished could not be measured."""
         return self.runs_of(variant) / f"{seed}.later.failure.json"
 
     def sources(self, variant: str, seed: int) -> Path:
@@ -82,7 +81,7 @@ class StudyFolder:
         return self.path / "specs" / f"{variant}.yaml"
 
     def status(self, variant: str, seed: int) -> tuple[Status, str]:
-        """How a run stands, and why it failed, or what of a finished one could not be measured."""
+        """Status of a run: why it failed, or what could not be measured of a finished one."""
         if self.results(variant, seed).exists():
             return "finished", "; ".join(self._not_measured(variant, seed))
         if self.failure(variant, seed).exists():
@@ -99,7 +98,7 @@ class StudyFolder:
                 yield f"{what}: {read_mapping(path).get('cause', 'unknown')}"
 
     def claimed(self) -> AbstractContextManager[None]:
-        """Hold the folder for one process."""
+        """Lock the folder for one process."""
         return try_locked(self.path)
 
 
@@ -115,5 +114,5 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RunFolderError(f"{path}: cannot be read ({error}); delete it and run the study again") from None
     if not isinstance(value, dict):
-        raise RunFolderError(f"{path}: is no JSON object; delete it and run the study again")
+        raise RunFolderError(f"{path}: not a JSON object; delete it and run the study again")
     return value

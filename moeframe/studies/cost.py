@@ -1,4 +1,4 @@
-"""What the runs of a study cost, in network evaluations and operations, and which runs they build on."""
+"""Predicted cost of a study's runs in network calls and FLOPs, and which runs they build on."""
 
 import statistics
 from dataclasses import dataclass
@@ -14,32 +14,32 @@ from moeframe.plugin.registry import Registry
 from moeframe.studies.study_file import Study, Variant
 
 TRAINED = 3
-"""Operations of a forward and a backward pass for one of the forward pass, about."""
+"""FLOPs of forward and backward pass together, in forward passes (approximate)."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run takes, predicted; operations are those of experts, None where they are not known beforehand."""
+    """Predicted cost of one run; FLOPs count the experts only and are None if unknown before the run."""
 
     training_calls: int
     sampling_calls: int
-    """To sample one image, at most."""
+    """Upper bound on the calls that one image takes."""
     flops_per_call: float | None
     samples: int
-    """That its metrics ask for."""
+    """Images that the metrics sample."""
 
     @property
     def training_flops(self) -> float | None:
-        """Forward and backward."""
+        """FLOPs of forward and backward passes, or None if unknown."""
         return None if self.flops_per_call is None else TRAINED * self.training_calls * self.flops_per_call
 
     def work(self, flops_per_call: float) -> float:
-        """All of it, a call being worth so much."""
+        """Return the FLOPs of training and sampling at a given cost of one call."""
         return flops_per_call * (TRAINED * self.training_calls + self.samples * self.sampling_calls)
 
 
 def predicted_costs(study: Study, registry: Registry) -> dict[str, Cost]:
-    """Of each variant, for one seed. An expert is built once for every different setting, and run without values."""
+    """Predict the cost of each variant for one seed; each distinct expert is built once, on the meta device."""
     known: dict[tuple[ImageShape, str], float | None] = {}
 
     def per_call(variant: Variant) -> float | None:
@@ -66,20 +66,20 @@ def _flops_of(
 ) -> float | None:
     component = registry.get(Expert, config.type)
     if issubclass(component, AdapterExpert):
-        return None  # of little use without its trunk
+        return None  # an adapter cannot run without its trunk
     try:
         image = registry.get(Dataset, variant.spec.dataset.type)(variant.spec.dataset).image
         key = (image, config.model_dump_json())
         if key not in known:
             known[key] = None
             known[key] = float(count_flops(on_meta(component(config, image=image)), config.type, image))
-    except MoeframeError:  # the data is not there yet, or it needs values
+    except MoeframeError:  # the data is missing, or the expert cannot run on the meta device
         return None
     return known[key]
 
 
 def training_calls(variant: Variant) -> int:
-    """Phase 1 asks every expert; phase 2 those that the gate asks, none where no term looks at their predictions."""
+    """Count expert calls: all in the warm start, then those that the gate selects if a loss needs predictions."""
     spec = variant.spec
     if variant.weights_of is not None or spec.training.trainable == "none":
         return 0
@@ -88,21 +88,21 @@ def training_calls(variant: Variant) -> int:
 
 
 def joint_calls(variant: Variant) -> int:
-    """Of one image in one step of phase 2."""
+    """Expert calls per image and step of joint training."""
     return calls_per_step(variant) if any(_needs_prediction(term) for term in variant.spec.objective) else 0
 
 
 def all_training_calls(study: Study, variant: Variant) -> int:
-    """With those of the variants that it is made of."""
+    """Training calls including those of the variants that this one builds on."""
     return training_calls(variant) + sum(
         all_training_calls(study, study.variant(source)) for source in sources_of(study, variant)
     )
 
 
 def calls_per_step(variant: Variant) -> int:
-    """Experts asked for one image in one step."""
+    """Experts evaluated per image and step."""
     k = variant.spec.n_experts
-    return k if variant.spec.gate is None else variant.spec.gate.asked(k)
+    return k if variant.spec.gate is None else variant.spec.gate.n_evaluated(k)
 
 
 def _needs_prediction(term: Loss.Config) -> bool:
@@ -112,5 +112,5 @@ def _needs_prediction(term: Loss.Config) -> bool:
 
 
 def sources_of(study: Study, variant: Variant) -> list[str]:
-    """The variants whose weights this one is made of."""
+    """The variants whose weights this one uses."""
     return list(dict.fromkeys(study.source_of(name) for name in variant.made_of))

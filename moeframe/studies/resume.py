@@ -1,4 +1,4 @@
-"""What is in the folder of a study already: whether it belongs there, and what it lacks of what is asked for."""
+"""Resuming a study: whether its folder holds runs of these settings, and which metrics they miss."""
 
 import copy
 import functools
@@ -28,7 +28,7 @@ from moeframe.studies.worker import (
 
 
 def expect_own(study: Study, place: StudyFolder) -> None:
-    """Raise RunFolderError for the folder of another study, of none, or of one that was kept without its runs."""
+    """Raise RunFolderError unless the folder is empty or holds this study with its runs."""
     if place.records.exists() and not place.runs.is_dir():
         raise RunFolderError(
             f"{place.path}: holds what a study measured ({place.records.name}) but not its runs, so no run can be "
@@ -38,19 +38,23 @@ def expect_own(study: Study, place: StudyFolder) -> None:
         record = read_mapping(place.record)
         name = record.get("name")
         if name != study.name:
-            raise RunFolderError(f"{place.path}: is the folder of the study '{name}', not of '{study.name}'; use --out")
+            raise RunFolderError(
+                f"{place.path}: belongs to the study '{name}', not to '{study.name}'; choose another folder with --out"
+            )
         theirs = [str(row.get("name")) for row in record.get("variants", [])]
         if theirs and not {variant.name for variant in study.variants} & set(theirs):
             raise RunFolderError(
-                f"{place.path}: is the folder of another study '{name}', of {', '.join(theirs)}, none of which this "
-                "one has; use --out"
+                f"{place.path}: belongs to another study '{name}' (variants {', '.join(theirs)}), which has no "
+                "variant in common with this one; choose another folder with --out"
             )
     elif strangers := sorted(path.name for path in place.path.iterdir() if path.name != LOCK):
-        raise RunFolderError(f"{place.path}: holds {', '.join(strangers[:5])} but no study; choose an empty folder")
+        raise RunFolderError(
+            f"{place.path}: not a study folder, but holds {', '.join(strangers[:5])}; choose an empty folder with --out"
+        )
 
 
 def check_resumable(study: Study, place: StudyFolder) -> None:
-    """Take the folder for what the study asks for, and write the spec of each variant.
+    """Check that the study can go on in this folder, and write the spec of each variant.
 
     Raises RunFolderError for the folder of another study, and for a run that is asked for and was done with other
     settings, or of weights that are there no longer. The launcher, titles, and the list of metrics may change.
@@ -68,16 +72,16 @@ def check_resumable(study: Study, place: StudyFolder) -> None:
 
 
 def changes_since(variant: Variant, seed: int, study: Study, place: StudyFolder) -> list[str]:
-    """In which settings the run differs from what the study says now; metrics can be measured afterwards.
+    """List the settings in which a run differs from the study file; metrics may differ, they can be measured later.
 
     One that is not finished may change in anything that says how it is measured.
     """
     folder = RunFolder(place.run(variant.name, seed))
     if not folder.spec.exists() or not folder.seeds():
-        return []  # nothing was begun
+        return []  # not started
     then, now = _spec_then(folder), variant.spec.model_copy(update={"seeds": [seed]}).dump()
     for path, run in runs_of(place, study, variant, seed).items():
-        for each in (then, now):  # the study's folder may be named in another way than before
+        for each in (then, now):  # the path to the study's folder may differ from before
             _put(each, path.split("."), run)
     finished = place.results(variant.name, seed).exists()
     later = ("metrics",) if finished else MEASURING
@@ -87,7 +91,7 @@ def changes_since(variant: Variant, seed: int, study: Study, place: StudyFolder)
 def _refusal(changes: Sequence[str], variant: Variant, seed: int, place: StudyFolder) -> str:
     folder = place.run(variant.name, seed)
     measuring = all(change.startswith(MEASURING) for change in changes)
-    instead = f"measure it anew with `moeframe evaluate {folder} --set ...`, " if measuring else ""
+    instead = f"measure it again with `moeframe evaluate {folder} --set ...`, " if measuring else ""
     return (
         f"{folder}: was run with other settings ({'; '.join(changes[:4])}); {instead}give the variant another "
         f"name, or delete {folder.parent} to run it again"
@@ -95,7 +99,7 @@ def _refusal(changes: Sequence[str], variant: Variant, seed: int, place: StudyFo
 
 
 def missing_metrics(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
-    """Metrics of a finished run that were not measured, or with other settings, or for want of what is there now."""
+    """List the metrics to be measured: missing, measured with other settings, or unavailable until now."""
     folder = RunFolder(place.run(variant.name, seed))
     if not folder.spec.exists():
         return []
@@ -111,7 +115,7 @@ def missing_metrics(variant: Variant, seed: int, place: StudyFolder) -> list[str
 
 
 def missing_timing_metrics(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
-    """The same of metrics that look at the machine, which are measured together."""
+    """List missing timings and memory, which are measured together."""
     asked = exclusive_metrics(variant.spec)
     path = place.alone(variant.name, seed)
     if asked and path.exists():
@@ -122,7 +126,7 @@ def missing_timing_metrics(variant: Variant, seed: int, place: StudyFolder) -> l
 
 
 def runs_of(place: StudyFolder, study: Study, variant: Variant, seed: int) -> dict[str, str]:
-    """The run folders of this seed that stand in the variant's spec, by their place in it."""
+    """Map each path of the variant's spec that names another run to that run's folder."""
     return {path: str(place.run(study.source_of(other), seed)) for path, other in variant.runs_of.items()}
 
 
@@ -131,23 +135,22 @@ def _expect_sources(variant: Variant, seed: int, study: Study, place: StudyFolde
     if not place.results(variant.name, seed).exists() or not path.exists():
         return
     for source, weights in weights_of_all(place, sources_of(study, variant), seed).items():
-        only_results = not weights and place.results(source, seed).exists()  # as in a study that is kept
+        only_results = not weights and place.results(source, seed).exists()  # as in a committed study
         if not only_results and read_mapping(path).get(source) != weights:
             folder = place.run(variant.name, seed)
             raise RunFolderError(
-                f"{folder}: was made of weights that are no longer those of '{source}'; delete {folder} to use the "
-                "present ones"
+                f"{folder}: used weights that '{source}' no longer has; delete {folder} to use the present ones"
             )
 
 
 def _spec_then(folder: RunFolder) -> dict[str, Any]:
-    """What was run; a setting that is younger than the run has its default there too."""
+    """The spec of a run, with defaults for settings newer than the run."""
     return copy.deepcopy(_resolved(folder.path, folder.spec.read_bytes()))
 
 
 @functools.cache
 def _resolved(path: Path, _content: bytes) -> dict[str, Any]:
-    """Once for what the file holds: a plan and a study ask for it several times, of each run."""
+    """Resolve a spec once per content, because plan and study need it several times per run."""
     folder = RunFolder(path)
     written = folder.read_spec()
     try:
@@ -157,7 +160,7 @@ def _resolved(path: Path, _content: bytes) -> dict[str, Any]:
 
 
 def _put(data: object, path: list[str], value: str) -> None:
-    """Set a value of nested mappings and lists."""
+    """Set a value in nested mappings and lists."""
     *above, last = path
     for key in above:
         data = data[int(key)] if isinstance(data, list) else data[key]  # type: ignore[index]

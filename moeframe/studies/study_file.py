@@ -1,7 +1,7 @@
 """Study files: variants of one spec, each a few overrides, the seeds of all, and what they are compared with."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,12 +9,11 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from moeframe.errors import InputError, Problem, SpecError
+from moeframe.errors import InputError, SpecError, SpecPath, SpecProblem
 from moeframe.interfaces.launcher import Launcher
 from moeframe.plugin.registry import Registry, did_you_mean
-from moeframe.spec.loader import Document, Override, dotted, load_spec, read_document
-from moeframe.spec.messages import Flaw, flaws_of
-from moeframe.spec.messages import Path as SpecPath
+from moeframe.spec.loader import Document, Override, load_spec, read_document
+from moeframe.spec.messages import problems_of
 from moeframe.spec.schema import RunSpec
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -148,16 +147,17 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
     try:
         config = StudyConfig.model_validate(document.data)
     except ValidationError as error:
-        raise _refused(document, flaws_of(error, StudyConfig)) from None
-    if flaws := list(_flaws(config)):
-        raise _refused(document, flaws)
+        raise SpecError([document.locate(problem) for problem in problems_of(error, StudyConfig)]) from None
+    if found := list(_problems(config)):
+        raise SpecError(list(map(document.locate, found)))
     base = path.parent / config.spec
     if not base.is_file():
         place = document.place(("spec",), about_key=False)
-        raise SpecError([Problem(place, "spec", f"no file {base}; spec is relative to the file that names it")])
+        message = f"no file {base}; spec is relative to the file that names it"
+        raise SpecError([SpecProblem(("spec",), message, place=place)])
     launcher = _launcher(config, document, registry, jobs)
     variants: list[Variant] = []
-    problems: list[Problem] = []
+    problems: list[SpecProblem] = []
     shared = _overrides(config.set, document, ("set",))
     shared_places = {override.place for override in shared}
     for name, variant in config.variants.items():
@@ -172,15 +172,19 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
             spec = load_spec(base, registry, overrides)
         except SpecError as error:
             problems += [
-                Problem(p.place, f"{'set' if p.place in shared_places else f'variants.{name}'}: {p.path}", p.message)
+                SpecProblem(
+                    ("set",) if p.place in shared_places else ("variants", name),
+                    f"{p.dotted_path}: {p.message}",
+                    place=p.place,
+                )
                 for p in error.problems
             ]
             continue
         variants.append(_variant(name, variant, spec, variants))
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
-    if flaws := list(_flaws_of_weights(variants)):
-        raise _refused(document, flaws)
+    if found := list(_problems_of_weights(variants)):
+        raise SpecError(list(map(document.locate, found)))
     return Study(
         name=config.name,
         seeds=tuple(config.seeds),
@@ -192,20 +196,16 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
     )
 
 
-def _refused(document: Document, flaws: Iterable[Flaw]) -> SpecError:
-    return SpecError([Problem(document.place(f.path, about_key=f.about_key), dotted(f.path), f.message) for f in flaws])
-
-
-def _flaws(config: StudyConfig) -> Iterator[Flaw]:
+def _problems(config: StudyConfig) -> Iterator[SpecProblem]:
     """What the parts of a study file say of each other that cannot be."""
     if len(set(config.seeds)) != len(config.seeds):
-        yield Flaw(("seeds",), f"seeds are repeated: {config.seeds}; name each seed once", about_key=True)
+        yield SpecProblem(("seeds",), f"seeds are repeated: {config.seeds}; name each seed once", about_key=True)
     yield from _no_variant(config, ("baseline",), config.baseline, f"baseline '{config.baseline}' is no variant")
     for i, pair in enumerate(config.compare):
         for k, name in enumerate(pair):
             yield from _no_variant(config, ("compare", i, k), name, f"'{name}' is no variant")
         if pair[0] == pair[1]:
-            yield Flaw(("compare", i), f"'{pair[0]}' is compared with itself; name two variants")
+            yield SpecProblem(("compare", i), f"'{pair[0]}' is compared with itself; name two variants")
     yield from _own_keys(config.set, ("set",))
     titles: dict[str, str] = {}
     for name, variant in config.variants.items():
@@ -213,7 +213,9 @@ def _flaws(config: StudyConfig) -> Iterator[Flaw]:
         yield from _own_keys(variant.set, (*at, "set"))
         title = variant.title or name
         if title in titles:
-            yield Flaw((*at, "title"), f"variant '{titles[title]}' has the title '{title}' too; give each its own")
+            yield SpecProblem(
+                (*at, "title"), f"variant '{titles[title]}' has the title '{title}' too; give each its own"
+            )
         titles.setdefault(title, name)
         for path, other in variant.runs_of.items():
             words = f"variant '{name}' takes a run of '{other}', which is no variant that trains"
@@ -223,30 +225,30 @@ def _flaws(config: StudyConfig) -> Iterator[Flaw]:
             yield from _no_variant(config, (*at, "weights_of"), variant.weights_of, words, trains=True)
 
 
-def _no_variant(config: StudyConfig, at: SpecPath, name: str, words: str, *, trains: bool = False) -> Iterator[Flaw]:
+def _no_variant(
+    config: StudyConfig, at: SpecPath, name: str, words: str, *, trains: bool = False
+) -> Iterator[SpecProblem]:
     known = [each for each, variant in config.variants.items() if variant.trains or not trains]
     if name not in known:
         hint = " ".join([*did_you_mean(name, known), f"variants: {', '.join(known) or 'none'}"])
-        yield Flaw(at, f"{words}; {hint}")
+        yield SpecProblem(at, f"{words}; {hint}")
 
 
-def _own_keys(changes: Mapping[str, Any], at: SpecPath) -> Iterator[Flaw]:
+def _own_keys(changes: Mapping[str, Any], at: SpecPath) -> Iterator[SpecProblem]:
     """Keys of a spec that a study decides for all of its variants."""
     for path in changes:
         key = path.split(".")[0]
         if key == "seeds":
-            yield Flaw((*at, path), "all variants have the study's seeds: set seeds at the top of the file", True)
+            yield SpecProblem(
+                (*at, path), "all variants have the study's seeds: set seeds at the top of the file", True
+            )
         elif key == "name":
-            yield Flaw(
+            yield SpecProblem(
                 (*at, path), "a run is named after study and variant; give the variant another name or title", True
             )
 
 
-NETWORK_OF_GATE = ("width", "hidden", "reads")
-"""Settings of gates that shape their network."""
-
-
-def _flaws_of_weights(variants: Sequence[Variant]) -> Iterator[Flaw]:
+def _problems_of_weights(variants: Sequence[Variant]) -> Iterator[SpecProblem]:
     """Weights that would not fit, found before what they come from has trained."""
     by_name = {variant.name: variant for variant in variants}
     for variant in variants:
@@ -255,18 +257,18 @@ def _flaws_of_weights(variants: Sequence[Variant]) -> Iterator[Flaw]:
             continue
         own, other = variant.spec.dump(), source.spec.dump()
         different = [key for key in ("trunk", "experts") if own.get(key) != other.get(key)]
-        gates = [spec.get("gate") or {} for spec in (own, other)]
-        different += [
-            f"gate.{key}"
-            for key in NETWORK_OF_GATE
-            if all(key in gate for gate in gates) and gates[0][key] != gates[1][key]
-        ]
+        gate, trained = _network_of_gate(variant.spec), _network_of_gate(source.spec)
+        different += [f"gate.{key}" for key in sorted(gate.keys() & trained.keys()) if gate[key] != trained[key]]
         different += ["training.steps"] if variant.spec.training.steps != source.spec.training.steps else []
         for key in different:
-            yield Flaw(
+            yield SpecProblem(
                 ("variants", variant.name, "set"),
                 f"{key} differs from that of '{source.name}', whose weights it takes; leave {key} as it is there",
             )
+
+
+def _network_of_gate(spec: RunSpec) -> Mapping[str, Any]:
+    return {} if spec.gate is None else spec.gate.network_settings
 
 
 def _variant(name: str, config: VariantConfig, spec: RunSpec, earlier: list[Variant]) -> Variant:
@@ -306,11 +308,11 @@ def _launcher(config: StudyConfig, document: Document, registry: Registry, jobs:
     place = document.place(("launcher",), about_key=False) or "launcher"
     name = config.launcher.get("type")
     if not isinstance(name, str) or name not in registry.names("launchers"):
-        raise SpecError([Problem(place, "launcher.type", registry.why_not("launchers", str(name)))])
+        raise SpecError([SpecProblem(("launcher", "type"), registry.why_not("launchers", str(name)), place=place)])
     component = registry.get(Launcher, name)
     settings = config.launcher if jobs is None else config.launcher | {"jobs": jobs}
     try:
         return component(component.Config.model_validate(settings))
     except ValidationError as error:
-        flaws = flaws_of(error, component.Config)
-        raise SpecError([Problem(place, dotted(("launcher", *flaw.path)), flaw.message) for flaw in flaws]) from None
+        found = [problem.below(("launcher",)) for problem in problems_of(error, component.Config)]
+        raise SpecError([problem.at(place) for problem in found]) from None

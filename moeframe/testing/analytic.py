@@ -1,4 +1,4 @@
-"""Parts whose answers are known in closed form: images of independent Gaussian pixels, mixtures, a plain trunk."""
+"""Components whose outputs are known in closed form: images of independent Gaussian pixels, mixtures, a plain trunk."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ class PosteriorGate(Gate):
 
 
 class PlainTrunk(Trunk):
-    """Two convolutions, one before and one after the adapters: the least that an adapter can be tried on."""
+    """Two convolutions, one before and one after the adapters: the smallest trunk that tests an adapter."""
 
     class Config(Trunk.Config):
         type: Literal["plain_trunk"] = "plain_trunk"

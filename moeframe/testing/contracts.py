@@ -1,11 +1,11 @@
 """Contract checks for components of every kind: a broken rule raises AssertionError naming it and the component."""
 
+import inspect
 import itertools
 import json
 import math
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from moeframe.errors import UnavailableError
 from moeframe.interfaces.component import Component, ImageShape
 from moeframe.interfaces.dataset import Dataset, InMemoryExamples, Split
 from moeframe.interfaces.denoiser import Contribution, Denoised
-from moeframe.interfaces.expert import Expert
 from moeframe.interfaces.gate import Routing
 from moeframe.interfaces.launcher import Launcher, Task
 from moeframe.interfaces.loss import Loss, TrainingStep
@@ -27,17 +26,19 @@ from moeframe.interfaces.sampler import Sampler, SamplerState
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.slicer import Slicer
 from moeframe.model.mixture import MergedDenoiser
+from moeframe.plugin.kinds import ALL_KINDS
 from moeframe.randomness import Trajectories
 from moeframe.testing.analytic import GaussianExpert, gaussian_mixture
-from moeframe.testing.model_contracts import check_expert, check_exporter, check_gate, check_trunk
 from moeframe.testing.rules import (
     IMAGE,
+    SLICED_IMAGE,
     STREAMS,
     Line,
     checked_config,
     close,
     expect,
     expect_each_item_on_its_own,
+    trying,
 )
 
 UNITS = ("bits/dim", "nats", "dimensionless")
@@ -47,20 +48,25 @@ def check_component(
     component: type[Component],
     config: Any = None,
     *,
-    evaluation: Evaluation | None = None,
     image: ImageShape | None = None,
+    n_experts: int | None = None,
+    evaluation: Evaluation | None = None,
 ) -> None:
     """Check the contract of the component's kind. `config` is needed where settings have no default.
 
-    A metric is measured on `evaluation`; without one only its config is checked. An expert that is made for one shape
-    of image, because it loads a checkpoint, is checked on `image`.
+    A component that is made for one shape of image or one number of experts needs `image` or `n_experts`; each is
+    passed on to the contracts that take it. A metric is measured on `evaluation`; without one only its config is
+    checked. A kind without a contract of its own is checked by the rules that all kinds share.
+
+    Raises AssertionError, naming the component and the rule it breaks.
     """
-    if issubclass(component, Metric):
-        check_metric(component, config, evaluation)
-    elif issubclass(component, Expert) and image is not None:
-        check_expert(component, config, [image])
-    else:
-        _CHECKS[component.KIND](component, config)
+    check = next(kind for kind in ALL_KINDS if kind.plural == component.KIND).load_contract()
+    if check is None:
+        checked_config(component, config)
+        return
+    given = {"image": image, "n_experts": n_experts, "evaluation": evaluation}
+    taken = inspect.signature(check).parameters
+    check(component, config, **{name: value for name, value in given.items() if value is not None and name in taken})
 
 
 def check_schedule(component: type[NoiseSchedule], config: Any = None) -> None:
@@ -84,13 +90,28 @@ def check_schedule(component: type[NoiseSchedule], config: Any = None) -> None:
     expect(close(schedule.time_of(log_snr[::50]), times[::50]), component, "time_of is the inverse of log_snr")
 
 
-def check_slicer(component: type[Slicer], config: Any = None, n_slices: int = 3) -> None:
+def check_slicer(
+    component: type[Slicer],
+    config: Any = None,
+    *,
+    image: ImageShape = SLICED_IMAGE,
+    n_experts: int = 3,
+) -> None:
     """A partition by a function of each example and of thresholds that the training split alone determines.
 
-    The examples are 60 colour images in 6 classes, with CelebA's hair colours and the names image-00 .. image-59.
+    There is a slice per expert. The examples are 60 images in 6 classes, with CelebA's hair colours and the names
+    image-00 .. image-59.
     """
     config = checked_config(component, config)
-    images = (STREAMS.uniform((60, 3, 6, 6), "images") * torch.linspace(20, 255, 60).view(-1, 1, 1, 1)).byte()
+    with trying(component, image, n_experts):
+        _check_slicer(component, config, image, n_experts)
+
+
+def _check_slicer(component: type[Slicer], config: Any, image: ImageShape, n_slices: int) -> None:
+    brightest = torch.linspace(0.08, 1, 60).view(-1, 1, 1, 1) * (image.levels - 1)
+    images = (STREAMS.uniform((60, *image.tensor_shape), "images") * brightest).to(
+        torch.uint8 if image.levels <= 256 else torch.int32
+    )
     labels, label_names = torch.arange(60) * 7 % 6, tuple("abcdef")
     # some images have two hair colours, some none
     hair = {"Black_Hair": labels % 2 == 1, "Blond_Hair": labels % 3 == 0, "Brown_Hair": labels == 3}
@@ -142,16 +163,21 @@ def check_dataset(component: type[Dataset], config: Any = None) -> None:
         expect(images.shape[1:] == dataset.image.tensor_shape, component, "images have the declared shape")
         expect(not images.is_floating_point(), component, "images are integers")
         in_range = int(images.min()) >= 0 and int(images.max()) < dataset.image.levels
-        expect(in_range, component, "levels lie in 0 .. levels-1")
+        expect(in_range, component, "levels are in 0 .. levels-1")
         expect(torch.equal(examples.images(indices.flip(0)), images.flip(0)), component, "images go by their index")
         expect(torch.equal(again.split(name).images(indices), images), component, "two readings are equal")
         labelled = len(examples.labels) == n and int(examples.labels.max()) < len(examples.label_names)
         expect(labelled, component, "every image has a label, and every label a name")
 
 
-def check_loss(component: type[Loss], config: Any = None) -> None:
+def check_loss(component: type[Loss], config: Any = None, *, image: ImageShape = IMAGE, n_experts: int = 3) -> None:
     """A finite scalar with finite gradients in a declared unit, also when the gate's weights are one-hot."""
     config = checked_config(component, config)
+    with trying(component, image, n_experts):
+        _check_loss(component, config, image, n_experts)
+
+
+def _check_loss(component: type[Loss], config: Any, image: ImageShape, n_experts: int) -> None:
     expect(component.UNIT in UNITS, component, f"UNIT is one of {', '.join(UNITS)}")
     try:
         type(config).model_validate({**config.model_dump(), "weight": -1.0})
@@ -159,10 +185,11 @@ def check_loss(component: type[Loss], config: Any = None) -> None:
         pass
     else:
         expect(False, component, "a negative weight is refused")
-    loss = component(config, schedule=Line(Line.Config()), slice_shares=(0.5, 0.25, 0.25))
+    shares = (0.5, *[0.5 / (n_experts - 1)] * (n_experts - 1)) if n_experts > 1 else (1.0,)
+    loss = component(config, schedule=Line(Line.Config()), slice_shares=shares)
     for scale in (1.0, 1000.0):  # logits so far apart that the softmax underflows to a one-hot
-        logits = (scale * STREAMS.normal((12, 3), "logits")).requires_grad_()
-        velocities = STREAMS.normal((3, 12, *IMAGE.tensor_shape), "velocities").requires_grad_()
+        logits = (scale * STREAMS.normal((12, n_experts), "logits")).requires_grad_()
+        velocities = STREAMS.normal((n_experts, 12, *image.tensor_shape), "velocities").requires_grad_()
         value = loss(_training_step(logits.softmax(1), velocities))
         expect(value.shape == (), component, "the value is a scalar")
         expect(bool(value.isfinite()), component, "the value is finite")
@@ -175,7 +202,7 @@ def check_loss(component: type[Loss], config: Any = None) -> None:
 def _training_step(weights: Tensor, velocities: Tensor) -> TrainingStep:
     n, times = len(weights), STREAMS.low_discrepancy(len(weights), "times")
     schedule = Line(Line.Config())
-    x, noise = (0.3 * STREAMS.normal((n, *IMAGE.tensor_shape), part) for part in ("x", "noise"))
+    x, noise = (0.3 * STREAMS.normal((n, *velocities.shape[2:]), part) for part in ("x", "noise"))
     log_snr = schedule.log_snr(times)
     parts = tuple(Contribution(k, torch.arange(n), v) for k, v in enumerate(velocities))
     merged = torch.einsum("nk,knchw->nchw", weights, velocities)
@@ -184,19 +211,24 @@ def _training_step(weights: Tensor, velocities: Tensor) -> TrainingStep:
     return TrainingStep(x, z, log_snr, schedule.rate(times), velocity, denoised, torch.arange(n) % velocities.shape[0])
 
 
-def check_sampler(component: type[Sampler], config: Any = None) -> None:
+def check_sampler(component: type[Sampler], config: Any = None, *, image: ImageShape = IMAGE) -> None:
     """Cleaner state by cleaner state to an image of the data's spread; calls counted, each trajectory on its own."""
     config = checked_config(component, config)
+    with trying(component, image):
+        _check_sampler(component, config, image)
+
+
+def _check_sampler(component: type[Sampler], config: Any, image: ImageShape) -> None:
     sampler = component(config, schedule=Line(Line.Config()))
     spread = [GaussianExpert.Config(mean=m, std=0.1) for m in (-0.2, 0.2)]
-    model, calls = gaussian_mixture(spread, (0.5, 0.5), IMAGE), []
+    model, calls = gaussian_mixture(spread, (0.5, 0.5), image), []
     for expert in model.experts:
         expert.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
 
     def walk(items: Tensor, start: float | None = None, model: MergedDenoiser = model) -> list[SamplerState]:
         trajectories = Trajectories(STREAMS, items)
         with torch.no_grad():
-            noise = trajectories.normal(IMAGE.tensor_shape, "noise")
+            noise = trajectories.normal(image.tensor_shape, "noise")
             return list(sampler.trajectory(model, noise, trajectories, start))
 
     states = walk(torch.arange(9))
@@ -204,19 +236,19 @@ def check_sampler(component: type[Sampler], config: Any = None) -> None:
     expect(states[-1].log_snr == math.inf, component, "the last state is the image, at λ = inf")
     expect(all(a < b for a, b in itertools.pairwise(log_snr)), component, "states get cleaner")
     expect(abs(log_snr[0] + 10) < 1e-6, component, "the first state is the noise, at the schedule's noisiest")
-    expect(abs(walk(torch.arange(2), 1.5)[0].log_snr - 1.5) < 1e-6, component, "a walk begins at `start`")
+    expect(abs(walk(torch.arange(2), 1.5)[0].log_snr - 1.5) < 1e-6, component, "a trajectory starts at `start`")
     expect(states[-1].network_calls == counted, component, f"network_calls counts the {counted} expert evaluations")
     std = float(states[-1].z.std())
     expect(config.steps < 20 or abs(std / math.hypot(0.1, 0.2) - 1) < 0.2, component, "samples spread like the data")
     expect_each_item_on_its_own(component, lambda items: walk(items)[-1].z, 9)
     if config.clip:
-        bright = gaussian_mixture([GaussianExpert.Config(mean=3.0)], (1.0,), IMAGE)
+        bright = gaussian_mixture([GaussianExpert.Config(mean=3.0)], (1.0,), image)
         largest = float(walk(torch.arange(2), model=bright)[-1].z.abs().max())
-        expect(largest <= 1, component, f"with clip the image lies in [-1, 1], not at {largest:g}")
+        expect(largest <= 1, component, f"with clip the image is in [-1, 1], not at {largest:g}")
 
 
-def check_metric(component: type[Metric], config: Any = None, evaluation: Evaluation | None = None) -> None:
-    """A finite figure that says how it was computed, or why it cannot be; the same again if DETERMINISTIC."""
+def check_metric(component: type[Metric], config: Any = None, *, evaluation: Evaluation | None = None) -> None:
+    """A finite value and how it was computed, or why it is unavailable; equal again if DETERMINISTIC."""
     metric = component(checked_config(component, config))
     if evaluation is None or metric.unavailable() is not None:
         return
@@ -225,8 +257,8 @@ def check_metric(component: type[Metric], config: Any = None, evaluation: Evalua
     except UnavailableError as error:
         expect(bool(str(error)), component, "UnavailableError says why, and what to do")
         return
-    figures = [first.value, *(first.interval or ()), *first.parts.values()]
-    expect(all(math.isfinite(figure) for figure in figures), component, "value, interval and parts are finite")
+    values = [first.value, *(first.interval or ()), *first.parts.values()]
+    expect(all(math.isfinite(value) for value in values), component, "value, interval and parts are finite")
     expect(bool(first.unit) and first.n >= 1 and bool(first.how), component, "unit, sample size and how are stated")
     expect(json.loads(json.dumps(dict(first.how))) == first.how, component, "how holds JSON values only")
     if first.interval is not None:
@@ -236,7 +268,7 @@ def check_metric(component: type[Metric], config: Any = None, evaluation: Evalua
 
 
 def check_launcher(component: type[Launcher], config: Any = None) -> None:
-    """Every task is told of once with its exit status, its output is in its log, and a failure stops no other."""
+    """Every task is reported once with its exit status, its output is in its log, and a failure stops no other."""
     launcher = component(checked_config(component, config))
     with tempfile.TemporaryDirectory() as temporary:
         tasks = [
@@ -249,18 +281,4 @@ def check_launcher(component: type[Launcher], config: Any = None) -> None:
         expect(ended == dict(zip(tasks, range(3), strict=True)), component, "each task ends with its own exit status")
         logs = [task.log.read_text().strip() for task in tasks]
         expect(logs == ["0", "1", "2"], component, "what a task prints is in its log")
-        expect(list(launcher.run([])) == [], component, "no tasks are no error")
-
-
-_CHECKS: dict[str, Callable[[Any, Any], None]] = {
-    "datasets": check_dataset,
-    "experts": check_expert,
-    "exporters": check_exporter,
-    "gates": check_gate,
-    "launchers": check_launcher,
-    "losses": check_loss,
-    "samplers": check_sampler,
-    "schedules": check_schedule,
-    "slicers": check_slicer,
-    "trunks": check_trunk,
-}
+        expect(list(launcher.run([])) == [], component, "an empty list of tasks is accepted")

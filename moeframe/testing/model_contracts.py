@@ -1,7 +1,7 @@
-"""Contract checks for what a model is made of: gates, experts, trunks, and the exporters that write it."""
+"""Contract checks for the parts of a model (gates, experts, trunks) and for exporters."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -28,54 +28,67 @@ from moeframe.testing.rules import (
     expect,
     expect_each_item_on_its_own,
     stirred,
+    trying,
 )
 
 Predict = Callable[[Tensor, Tensor], Tensor]
 
 
-def check_gate(component: type[Gate], config: Any = None, n_experts: int = 4) -> None:
-    """Simplex rows from (z, λ) alone, each item on its own, repeatable, for any image shape."""
+def check_gate(
+    component: type[Gate], config: Any = None, *, image: ImageShape | None = None, n_experts: int = 4
+) -> None:
+    """Simplex rows from (z, λ) alone, each item on its own, repeatable; for several shapes of image, or for `image`."""
     config = checked_config(component, config)
-    for image in SHAPES:
-        gate = stirred(partial(component, config, image=image, n_experts=n_experts))
-        expect(component.LEARNS or not list(gate.parameters()), component, "LEARNS is True where it has parameters")
-        z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(-12, 12, 9)
-        for training in (True, False):
-            routing = gate.train(training).route(z.clone(), log_snr.clone(), Trajectories.numbered(STREAMS, 0, 9))
-            for what, rows in (("weights", routing.weights), ("probabilities", routing.probabilities)):
-                expect(rows.shape == (9, n_experts), component, f"{what} have shape (batch, experts)")
-                expect(bool(rows.isfinite().all()), component, f"{what} are finite")
-                expect(bool((rows >= 0).all()), component, f"{what} are not negative")
-                if gate.sums_to_one or what == "probabilities":
-                    expect(close(rows.sum(1), torch.ones(9)), component, f"rows of the {what} sum to one")
-
-        def weights(items: Tensor, gate: Gate = gate, z: Tensor = z, log_snr: Tensor = log_snr) -> Tensor:
-            return gate.route(z[items], log_snr[items], Trajectories(STREAMS, items)).weights
-
-        expect_each_item_on_its_own(component, weights, 9)
+    for shape in SHAPES if image is None else (image,):
+        with trying(component, shape, n_experts):
+            _check_gate(component, config, shape, n_experts)
 
 
-def check_expert(component: type[Expert], config: Any = None, shapes: Sequence[ImageShape] = SHAPES[:2]) -> None:
-    """A finite velocity of the input's shape and type over the whole declared range, each item on its own.
+def _check_gate(component: type[Gate], config: Any, image: ImageShape, n_experts: int) -> None:
+    gate = stirred(partial(component, config, image=image, n_experts=n_experts))
+    expect(component.LEARNS or not list(gate.parameters()), component, "LEARNS is True where it has parameters")
+    z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(-12, 12, 9)
+    for training in (True, False):
+        routing = gate.train(training).route(z.clone(), log_snr.clone(), Trajectories.numbered(STREAMS, 0, 9))
+        for what, rows in (("weights", routing.weights), ("probabilities", routing.probabilities)):
+            expect(rows.shape == (9, n_experts), component, f"{what} have shape (batch, experts)")
+            expect(bool(rows.isfinite().all()), component, f"{what} are finite")
+            expect(bool((rows >= 0).all()), component, f"{what} are not negative")
+            if gate.sums_to_one or what == "probabilities":
+                expect(close(rows.sum(1), torch.ones(9)), component, f"rows of the {what} sum to one")
 
-    An adapter is checked on a small trunk.
+    def weights(items: Tensor, gate: Gate = gate, z: Tensor = z, log_snr: Tensor = log_snr) -> Tensor:
+        return gate.route(z[items], log_snr[items], Trajectories(STREAMS, items)).weights
+
+    expect_each_item_on_its_own(component, weights, 9)
+
+
+def check_expert(component: type[Expert], config: Any = None, *, image: ImageShape | None = None) -> None:
+    """A finite velocity of the input's shape and type over all of log_snr_range, each item on its own.
+
+    For two shapes of image, or for `image`. An adapter is checked on a small trunk.
     """
     config = checked_config(component, config)
-    for image in shapes:
-        expert, predict = _expert_that_predicts(component, config, image)
-        low, high = expert.log_snr_range
-        expect(low < high, component, "log_snr_range is (lowest, highest)")
-        z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(max(low, -15), min(high, 15), 9)
-        given = z.clone()
-        velocity = predict(given, log_snr)
-        expect(torch.equal(given, z), component, "the input is left as it was")
-        expect(velocity.shape == z.shape and velocity.dtype == z.dtype, component, "the velocity is shaped like z")
-        expect(bool(velocity.isfinite().all()), component, "the velocity is finite over log_snr_range")
+    for shape in SHAPES[:2] if image is None else (image,):
+        with trying(component, shape):
+            _check_expert(component, config, shape)
 
-        def velocities(items: Tensor, predict: Predict = predict, z: Tensor = z, log_snr: Tensor = log_snr) -> Tensor:
-            return predict(z[items], log_snr[items])
 
-        expect_each_item_on_its_own(component, velocities, 9)
+def _check_expert(component: type[Expert], config: Any, image: ImageShape) -> None:
+    expert, predict = _expert_that_predicts(component, config, image)
+    low, high = expert.log_snr_range
+    expect(low < high, component, "log_snr_range is (lowest, highest)")
+    z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(max(low, -15), min(high, 15), 9)
+    given = z.clone()
+    velocity = predict(given, log_snr)
+    expect(torch.equal(given, z), component, "the input is left as it was")
+    expect(velocity.shape == z.shape and velocity.dtype == z.dtype, component, "the velocity is shaped like z")
+    expect(bool(velocity.isfinite().all()), component, "the velocity is finite over log_snr_range")
+
+    def velocities(items: Tensor, predict: Predict = predict, z: Tensor = z, log_snr: Tensor = log_snr) -> Tensor:
+        return predict(z[items], log_snr[items])
+
+    expect_each_item_on_its_own(component, velocities, 9)
 
 
 def _expert_that_predicts(component: type[Expert], config: Any, image: ImageShape) -> tuple[Expert, Predict]:
@@ -88,31 +101,37 @@ def _expert_that_predicts(component: type[Expert], config: Any, image: ImageShap
     return adapter, lambda z, log_snr: model(z, log_snr).velocity
 
 
-def check_trunk(component: type[Trunk], config: Any = None, shapes: Sequence[ImageShape] = SHAPES[:2]) -> None:
-    """Features of each item on its own, later layers whose every weight and block an adapter can change."""
+def check_trunk(component: type[Trunk], config: Any = None, *, image: ImageShape | None = None) -> None:
+    """Features of each item on its own, later layers whose every weight and block an adapter can change.
+
+    For two shapes of image, or for `image`.
+    """
     config = checked_config(component, config)
-    for image in shapes:
-        trunk = stirred(partial(component, config, image=image)).eval()
-        z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(-12, 12, 9)
-        features = trunk(z, log_snr)
-        summary = features.summary
-        expect(summary.shape == (9, trunk.summary_width), component, "the summary is (batch, summary_width)")
-        in_batches = all(len(tensor) == 9 for tensor in features.tensors)
-        expect(in_batches, component, "the batch comes first in every feature")
-        expect(bool(summary.isfinite().all()), component, "the summary is finite")
-        plain, recorder = (_Recorder(_Recorder.Config(), image=image, trunk=trunk) for _ in range(2))
-        for which in (0, 1):
-            expect_each_item_on_its_own(component, partial(_on_trunk, which, trunk, plain, z, log_snr), 9)
-        velocity = trunk.finish(features, recorder, z, log_snr)
-        expect(velocity.shape == z.shape and velocity.dtype == z.dtype, component, "the velocity is shaped like z")
-        expect(bool(velocity.isfinite().all()), component, "the velocity is finite")
-        expect(
-            sorted(recorder.weights) == sorted(trunk.adaptable), component, "each adaptable weight is asked for once"
-        )
-        asked = list(enumerate(trunk.block_widths))
-        expect(recorder.blocks == asked, component, "after_block is called in the order and widths of block_widths")
-        shares = close(trunk.finish(features.at(torch.tensor([4])), plain, z[4:5], log_snr[4:5]), velocity[4:5])
-        expect(shares, component, "features of some items serve those items")
+    for shape in SHAPES[:2] if image is None else (image,):
+        with trying(component, shape):
+            _check_trunk(component, config, shape)
+
+
+def _check_trunk(component: type[Trunk], config: Any, image: ImageShape) -> None:
+    trunk = stirred(partial(component, config, image=image)).eval()
+    z, log_snr = STREAMS.normal((9, *image.tensor_shape), "z"), torch.linspace(-12, 12, 9)
+    features = trunk(z, log_snr)
+    summary = features.summary
+    expect(summary.shape == (9, trunk.summary_width), component, "the summary is (batch, summary_width)")
+    in_batches = all(len(tensor) == 9 for tensor in features.tensors)
+    expect(in_batches, component, "the batch comes first in every feature")
+    expect(bool(summary.isfinite().all()), component, "the summary is finite")
+    plain, recorder = (_Recorder(_Recorder.Config(), image=image, trunk=trunk) for _ in range(2))
+    for which in (0, 1):
+        expect_each_item_on_its_own(component, partial(_on_trunk, which, trunk, plain, z, log_snr), 9)
+    velocity = trunk.finish(features, recorder, z, log_snr)
+    expect(velocity.shape == z.shape and velocity.dtype == z.dtype, component, "the velocity is shaped like z")
+    expect(bool(velocity.isfinite().all()), component, "the velocity is finite")
+    expect(sorted(recorder.weights) == sorted(trunk.adaptable), component, "each adaptable weight is requested once")
+    expected = list(enumerate(trunk.block_widths))
+    expect(recorder.blocks == expected, component, "after_block is called in the order and widths of block_widths")
+    shares = close(trunk.finish(features.at(torch.tensor([4])), plain, z[4:5], log_snr[4:5]), velocity[4:5])
+    expect(shares, component, "features of some items serve those items")
 
 
 def _on_trunk(which: int, trunk: Trunk, adapter: AdapterExpert, z: Tensor, log_snr: Tensor, items: Tensor) -> Tensor:
@@ -122,7 +141,7 @@ def _on_trunk(which: int, trunk: Trunk, adapter: AdapterExpert, z: Tensor, log_s
 
 
 class _Recorder(AdapterExpert):
-    """Changes nothing and notes what it is asked."""
+    """Changes nothing and records the calls."""
 
     class Config(Expert.Config):
         type: Literal["recorder"] = "recorder"
@@ -141,11 +160,17 @@ class _Recorder(AdapterExpert):
         return maps
 
 
-def check_exporter(component: type[Exporter], config: Any = None) -> None:
-    """A folder with a README.md, into which nothing of the model is changed, and how to load it."""
-    exporter = component(checked_config(component, config))
+def check_exporter(component: type[Exporter], config: Any = None, *, image: ImageShape = IMAGE) -> None:
+    """A folder with a README.md, the model left as it was, and how to load the folder."""
+    config = checked_config(component, config)
+    with trying(component, image):
+        _check_exporter(component, config, image)
+
+
+def _check_exporter(component: type[Exporter], config: Any, image: ImageShape) -> None:
+    exporter = component(config)
     schedule = Line(Line.Config())
-    model = gaussian_mixture([GaussianExpert.Config(mean=m) for m in (-0.2, 0.2)], (0.5, 0.5), IMAGE)
+    model = gaussian_mixture([GaussianExpert.Config(mean=m) for m in (-0.2, 0.2)], (0.5, 0.5), image)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     trained = TrainedModel(
         name="checked",
@@ -153,7 +178,7 @@ def check_exporter(component: type[Exporter], config: Any = None) -> None:
         experts=tuple(expert for expert in model.experts if isinstance(expert, Expert)),
         schedule=schedule,
         sampler=_Steps(_Steps.Config(), schedule=schedule),
-        image=IMAGE,
+        image=image,
         seed=0,
         spec={"gate": {"type": "gaussian_posterior"}},
         results={},

@@ -1,6 +1,7 @@
 """Rules that the contracts of several kinds share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -15,6 +16,7 @@ from moeframe.shapes import LogSnr, Times
 STREAMS = Streams(0)
 IMAGE = ImageShape(channels=1, height=8, width=8, levels=256)
 SHAPES = (IMAGE, ImageShape(channels=3, height=7, width=9, levels=17), ImageShape(3, 16, 16, 256))
+SLICED_IMAGE = ImageShape(channels=3, height=6, width=6, levels=256)
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -33,6 +35,25 @@ def expect(holds: bool, component: type[Component], rule: str) -> None:
     """Raise AssertionError when a rule does not hold."""
     if not holds:
         raise AssertionError(f"{component.__name__} ('{component.name()}', {component.KIND}) breaks the rule: {rule}")
+
+
+@contextmanager
+def trying(component: type[Component], image: ImageShape, n_experts: int | None = None) -> Iterator[None]:
+    """Turn any other error than a broken rule into an AssertionError that says on which shapes it occurred."""
+    try:
+        yield
+    except AssertionError:
+        raise
+    except Exception as error:
+        shapes = f"images of {image.channels}x{image.height}x{image.width} with {image.levels} levels"
+        needs = "image=ImageShape(channels=..., height=..., width=..., levels=...)"
+        if n_experts is not None:
+            shapes += f" and {n_experts} experts"
+            needs += " or n_experts=..."
+        raise AssertionError(
+            f"{component.__name__} ('{component.name()}', {component.KIND}) fails on {shapes} with "
+            f"{type(error).__name__}: {error}; if it is made for other shapes, pass the check {needs}"
+        ) from error
 
 
 def checked_config(component: type[Component], config: Any) -> Any:
@@ -79,11 +100,11 @@ def close(first: Tensor, second: Tensor) -> bool:
 @torch.no_grad()
 def expect_each_item_on_its_own(component: type[Component], compute: Callable[[Tensor], Tensor], n: int) -> None:
     """Each result of `compute(items)` is a function of the item and the seed, not of the batch or torch's own seed."""
-    whole = compute(torch.arange(n))
+    together = compute(torch.arange(n))
     order = STREAMS.permutation(n, "order")
-    expect(close(compute(order), whole[order]), component, "the order of the batch does not matter")
+    expect(close(compute(order), together[order]), component, "the order of the batch does not matter")
     alone = torch.cat([compute(torch.tensor([i])) for i in range(n)])
-    expect(close(alone, whole), component, "an item does not depend on the others in its batch")
+    expect(close(alone, together), component, "an item does not depend on the others in its batch")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(STREAMS.permutation(1000, "other global seed")[0]))
-        expect(torch.equal(compute(torch.arange(n)), whole), component, "the same seed gives the same result")
+        expect(torch.equal(compute(torch.arange(n)), together), component, "the same seed gives the same result")

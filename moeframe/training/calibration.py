@@ -1,4 +1,4 @@
-"""Comparing finished experts noise level by noise level: what a gate is calibrated by, and what a sweep adds up."""
+"""Errors of finished experts by noise level: calibration data of a gate, and the summands of a sweep."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from moeframe.randomness import Trajectories
 
 
 def calibration_errors(assembly: Assembly, model: MergedDenoiser) -> ExpertErrors:
-    """The experts' errors on training images drawn at random, one noise level each; no sampling."""
+    """Measure the experts' errors on random training images, one noise level each; no sampling."""
     n = min(assembly.spec.training.calibration_images, len(assembly.train))
     chosen = assembly.streams.permutation(len(assembly.train), "calibration/images")[:n]
     return measured_errors(assembly, model, assembly.train, chosen, "calibration/times")
@@ -21,7 +21,7 @@ def calibration_errors(assembly: Assembly, model: MergedDenoiser) -> ExpertError
 def measured_errors(
     assembly: Assembly, model: MergedDenoiser, examples: Examples, chosen: Tensor, purpose: str
 ) -> ExpertErrors:
-    """The errors on the chosen examples, at noise levels that share out the range evenly."""
+    """Measure the errors on given examples, at low-discrepancy noise levels."""
     a, size = assembly, assembly.spec.evaluation.batch_size
     times = a.streams.low_discrepancy(len(chosen), purpose)
     parts = []

@@ -7,50 +7,22 @@ gate together. Every draw of step s is addressed by s, so training can be cut an
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from moeframe.assembly import Assembly
 from moeframe.data.loading import Batch, fetch_batches
-from moeframe.diffusion import add_noise, bits_per_dim, diffusion_nats, to_pixels, velocity_of
+from moeframe.diffusion import add_noise, to_pixels, velocity_of
 from moeframe.errors import InputError, NonFiniteError
-from moeframe.interfaces.denoiser import Denoised, Denoiser
+from moeframe.interfaces.denoiser import Denoiser
 from moeframe.interfaces.loss import Loss, TrainingStep
 from moeframe.model.ema import MovingAverage
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Trajectories, batch_indices
 from moeframe.storage import checkpoint
 from moeframe.storage.checkpoint import Snapshot
-
-Phase = Literal["warm_start", "joint"]
-
-
-@dataclass(frozen=True)
-class TermValue:
-    """One loss term of one step, before its weight."""
-
-    value: float
-    unit: str
-    weight: float
-
-
-@dataclass(frozen=True)
-class StepLog:
-    """What happened in one step."""
-
-    step: int
-    phase: Phase
-    objective: float
-    terms: dict[str, TermValue]
-    experts: list[float | None]
-    """Each expert's own denoising error on the items it saw, bits/dim (bound weighting); None if it saw none."""
-    gradient_norm: float
-    learning_rate: float
-    usage: list[float]
-    """Mean gate weight of each expert over the batch."""
+from moeframe.training.steps import StepLog, TermValue, culprit, expert_errors, mean_term
 
 
 class Trainer:
@@ -66,7 +38,7 @@ class Trainer:
         learning = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         if self.config.steps > 0 and not learning:
             raise InputError("nothing to train: no trainable part has parameters; set training.steps: 0")
-        # as one group, because an empty list is an error and an empty group is not
+        # one group: torch refuses an empty list but not an empty group
         self.optimizer = torch.optim.AdamW(
             [{"params": learning}], lr=self.config.learning_rate, weight_decay=self.config.weight_decay
         )
@@ -88,7 +60,7 @@ class Trainer:
         return self.ema.model
 
     def _freeze(self) -> None:
-        """Leave to the optimiser what the spec calls trainable."""
+        """Freeze what the spec does not train."""
         trunk = self.model.trunk
         if trunk is not None and (trunk.frozen or self.config.trainable != "all"):
             trunk.requires_grad_(False)
@@ -98,7 +70,7 @@ class Trainer:
             self.model.requires_grad_(False)
 
     def _train_mode(self) -> None:
-        """Training mode for what is trained: a frozen part answers as in evaluation, without its dropout."""
+        """Set training mode for what is trained; frozen parts stay in evaluation mode, without dropout."""
         self.model.train()
         if self.model.trunk is not None and (self.model.trunk.frozen or self.config.trainable != "all"):
             self.model.trunk.eval()
@@ -110,7 +82,7 @@ class Trainer:
     def warm_start(self) -> Iterator[StepLog]:
         """Phase 1, from the current step to its end."""
         self._train_mode()
-        # without a slicer there is one slice: all the data, for the single expert that may warm-start on it
+        # without a slicer all data is one slice, on which a single expert may warm-start
         sources = [(f"warm_start/{k}", members) for k, members in enumerate(self.assembly.slices.members)]
         batches = self._batches(self.assembly.spec.warm_start_steps, sources)
         while self.step < self.assembly.spec.warm_start_steps:
@@ -124,7 +96,7 @@ class Trainer:
             yield self._joint_step(batches)
 
     def _batches(self, end: int, sources: list[tuple[str, Tensor]]) -> Iterator[Batch]:
-        """For each step up to `end`, one batch of each source: its purpose and the training examples it draws from."""
+        """Yield, for each step up to `end`, one batch per source (purpose of the draws, members to draw from)."""
         streams, size = self.assembly.streams, self.config.batch_size
         plan = (
             members[batch_indices(streams, len(members), size, step, f"{purpose}/order")]
@@ -141,12 +113,12 @@ class Trainer:
             facts = self._forward(expert, next(batches), f"warm_start/{k}")
             _, terms = self._backward(losses, facts, [k])
             norms.append(self._clip([f"expert {k}"]))
-            errors.append(_expert_errors(facts, 1)[0])
+            errors.append(expert_errors(facts, 1)[0])
             logs.append(terms)
-        if self.model.trunk is not None:  # every expert has added its gradient to it
+        if self.model.trunk is not None:  # the gradients of all experts have accumulated in it
             norms.append(self._clip(["the trunk"]))
         self._finish_step()
-        mean = {name: _mean_term([terms[name] for terms in logs]) for name in logs[0]}
+        mean = {name: mean_term([terms[name] for terms in logs]) for name in logs[0]}
         return StepLog(
             step=self.step,
             phase="warm_start",
@@ -161,8 +133,8 @@ class Trainer:
     def _joint_step(self, batches: Iterator[Batch]) -> StepLog:
         learning_rate = self._begin_step()
         losses = [loss for loss in self.assembly.losses if self.model.gate is not None or not loss.NEEDS_GATE]
-        asks_experts = any(loss.NEEDS_PREDICTION for loss in losses)
-        denoiser = self.model if asks_experts else self.model.routed_only
+        evaluates_experts = any(loss.NEEDS_PREDICTION for loss in losses)
+        denoiser = self.model if evaluates_experts else self.model.routed_only
         facts = self._forward(denoiser, next(batches), "joint")
         objective, terms = self._backward(losses, facts, list(range(len(self.model.experts))))
         norm = self._clip(list(self._parameters))
@@ -172,7 +144,7 @@ class Trainer:
             phase="joint",
             objective=objective,
             terms=terms,
-            experts=_expert_errors(facts, len(self.model.experts)),
+            experts=expert_errors(facts, len(self.model.experts)),
             gradient_norm=norm,
             learning_rate=learning_rate,
             usage=facts.denoised.routing.weights.detach().mean(0).tolist(),
@@ -188,7 +160,7 @@ class Trainer:
         return rate
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then constant or a cosine to zero at the last step."""
+        """Return the rate of a step: linear warm-up, then constant or cosine decay to zero at the last step."""
         warmup = self.config.learning_rate_warmup
         scale = min(1.0, (step + 1) / warmup) if warmup else 1.0
         if self.config.learning_rate_decay == "cosine" and step > warmup:
@@ -197,7 +169,7 @@ class Trainer:
         return self.config.learning_rate * scale
 
     def _forward(self, denoiser: Denoiser, batch: Batch, purpose: str) -> TrainingStep:
-        """Noise one batch and denoise it."""
+        """Add noise to one batch and denoise it."""
         a, step, size = self.assembly, self.step, self.config.batch_size
         images = batch.images
         if self.config.horizontal_flip:
@@ -230,7 +202,7 @@ class Trainer:
         }
         for name, term in terms.items():
             if not math.isfinite(term.value):
-                raise self._non_finite(f"loss term '{name}' is {term.value}", _culprit(facts.denoised, experts))
+                raise self._non_finite(f"loss term '{name}' is {term.value}", culprit(facts.denoised, experts))
         objective = torch.stack([values[loss.name()] * loss.config.weight for loss in losses]).sum()
         objective.backward()  # type: ignore[no-untyped-call]
         return float(objective.detach()), terms
@@ -238,7 +210,7 @@ class Trainer:
     def _clip(self, parts: list[str]) -> float:
         parameters = [p for part in parts for p in self._parameters[part] if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if not math.isfinite(float(norm)):  # before clipping, which would spread it to every part
+        if not math.isfinite(float(norm)):  # before clipping, which would spread it to all parts
             raise self._non_finite(f"the gradient's norm is {float(norm)}", self._culprit_by_gradient())
         nn.utils.clip_grads_with_norm_(parameters, self.config.gradient_clip, norm)
         return float(norm)
@@ -248,9 +220,9 @@ class Trainer:
         self.ema.update(self.step)
         self.step += 1
 
-    def _non_finite(self, what: str, culprit: str) -> NonFiniteError:
+    def _non_finite(self, what: str, part: str) -> NonFiniteError:
         return NonFiniteError(
-            f"step {self.step + 1}: {what}; the part at fault: {culprit}; "
+            f"step {self.step + 1}: {what}; first non-finite in: {part}; "
             "try a lower training.learning_rate or training.gradient_clip"
         )
 
@@ -265,7 +237,7 @@ class Trainer:
     # --- saving and resuming ------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """Everything that resuming needs; no generator state, because randomness is addressed."""
+        """Return everything that resuming needs; no generator state, because draws are counter-based."""
         optimizer = {
             f"{index}.{key}": torch.as_tensor(value)
             for index, state in self.optimizer.state_dict()["state"].items()
@@ -281,7 +253,7 @@ class Trainer:
         )
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Continue from a snapshot. Raises CheckpointError when it is of another model."""
+        """Continue from a snapshot. Raises CheckpointError if it belongs to another model."""
         checkpoint.load_weights(self.model, snapshot.tensors["model"])
         checkpoint.load_weights(self.averaged, snapshot.tensors["ema"])
         state: dict[int, dict[str, Tensor]] = {}
@@ -291,10 +263,10 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.step = snapshot.step
 
-    # --- the end of phase 1, which variants with other gates share ---------------------------------------------------
+    # --- the end of the warm start, which variants with other gates share ---------------------------------------------
 
     def warm_start_state(self) -> Snapshot:
-        """The state of everything but the gate; the optimiser's by the names of the weights."""
+        """Return the state without the gate; optimiser state is keyed by parameter names."""
         names = self._learning_names()
         optimizer = {
             f"{names[index]}/{key}": torch.as_tensor(value)
@@ -309,7 +281,7 @@ class Trainer:
         return Snapshot(self.step, kept)
 
     def load_warm_start(self, snapshot: Snapshot) -> None:
-        """Continue from what `warm_start_state` gave; the gate stays as it is, which phase 1 would have left alone."""
+        """Continue from a `warm_start_state`; the gate keeps its weights, which the warm start does not train."""
         gate = {name: t for name, t in self.model.state_dict().items() if name.startswith("gate.")}
         index = {name: str(i) for i, name in enumerate(self._learning_names())}
         optimizer = {
@@ -323,29 +295,3 @@ class Trainer:
 
     def _learning_names(self) -> list[str]:
         return [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
-
-
-def _mean_term(terms: list[TermValue]) -> TermValue:
-    return TermValue(sum(term.value for term in terms) / len(terms), terms[0].unit, terms[0].weight)
-
-
-@torch.no_grad()
-def _expert_errors(facts: TrainingStep, n_experts: int) -> list[float | None]:
-    errors: list[float | None] = [None] * n_experts
-    for part in facts.denoised.contributions:
-        log_snr = facts.log_snr[part.items]
-        nats = facts.rate[part.items] * diffusion_nats(facts.velocity[part.items], part.velocity, log_snr)
-        errors[part.expert] = float(bits_per_dim(nats, facts.x[0].numel()).mean())
-    return errors
-
-
-def _culprit(denoised: Denoised, experts: list[int]) -> str:
-    """Which part predicted something that is not finite; `experts` names the experts behind a single one."""
-    if not bool(torch.isfinite(denoised.routing.weights).all()):
-        return "the gate"
-    guilty = [
-        f"expert {experts[part.expert]}"
-        for part in denoised.contributions
-        if not bool(torch.isfinite(part.velocity).all())
-    ]
-    return ", ".join(guilty) or "the loss term itself"

@@ -1,4 +1,4 @@
-"""The averaged model on held-out images while it trains: the bound, and what the gate does."""
+"""Validation during training: the EMA model's bound on test images, and how the gate routes them."""
 
 import math
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from moeframe.randomness import Trajectories
 
 @dataclass(frozen=True)
 class ValidationMetrics:
-    """The averaged model on held-out images during training."""
+    """Validation of the EMA model at one step."""
 
     step: int
     bits_per_dim: float
     standard_error: float | None
-    """Over the images; None of a single one."""
+    """Over images; None for a single image."""
     n: int
     log_snr: list[float]
     gate_weights: list[list[float]]
@@ -31,7 +31,7 @@ class ValidationMetrics:
 
 @torch.no_grad()
 def measure_validation(assembly: Assembly, model: MergedDenoiser, step: int) -> ValidationMetrics:
-    """Some test images, with the same times and noise each time, so that the curve moves with the model alone."""
+    """Evaluate the bound; images, times and noise are the same at every step, so only the model moves it."""
     a = assembly
     model = model.eval()
     numbers = a.test_numbers(a.spec.training.validation_images)

@@ -1,4 +1,4 @@
-"""The components that moeframe comes with, registered through the same entry point and hooks as a stranger's plugin."""
+"""The components that moeframe comes with, registered through the same entry point and hooks as any plugin."""
 
 from moeframe.interfaces.dataset import Dataset
 from moeframe.interfaces.expert import Expert
@@ -19,9 +19,12 @@ from moeframe_builtin.datasets.gaussian import Gaussian
 from moeframe_builtin.datasets.image_folder import ImageFolder
 from moeframe_builtin.datasets.lsun_church import LsunChurch
 from moeframe_builtin.datasets.photo_patches import PhotoPatches
-from moeframe_builtin.experts.adapters import BottleneckExpert, LoraExpert
+from moeframe_builtin.experts.average import AverageExpert
+from moeframe_builtin.experts.bottleneck import BottleneckExpert
+from moeframe_builtin.experts.lora import LoraExpert
+from moeframe_builtin.experts.slerp import SlerpExpert
+from moeframe_builtin.experts.task_arithmetic import TaskArithmeticExpert
 from moeframe_builtin.experts.unet import UNetExpert
-from moeframe_builtin.experts.weight_space import AverageExpert, SlerpExpert, TaskArithmeticExpert
 from moeframe_builtin.gates.fixed import FixedGate
 from moeframe_builtin.gates.posterior import PosteriorGate
 from moeframe_builtin.gates.random import RandomGate
@@ -47,8 +50,9 @@ from moeframe_builtin.metrics.lpips import LpipsMetric
 from moeframe_builtin.metrics.network_calls import NetworkCallsMetric
 from moeframe_builtin.metrics.parameters import ParametersMetric
 from moeframe_builtin.metrics.peak_memory import PeakMemoryMetric
-from moeframe_builtin.metrics.precision_recall import PrecisionMetric, RecallMetric
+from moeframe_builtin.metrics.precision import PrecisionMetric
 from moeframe_builtin.metrics.psnr import PsnrMetric
+from moeframe_builtin.metrics.recall import RecallMetric
 from moeframe_builtin.metrics.ssim import SsimMetric
 from moeframe_builtin.samplers.ancestral import AncestralSampler
 from moeframe_builtin.samplers.ddim import DdimSampler
@@ -71,7 +75,7 @@ MOEFRAME_API = 1
 
 @hookimpl
 def moeframe_datasets() -> list[type[Dataset]]:
-    """Datasets. None downloads anything: those that are not in a wheel read the files of their official source."""
+    """Datasets. Nothing is downloaded: those that are not in a wheel read the files of their official source."""
     return [CelebAHq, Cifar10, Digits, FashionMnist, Gaussian, ImageFolder, LsunChurch, PhotoPatches]
 
 
@@ -107,7 +111,7 @@ def moeframe_losses() -> list[type[Loss]]:
 
 @hookimpl
 def moeframe_schedules() -> list[type[NoiseSchedule]]:
-    """The field's usual noise schedules."""
+    """Noise schedules of the literature."""
     return [CosineSchedule, DdpmSchedule, EdmSchedule, LinearSchedule]
 
 

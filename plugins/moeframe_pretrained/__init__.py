@@ -5,8 +5,10 @@ from moeframe.interfaces.exporter import Exporter
 from moeframe.plugin.hookspecs import hookimpl
 from moeframe_pretrained.diffusers.expert import DiffusersExpert
 from moeframe_pretrained.edm.expert import EdmExpert
-from moeframe_pretrained.exporters import DiffusersExporter, SafetensorsExporter
-from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert, RunExpert
+from moeframe_pretrained.exporters.diffusers import DiffusersExporter
+from moeframe_pretrained.exporters.safetensors import SafetensorsExporter
+from moeframe_pretrained.moeframe_runs.checkpoint import CheckpointExpert
+from moeframe_pretrained.moeframe_runs.run import RunExpert
 from moeframe_pretrained.vdm.expert import VdmExpert
 
 MOEFRAME_API = 1

@@ -34,7 +34,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; check its permissions") from None
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: is truncated or no safetensors file ({error}); fetch it again") from None
+        raise CheckpointError(f"{path}: is truncated or not a safetensors file ({error}); fetch it again") from None
     bad = sorted(name for name, tensor in content.items() if tensor.is_floating_point() and not tensor.isfinite().all())
     if bad:
         raise CheckpointError(f"{path}: tensors with infinite or NaN values: {listed(bad)}; fetch it again")
@@ -42,7 +42,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """weights_only: torch reads tensors and plain values and refuses whatever would have to be run."""
+    """Read with weights_only: torch accepts tensors and plain values and refuses anything that runs code."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -52,7 +52,7 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
             f"{path}: is damaged, or holds more than tensors and reading it would run code; "
             "fetch it again, as safetensors where there is a choice"
         ) from None
-    except Exception as error:  # torch's reader meets a damaged file with whatever its bytes happen to cause
+    except Exception as error:  # torch raises almost anything on a damaged file
         raise CheckpointError(f"{path}: is truncated or damaged ({_first_line(error)}); fetch it again") from None
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(
@@ -61,8 +61,8 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     return content
 
 
-def load_exactly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, mend: str) -> None:
-    """Put the tensors into the network; half precision becomes the network's own.
+def load_exactly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, fix: str) -> None:
+    """Load the tensors into the network; half precision is converted to the network's dtype.
 
     Raises CheckpointError listing those that are missing, unexpected or of another shape, and what to do.
     """
@@ -75,12 +75,12 @@ def load_exactly(network: nn.Module, tensors: Mapping[str, Tensor], path: Path, 
     )
     wrong = [f"{what}: {listed(names)}" for what, names in groups if names]
     if wrong:
-        raise CheckpointError(f"{path}: does not fit the network; tensors {'; '.join(wrong)}; {mend}")
+        raise CheckpointError(f"{path}: does not fit the network; tensors {'; '.join(wrong)}; {fix}")
     network.load_state_dict(tensors)
 
 
 def listed(names: list[str]) -> str:
-    """The first names, and how many there are."""
+    """The first names, and the number of the others."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 

@@ -1,4 +1,4 @@
-"""The step index that a network trained on a discrete chain knows instead of a log-SNR."""
+"""Conversion between log-SNR and the step index of a network trained on a discrete chain."""
 
 from typing import Literal
 

@@ -1,16 +1,24 @@
-"""README.md of an exported model: what it is, what it was made of, how well it does, how to load it."""
+"""README.md of an exported model: its parts, its measurements, how to load it."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from moeframe.interfaces.exporter import TrainedModel
 from moeframe.report.numbers import format_figure, format_interval
+from moeframe.storage.atomic import write_file
 
 FRONT_MATTER = ("---", "library_name: moeframe", "tags: [diffusion, mixture-of-experts]", "---")
 
 
+def with_card(model: TrainedModel, expert: int | None, folder: Path, load: str) -> str:
+    """Write the card into the folder of an export; returns `load`, how to load it."""
+    write_file(folder / "README.md", model_card(model, expert, load).encode())
+    return load
+
+
 def model_card(model: TrainedModel, expert: int | None, load: str) -> str:
-    """The card in Markdown; figures only of the merged model, because only that was measured."""
+    """The card in Markdown, with metrics of the merged model only: experts are not measured alone."""
     return "\n".join([*FRONT_MATTER, "", *_body(model, expert, load)]) + "\n"
 
 
@@ -35,7 +43,7 @@ def _body(model: TrainedModel, expert: int | None, load: str) -> Iterator[str]:
         "## Limits",
         "",
         f"Trained and measured for log-SNR {low:g} to {high:g}, sampled with `{model.sampler.name()}`, "
-        f"{model.sampler.config.steps} steps. How each figure was computed stands in the run's results.json.",
+        f"{model.sampler.config.steps} steps. The run's results.json says how each value was computed.",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Where another codebase places the integer levels, and what that does to a noisy image and its noise level.
+"""Pixel grids of other codebases, and the conversion of noisy images and noise levels to ours.
 
 Ours are bin centres, x = (2 i + 1) / L - 1. The usual other grid reaches both ends, u = 2 i / (L - 1) - 1, which is
 u = c x with c = L / (L - 1): the same noisy image seen with c times the noise.

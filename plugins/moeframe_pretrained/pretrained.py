@@ -1,4 +1,4 @@
-"""What experts that load another codebase's checkpoint share."""
+"""Shared by experts that load a checkpoint."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ class PretrainedExpert(Expert):
 
     class Config(Expert.Config):
         path: Path = Field(description="the checkpoint; nothing is downloaded")
-        licence: str | None = Field(default=None, description="of the weights, where you know better than the family")
+        licence: str | None = Field(default=None, description="of the weights, overrides what the family states")
         source: str | None = Field(default=None, description="where the weights come from, for the report")
 
     config: Config
@@ -27,11 +27,11 @@ class PretrainedExpert(Expert):
         return "not stated"
 
     def levels_at(self) -> str:
-        """Where the checkpoint's training data had the integer levels: its pixel grid, in words."""
+        """The pixel grid of the checkpoint's training data, in words."""
         return "bin centres, (2 i + 1) / L - 1"
 
     def architecture(self) -> Mapping[str, Any]:
-        """The settings without what names the file."""
+        """The settings without those that name the file."""
         return {
             key: value
             for key, value in super().architecture().items()

@@ -23,7 +23,7 @@ from moeframe.plugin.registry import Registry
 from moeframe.randomness import Trajectories
 from moeframe.runs.loaded import load
 from moeframe.spec.binding import bind
-from moeframe.spec.messages import FlawsError
+from moeframe.spec.messages import UnlocatedProblemsError
 from moeframe.testing import GaussianExpert
 from moeframe_builtin.metrics.bits_per_dim import SETTINGS, BitsPerDimMetric
 
@@ -244,19 +244,19 @@ def test_a_setting_of_another_method_is_an_error_at_its_key(registry, settings, 
     with pytest.raises(ValidationError) as direct:
         BitsPerDimMetric.Config.model_validate(settings)
     assert message in str(direct.value)
-    with pytest.raises(FlawsError) as error:
+    with pytest.raises(UnlocatedProblemsError) as error:
         bind(spec_of(metrics=[{"type": "bits_per_dim", **settings}]), registry)
-    (flaw,) = error.value.flaws
-    assert message in flaw.message
-    assert flaw.path[:2] == ("metrics", 0)
-    assert flaw.path[2] in settings
+    (problem,) = error.value.problems
+    assert message in problem.message
+    assert problem.path[:2] == ("metrics", 0)
+    assert problem.path[2] in settings
 
 
 def test_an_unknown_method_is_reported_once(registry):
-    with pytest.raises(FlawsError) as error:
+    with pytest.raises(UnlocatedProblemsError) as error:
         bind(spec_of(metrics=[{"type": "bits_per_dim", "method": "exact", "steps": 10}]), registry)
-    (flaw,) = error.value.flaws
-    assert flaw.path == ("metrics", 0, "method")
+    (problem,) = error.value.problems
+    assert problem.path == ("metrics", 0, "method")
 
 
 @pytest.mark.parametrize("settings", [{}, {"images": 256, "repeats": 2}, *METHODS.values()])

@@ -125,7 +125,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(folder, tmp_pa
     path = folder / "data_batch_2"
     path.write_bytes(pickle.dumps({b"labels": [1], b"data": Touch(Path.touch, trace)}))
     message = problem(folder)
-    assert message.startswith(f"{path} is refused: its pickle asks for ")
+    assert message.startswith(f"{path} is refused: its pickle uses ")
     assert message.endswith(
         ", which no array needs and which could run code; do not trust its source, "
         "and unpack the archive from the official one"
@@ -147,7 +147,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_runs_nothing(folder, tmp_pa
 )
 def test_every_name_but_those_of_an_array_is_refused(folder, content, named):
     (folder / "test_batch").write_bytes(content)
-    assert f"test_batch is refused: its pickle asks for {named}, which" in problem(folder)
+    assert f"test_batch is refused: its pickle uses {named}, which" in problem(folder)
 
 
 def test_a_file_that_is_not_the_official_one_is_refused_before_it_is_unpickled(folder):
@@ -165,7 +165,7 @@ def test_a_file_that_is_not_the_official_one_is_refused_before_it_is_unpickled(f
 def test_where_to_get_it_and_where_to_put_it_is_said(tmp_path):
     assert problem(tmp_path / "data") == (
         f"cifar10: {tmp_path}/data holds no cifar-10-batches-py; download cifar-10-python.tar.gz from "
-        "https://www.cs.toronto.edu/~kriz/cifar.html and unpack it there, or set dataset.root to where it lies"
+        "https://www.cs.toronto.edu/~kriz/cifar.html and unpack it there, or set dataset.root to where it is"
     )
 
 
@@ -174,7 +174,7 @@ def test_lacking_batches_are_named(folder):
     (folder / "test_batch").unlink()
     assert problem(folder.parent) == (
         f"cifar10: {folder} lacks data_batch_3, test_batch; download cifar-10-python.tar.gz from "
-        "https://www.cs.toronto.edu/~kriz/cifar.html and unpack it again, so that they lie there"
+        "https://www.cs.toronto.edu/~kriz/cifar.html and unpack it again, so that they are there"
     )
     assert problem(folder) == problem(folder.parent)
 
@@ -184,7 +184,7 @@ def test_a_truncated_batch_is_named(folder, kept):
     path = folder / "data_batch_5"
     path.write_bytes(path.read_bytes()[:kept])
     message = problem(folder)
-    assert message.startswith(f"{path} is truncated or no pickle (")
+    assert message.startswith(f"{path} is truncated or not a pickle (")
     assert message.endswith("; unpack the archive again")
 
 
@@ -204,12 +204,12 @@ def test_a_truncated_batch_is_named(folder, kept):
         ),
         (
             pickle.dumps({b"labels": [1], b"data": some_pixels(1).astype(np.float32)}),
-            "is not a file of CIFAR-10's python version: 'data' is no array of unsigned bytes; "
+            "is not a file of CIFAR-10's python version: 'data' is not an array of unsigned bytes; "
             "unpack the archive again",
         ),
         (
             pickle.dumps({b"labels": ["1"], b"data": some_pixels(1)}),
-            "is not a file of CIFAR-10's python version: 'labels' is no list of integers; unpack the archive again",
+            "is not a file of CIFAR-10's python version: 'labels' is not a list of integers; unpack the archive again",
         ),
         (
             pickle.dumps({b"fine_labels": [1], b"data": some_pixels(1)}),
@@ -237,4 +237,4 @@ def test_class_names_are_ten_texts(folder):
     path.write_bytes(pickle.dumps({"label_names": ["cat", "dog"]}))
     assert problem(folder) == f"{path} names 2 classes, not 10; {AGAIN}"
     path.write_bytes(pickle.dumps({"label_names": [1, 2]}))
-    assert "'label_names' is no list of texts" in problem(folder)
+    assert "'label_names' is not a list of strings" in problem(folder)

@@ -118,7 +118,7 @@ def test_files_that_are_not_the_official_ones_are_refused_unless_told_otherwise(
         f"{path} (4 examples) is not the official file: unzipped SHA-256 "
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}, not "
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888; "
-        "get it again, or set dataset.verify: false if it differs on purpose"
+        "download it again, or set dataset.verify: false if it differs on purpose"
     )
 
 
@@ -131,7 +131,7 @@ def test_a_truncated_file_is_named(tmp_path):
     path = write_files(tmp_path) / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-10])
     assert problem(tmp_path) == (
-        f"{path} is truncated: 3126 values after the header, 4 x 28 x 28 = 3136 announced; get it again"
+        f"{path} is truncated: 3126 values after the header, 4 x 28 x 28 = 3136 announced; download it again"
     )
 
 
@@ -140,47 +140,49 @@ def test_a_truncated_gz_file_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-12])
     message = problem(tmp_path)
     assert message.startswith(f"{path} cannot be unzipped (")
-    assert message.endswith("; get it again")
+    assert message.endswith("; download it again")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("train-labels-idx1-ubyte", b"", "is truncated: 0 bytes, its header alone takes 8; get it again"),
+        ("train-labels-idx1-ubyte", b"", "is truncated: 0 bytes, its header alone takes 8; download it again"),
         (
             "train-labels-idx1-ubyte",
             b"<!DOCTYPE html>",
-            "is no idx file of unsigned bytes in 1 dimensions: it begins with 3c21444f, not 00000801; get it again",
+            "is not an idx file of unsigned bytes in 1 dimensions: it begins with 3c21444f, not 00000801; "
+            "download it again",
         ),
         (
             "train-images-idx3-ubyte",
             idx(torch.arange(4)) + bytes(100),
-            "is no idx file of unsigned bytes in 3 dimensions: it begins with 00000801, not 00000803; get it again",
+            "is not an idx file of unsigned bytes in 3 dimensions: it begins with 00000801, not 00000803; "
+            "download it again",
         ),
         (
             "train-labels-idx1-ubyte",
             idx(torch.arange(4)) + b"!",
-            "is too long: 5 values after the header, 4 = 4 announced; get it again",
+            "is too long: 5 values after the header, 4 = 4 announced; download it again",
         ),
         (
             "train-images-idx3-ubyte",
             idx(torch.zeros(4, 32, 32, dtype=torch.uint8)),
-            "holds images of 32x32 pixels, not 28x28; get it again",
+            "holds images of 32x32 pixels, not 28x28; download it again",
         ),
         (
             "train-images-idx3-ubyte",
             idx(some_images(0), sizes=(0, 28, 28)),
-            "holds no images; get it again",
+            "holds no images; download it again",
         ),
         (
             "train-labels-idx1-ubyte",
             idx(torch.arange(3)),
-            "holds 3 labels for the 4 images of train-images-idx3-ubyte; get both files again",
+            "holds 3 labels for the 4 images of train-images-idx3-ubyte; download both files again",
         ),
         (
             "train-labels-idx1-ubyte",
             idx(torch.tensor([0, 1, 10, 3])),
-            "holds the label 10; labels are 0..9: get it again",
+            "holds the label 10; labels are 0..9: download it again",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""LSUN's outdoor churches: read from the official LMDB folders, which stay as they are; damage is named."""
+"""LSUN churches: what is read, the folder that stays as it is, threads, processes, duplicates."""
 
 import hashlib
 import io
@@ -13,32 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lsun_files import TRAIN, VAL, all_images, church, write
 from official_lsun import as_webp, crops, write_lmdb, write_lsun
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from moeframe.errors import DataError
-from moeframe.interfaces.dataset import Examples, in_batches
 from moeframe.testing import check_component
 from moeframe_builtin.datasets.formats.lmdb_reader import LmdbReader
 from moeframe_builtin.datasets.lsun_church import LsunChurch
-
-TRAIN, VAL = "church_outdoor_train_lmdb", "church_outdoor_val_lmdb"
-FETCH = "with download.py -c church_outdoor of https://github.com/fyu/lsun and unzip in"
-
-
-def church(root: Path, **settings) -> LsunChurch:
-    return LsunChurch(LsunChurch.Config(root=root, **{"size": 32, "verify": False, **settings}))
-
-
-def all_images(examples: Examples) -> torch.Tensor:
-    return torch.cat([images for _, images in in_batches(examples)])
-
-
-def write(root: Path, train: dict[str | bytes, bytes], val: dict[str | bytes, bytes] | None = None) -> Path:
-    write_lmdb(root / TRAIN, train.items())
-    write_lmdb(root / VAL, crops(4, 0, "val") if val is None else val.items())
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -289,127 +272,3 @@ def test_dropping_near_duplicates_leaves_the_test_split_alone(repeating):
 
 def test_photographs_that_differ_are_no_near_duplicates(root):
     assert church(root, near_duplicates="drop").card()["splits"] == {"train": 24, "test": 8}
-
-
-# damage
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"", "is empty (0 bytes); replace or delete it"),
-        (b"broken", "is in no image format that Pillow knows; replace or delete it"),
-        (None, "cannot be decoded ("),
-    ],
-)
-def test_an_image_that_cannot_be_decoded_is_named_by_its_key(tmp_path, photographs, content, complaint):
-    key = sorted(photographs)[2]
-    damaged = photographs[key][:500] if content is None else content
-    dataset = church(write(tmp_path, {**photographs, key: damaged}))
-    with pytest.raises(DataError) as error:
-        all_images(dataset.split("train"))
-    assert str(error.value).startswith(f"image {tmp_path}/{TRAIN}/data.mdb:{key} {complaint}")
-
-
-def test_skipping_lists_what_was_left_out(tmp_path, photographs):
-    key = sorted(photographs)[2]
-    dataset = church(write(tmp_path, {**photographs, key: b"broken"}), on_corrupt="skip")
-    assert list(dataset.split("train").names) == sorted(set(photographs) - {key})
-    place = f"{tmp_path}/{TRAIN}/data.mdb:{key}"
-    assert dataset.card()["left_out"]["images that cannot be decoded"] == [
-        f"image {place} is in no image format that Pillow knows; replace or delete it"
-    ]
-
-
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
-def test_a_file_that_is_cut_short_is_refused_before_it_is_read(tmp_path, photographs, share):
-    path = write(tmp_path, photographs) / TRAIN / "data.mdb"
-    whole = path.stat().st_size
-    os.truncate(path, size := max(8192, int(whole * share)))
-    assert church(tmp_path).missing() == (
-        f"{path} is cut short: {size:,} bytes of {whole:,}; get it again: fetch {TRAIN}.zip {FETCH} {tmp_path}"
-    )
-
-
-@pytest.mark.parametrize("content", [b"", b"x", b"<html>" * 5000, bytes(100_000)])
-def test_a_file_that_is_no_lmdb_file_is_refused(tmp_path, photographs, content):
-    path = write(tmp_path, photographs) / VAL / "data.mdb"
-    path.write_bytes(content)
-    message = church(tmp_path).missing()
-    assert message.startswith(f"{path} ({len(content):,} bytes) is no sound LMDB file (LMDB ")
-    assert message.endswith(f"); get it again: fetch {VAL}.zip {FETCH} {tmp_path}")
-
-
-def test_meta_pages_alone_are_refused(tmp_path, photographs):
-    path = write(tmp_path, photographs) / VAL / "data.mdb"
-    os.truncate(path, 4096)
-    assert church(tmp_path).missing().startswith(f"{path} (4,096 bytes) is no sound LMDB file (LMDB ")
-
-
-def test_tree_pages_that_were_zeroed_are_refused(tmp_path, photographs):
-    path = write(tmp_path, photographs) / TRAIN / "data.mdb"
-    content = path.read_bytes()
-    path.write_bytes(content[:8192] + bytes(len(content) - 8192))
-    message = church(tmp_path).missing()
-    assert message.startswith(f"{path} ({len(content):,} bytes) is no sound LMDB file (LMDB ")
-    assert "MDB_CORRUPTED" in message
-
-
-def test_missing_folders_are_said_with_where_to_get_them(tmp_path):
-    message = (
-        f"lsun_church: {tmp_path}/lsun holds neither {TRAIN} nor {VAL}; fetch {TRAIN}.zip and {VAL}.zip "
-        f"{FETCH} {tmp_path}/lsun, or set dataset.root to where they lie"
-    )
-    assert church(tmp_path / "lsun").missing() == message
-    write_lsun(tmp_path / "lsun", n_train=2, n_val=2)
-    assert church(tmp_path / "lsun").missing() is None
-
-
-@pytest.mark.parametrize(("split", "folder"), [("train", TRAIN), ("test", VAL)])
-def test_a_missing_data_file_is_said_with_where_to_get_it(tmp_path, photographs, split, folder):
-    path = write(tmp_path, photographs) / folder / "data.mdb"
-    path.unlink()
-    message = f"{path} does not exist; fetch {folder}.zip {FETCH} {tmp_path}"
-    assert church(tmp_path).missing() == message
-    with pytest.raises(DataError) as error:
-        church(tmp_path).split(split)
-    assert str(error.value) == message
-
-
-def test_a_folder_in_place_of_the_data_file_is_refused(tmp_path, photographs):
-    path = write(tmp_path, photographs) / VAL / "data.mdb"
-    path.unlink()
-    path.mkdir()
-    assert church(tmp_path).missing() == f"{path} cannot be read (Is a directory); see to it and its permissions"
-
-
-def test_other_numbers_of_images_are_refused_unless_told(root):
-    assert church(root, verify=True).missing() == (
-        f"{root}/{TRAIN}/data.mdb holds 24 images, not the official 126,227; fetch {TRAIN}.zip {FETCH} {root}, "
-        "or set dataset.verify: false if it differs on purpose"
-    )
-    assert church(root, verify=False).missing() is None
-
-
-def test_an_empty_folder_is_refused(tmp_path):
-    write(tmp_path, {})
-    assert church(tmp_path).missing() == (
-        "lsun_church: no train image is left (0 cannot be decoded, 0 dropped); get the data again"
-    )
-
-
-def test_a_key_that_is_not_ascii_is_refused(tmp_path, photographs):
-    write(tmp_path, {**photographs, b"\xff\x00": b"x"})
-    assert church(tmp_path).missing() == (
-        f"{tmp_path}/{TRAIN}/data.mdb holds the key b'\\xff\\x00', which is not ASCII; "
-        f"get it again: fetch {TRAIN}.zip {FETCH} {tmp_path}"
-    )
-
-
-@pytest.mark.parametrize("key", ["0" * 40, "é", "", "0" * 600])
-def test_a_key_that_is_not_there_is_named(root, key):
-    reader = LmdbReader(root / TRAIN, "fetch it")
-    with pytest.raises(DataError) as error:
-        reader.read(key)
-    assert str(error.value).startswith(f"image {root}/{TRAIN}/data.mdb:{key} ")
-    assert str(error.value).endswith("get the file again: fetch it")

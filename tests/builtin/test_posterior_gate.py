@@ -150,7 +150,9 @@ def test_a_classifier_that_does_not_fit_is_refused_with_its_file(tmp_path):
     with pytest.raises(DataError, match=r"none\.pt: no such file; 'classifier' names a TorchScript module that takes"):
         build(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("no module")
-    with pytest.raises(CheckpointError, match=r"text\.pt: is no TorchScript module .* save it with torch\.jit\.save"):
+    with pytest.raises(
+        CheckpointError, match=r"text\.pt: is not a TorchScript module .* save it with torch\.jit\.save"
+    ):
         build(tmp_path / "text.pt")
     with pytest.raises(InputError, match=r"returns \(2, 3\) for 2 images and 2 experts, not \(2, 2\); it is given"):
         build(saved(tmp_path / "three.pt", WrongCount()))

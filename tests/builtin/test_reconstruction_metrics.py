@@ -128,7 +128,7 @@ def test_the_interval_is_of_the_mean_over_images(untrained):
     [({"log_snr": 11.0}, "11"), ({"curve": [-30.0, 0.0]}, "-30"), ({"log_snr": -11.0, "curve": [12.5]}, "-11, 12.5")],
 )
 def test_levels_outside_the_schedule_are_refused_with_its_range(settings, named, untrained):
-    text = f"log_snr {named} lies outside the schedule's range -10 .. 10; set log_snr and curve within it"
+    text = f"log_snr {named} is outside the schedule's range -10 .. 10; set log_snr and curve within it"
     before = set(untrained._once)
     with pytest.raises(UnavailableError, match=re.escape(text)):
         PsnrMetric(PsnrMetric.Config(**settings)).measure(untrained)
@@ -167,5 +167,5 @@ def test_without_a_number_there_are_at_most_256_images_and_a_dump_says_the_same(
     config = PsnrMetric.Config()
     again = PsnrMetric.Config.model_validate(config.model_dump(mode="json"))
     assert PsnrMetric(again).measure(untrained).n == len(untrained.test) == 32
-    with pytest.raises(UnavailableError, match="fewer test images than asked for: 32 for images: 256; set images: 32"):
+    with pytest.raises(UnavailableError, match="fewer test images than requested: 32 for images: 256; set images: 32"):
         PsnrMetric(PsnrMetric.Config(images=256)).measure(untrained)

@@ -139,8 +139,8 @@ def test_an_empty_training_split_is_refused(labels):
         ("image\nx.png\n", "1: 1 column instead of two, image name and group; quote a value that holds a comma"),
         (LABELS + "x.png,\n", "7: the group is empty; fill it in"),
         (LABELS + " ,land\n", "7: the image name is empty; fill it in"),
-        (LABELS + '"x.png,land\n', "7: not CSV: unexpected end of data; mend the quotes"),
-        (LABELS + '"x".png,land\n', "7: not CSV: ',' expected after '\"'; mend the quotes"),
+        (LABELS + '"x.png,land\n', "7: not CSV: unexpected end of data; fix the quotes"),
+        (LABELS + '"x".png,land\n', "7: not CSV: ',' expected after '\"'; fix the quotes"),
     ],
 )
 def test_a_wrong_line_is_named_with_its_number(labels, text, problem):

@@ -182,7 +182,7 @@ def test_an_eta_that_the_schedule_never_crosses_is_refused(eta):
     assert list(SwitchGate.Config(eta=eta).conflicts(FACTS)) == [
         (
             "eta",
-            f"{eta} lies outside the schedule's log-SNR range -6 .. 6, so it divides nothing; choose a value within, "
+            f"{eta} is outside the schedule's log-SNR range -6 .. 6, so it divides nothing; choose a value within, "
             "or widen the schedule",
         )
     ]
@@ -206,7 +206,7 @@ def test_auto_is_refused_where_the_experts_are_still_to_be_trained(tiny_spec, re
 
 
 def test_a_spec_says_at_which_path_a_threshold_is_outside(tiny_spec, registry):
-    with pytest.raises(SpecError, match=r"gate.thresholds: 7 lies outside the schedule's log-SNR range -6 .. 6"):
+    with pytest.raises(SpecError, match=r"gate.thresholds: 7 is outside the schedule's log-SNR range -6 .. 6"):
         load_spec(tiny_spec, registry, ["gate={type: fixed, thresholds: [7], weights: [[1, 0], [0, 1]]}"])
 
 

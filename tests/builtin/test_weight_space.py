@@ -11,16 +11,13 @@ from moeframe.errors import InputError, SpecError
 from moeframe.interfaces.component import ImageShape
 from moeframe.plugin.registry import Registry
 from moeframe.spec.loader import load_spec
-from moeframe_builtin.experts.adapters import LoraExpert
+from moeframe_builtin.experts.average import AverageExpert
+from moeframe_builtin.experts.lora import LoraExpert
+from moeframe_builtin.experts.slerp import SlerpExpert, slerp
+from moeframe_builtin.experts.support.weight_space import WeightSpaceExpert
+from moeframe_builtin.experts.task_arithmetic import TaskArithmeticExpert
 from moeframe_builtin.experts.unet import UNetExpert
-from moeframe_builtin.experts.weight_space import (
-    AverageExpert,
-    SlerpExpert,
-    TaskArithmeticExpert,
-    WeightSpaceExpert,
-    slerp,
-)
-from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert
+from moeframe_pretrained.moeframe_runs.checkpoint import CheckpointExpert
 from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
 
 IMAGE = ImageShape(1, 4, 4, 8)
@@ -141,7 +138,7 @@ def test_a_spec_merges_weights_at_the_cost_of_one_and_states_the_parts(three, tm
     assert entry["source"] == "merged in weight space (average)"
     assert entry["licence"] == "CC BY-NC 4.0"
     assert entry["part 2 path"] == str(three[2].path)
-    assert "may be used commercially" in entry["warning"]
+    assert "must not be used commercially" in entry["warning"]
     loaded = moeframe.load(tmp_path / "run")
     assert torch.allclose(loaded.denoiser(*probe()).velocity, build(AverageExpert, three)(*probe()), atol=1e-6)
 
@@ -155,7 +152,7 @@ def test_a_spec_merges_weights_at_the_cost_of_one_and_states_the_parts(three, tm
         ),
         (
             {"type": "average", "experts": [{"type": "unet"}]},
-            "experts.0.experts: one expert is nothing to merge; name two or more, copies counted",
+            "experts.0.experts: a single expert cannot be merged; name two or more, copies counted",
         ),
         (
             {"type": "slerp", "experts": [{"type": "unet", "copies": 3}]},

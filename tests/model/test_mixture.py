@@ -231,7 +231,7 @@ def test_an_expert_asked_outside_its_range_raises(value):
     with pytest.raises(RangeError) as error:
         model(z, log_snr)
     assert str(error.value) == (
-        f"expert 1 (narrow) is valid for log-SNR -4 .. 5 but was asked at {value}; "
+        f"expert 1 (narrow) is valid for log-SNR -4 .. 5 but was evaluated at {value}; "
         "narrow the schedule's log_snr_min / log_snr_max, or set the expert's 'outside' to clamp or exclude"
     )
 

@@ -22,14 +22,15 @@ from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.testing.rules import stirred
 from moeframe.training.trainer import Trainer
-from moeframe_builtin.experts.adapters import BottleneckExpert, LoraExpert
+from moeframe_builtin.experts.bottleneck import BottleneckExpert
+from moeframe_builtin.experts.lora import LoraExpert
 from moeframe_builtin.metrics.flops import FlopsMetric
 from moeframe_builtin.metrics.latency import LatencyMetric
 from moeframe_builtin.metrics.parameters import ParametersMetric
 from moeframe_builtin.schedules.linear import LinearSchedule
 from moeframe_builtin.trunks.unet import UNetTrunk
-from moeframe_pretrained.moeframe_runs.expert import RunExpert
 from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
+from moeframe_pretrained.moeframe_runs.run import RunExpert
 
 IMAGE = ImageShape(1, 8, 8, 16)
 TRUNK = {"type": "unet", "channels": 8, "channel_multipliers": [1, 2]}
@@ -296,10 +297,10 @@ def test_a_run_on_an_upcycled_trunk_trains_states_its_base_and_lends_its_experts
 @pytest.mark.parametrize(
     ("changes", "found"),
     [
-        ({"trunk": None}, "'lora' changes a trunk, and there is none; add a section 'trunk'"),
+        ({"trunk": None}, "'lora' adapts a trunk, but the spec has none; add a section 'trunk'"),
         (
             {"trunk": None, "experts": [{"type": "unet"}], "gate": {"type": "softmax", "reads": "trunk"}},
-            "gate.reads: there is no trunk to read; add a section 'trunk', or set reads: image",
+            "gate.reads: the spec has no trunk to read; add a section 'trunk', or set reads: image",
         ),
         ({"trunk": {"type": "unet", "base": {"type": "unett"}}}, "trunk.base.type: unknown expert 'unett'"),
         ({"trunk": {"type": "unet", "base": [{"type": "unet"}]}}, "trunk.base: "),
@@ -319,5 +320,5 @@ def test_a_trunk_deeper_than_its_network_or_of_another_family_is_refused(tmp_pat
     with pytest.raises(InputError, match=r"trunk\.base: 'lora' changes a trunk"):
         UNetTrunk(UNetTrunk.Config(base=LoraExpert.Config()), image=IMAGE)
     base = moeframe.testing.GaussianExpert.Config()
-    with pytest.raises(InputError, match="an expert of type 'gaussian_expert' is no UNet of moeframe"):
+    with pytest.raises(InputError, match="an expert of type 'gaussian_expert' is not a UNet of moeframe"):
         UNetTrunk(UNetTrunk.Config(base=base), image=IMAGE)

@@ -8,12 +8,8 @@ import pytest
 
 import moeframe_builtin
 import moeframe_pretrained
-from moeframe.plugin import hookspecs
 from moeframe.plugin.discovery import KINDS, Provider, installed_entry_points, load_plugins
-
-HOOKS = [
-    function for name, function in inspect.getmembers(hookspecs, inspect.isfunction) if name.startswith("moeframe")
-]
+from moeframe.plugin.hookspecs import HOOKS
 
 CAUSES = {
     "raises_on_import": "RuntimeError: libfoo is missing install it",
@@ -107,14 +103,14 @@ def test_experts_from_elsewhere_are_listed_without_what_they_need_to_load():
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("hook", HOOKS, ids=lambda hook: hook.__name__)
+@pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
 def test_every_hook_is_documented_and_has_a_kind(hook):
     assert hook.__doc__
     assert hook.__name__.removeprefix("moeframe_") in KINDS
 
 
 def test_every_kind_has_a_hook_and_an_abstract_class():
-    assert {hook.__name__.removeprefix("moeframe_") for hook in HOOKS} == set(KINDS)
+    assert {name.removeprefix("moeframe_") for name in HOOKS} == set(KINDS)
     assert all(inspect.isabstract(base) for base in KINDS.values())
 
 

@@ -19,8 +19,9 @@ from moeframe.errors import CheckpointError, DataError, InputError, PluginError
 from moeframe.interfaces.component import ImageShape
 from moeframe.runs.export import export
 from moeframe.testing.rules import stirred
-from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert, RunExpert
+from moeframe_pretrained.moeframe_runs.checkpoint import CheckpointExpert
 from moeframe_pretrained.moeframe_runs.mixture_folder import read_mixture, write_mixture
+from moeframe_pretrained.moeframe_runs.run import RunExpert
 from moeframe_pretrained.pixel_grid import PixelGrid
 
 pytestmark = pytest.mark.slow
@@ -104,7 +105,7 @@ def test_a_merge_of_foreign_checkpoints_takes_their_files_with_it(tmp_path):
     assert torch.allclose(again(z, log_snr), expected, atol=1e-6)
     card = (tmp_path / "out/README.md").read_text()
     assert "licence Apache-2.0" in card
-    assert "may be used commercially**" in card
+    assert "must not be used commercially**" in card
 
 
 def test_a_foreign_checkpoint_that_was_trained_on_is_exported_as_it_is_now(tmp_path):
@@ -299,7 +300,7 @@ def test_an_expert_that_is_no_unet2dmodel_is_refused_for_diffusers(run, tmp_path
 def test_wrong_arguments_are_refused_and_nothing_is_overwritten(run, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match=r"full: is there already; name a folder that is not there yet"):
+    with pytest.raises(InputError, match=r"full: already exists and is not empty; choose a new folder"):
         export(run[0], tmp_path / "full", into="safetensors")
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
     with pytest.raises(InputError, match=r"expert 2: 'tiny' has the experts 0 \.\. 1"):

@@ -1,91 +1,30 @@
-"""Experts that moeframe trained, taken from a run or from a folder with one expert."""
+"""An expert of a moeframe run, or its mixture, as an expert of another merge."""
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 from small_diffusers import small_network, write_flat
+from small_runs import IMAGE, expert_of, probe, write_run
 
 from moeframe.assembly import build_model
-from moeframe.errors import CheckpointError, DataError, InputError, PluginError, RunFolderError
+from moeframe.errors import CheckpointError, InputError, PluginError, RunFolderError
 from moeframe.interfaces.component import ImageShape
 from moeframe.model.mixture import MergedDenoiser
 from moeframe.randomness import Streams
 from moeframe.spec.binding import bind
-from moeframe.storage import checkpoint
-from moeframe.storage.checkpoint import Snapshot
-from moeframe.storage.run_folder import RunFolder
 from moeframe.testing import check_expert
-from moeframe_builtin.experts.unet import UNetExpert
-from moeframe_builtin.experts.weight_space import AverageExpert
+from moeframe_builtin.experts.average import AverageExpert
 from moeframe_builtin.gates.uniform import UniformGate
 from moeframe_pretrained.diffusers.expert import DiffusersExpert
-from moeframe_pretrained.moeframe_runs.expert import CheckpointExpert, RunExpert
-from moeframe_pretrained.moeframe_runs.expert_folder import save_expert
-
-IMAGE = ImageShape(1, 8, 8, 16)
-
-
-def write_run(folder: Path, registry, gate="softmax", experts=None) -> dict:
-    """A run of two seeds whose weights are random; the models by (seed, group)."""
-    spec = bind(
-        {
-            "name": "small",
-            "seeds": [0, 3],
-            "device": "cpu",
-            "dataset": {"type": "gaussian", "size": 8, "levels": 16},
-            "slicer": {"type": "color_variance"},
-            "schedule": {"type": "linear"},
-            "experts": experts
-            or [{"type": "unet", "copies": 2, "channels": 4}, {"type": "unet", "channels": 8, "prediction": "noise"}],
-            "gate": {"type": gate},
-            "objective": [{"type": "nll"}],
-            "sampler": {"type": "ddim", "steps": 3},
-        },
-        registry,
-    )
-    place = RunFolder(folder)
-    place.write_spec(spec)
-    models = {}
-    for seed in spec.seeds:
-        for i, group in enumerate(("model", "ema")):
-            models[seed, group] = stirred(build_model(spec, registry, IMAGE, Streams(seed)), seed=10 * seed + i).eval()
-        tensors = {group: models[seed, group].state_dict() for group in ("model", "ema")}
-        checkpoint.save(place.checkpoints(seed), Snapshot(5, {**tensors, "optimizer": {}}))
-    return models
-
-
-def stirred(model, seed=0):
-    """Every parameter moved: a network that starts at zero would agree with anything."""
-    draws = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.2 * torch.randn(parameter.shape, generator=draws))
-    return model
+from moeframe_pretrained.moeframe_runs.run import RunExpert
 
 
 @pytest.fixture(scope="module")
 def run(registry, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "small"
     return folder, write_run(folder, registry)
-
-
-def expert_of(folder: Path, image: ImageShape = IMAGE, **settings) -> RunExpert:
-    return RunExpert(RunExpert.Config(path=folder, **settings), image=image).eval()
-
-
-def from_folder(folder: Path, image: ImageShape = IMAGE) -> CheckpointExpert:
-    return CheckpointExpert(CheckpointExpert.Config(path=folder), image=image).eval()
-
-
-def probe() -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.linspace(-6, 6, 5)
-
-
-# --- run --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
@@ -130,7 +69,7 @@ def test_copies_in_a_mixture_equal_one(run):
 
 @pytest.mark.parametrize("number", ["merged", 0])
 def test_it_keeps_the_contract_of_experts(run, number):
-    check_expert(RunExpert, RunExpert.Config(path=run[0], expert=number), [IMAGE])
+    check_expert(RunExpert, RunExpert.Config(path=run[0], expert=number), image=IMAGE)
 
 
 def test_the_range_is_that_of_the_experts_inside(tmp_path, registry):
@@ -171,7 +110,7 @@ def test_images_of_another_kind_are_refused(run):
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(
-        RunFolderError, match="is no run folder .no spec.yaml.; name a folder that `moeframe run` wrote"
+        RunFolderError, match="not a run folder .spec.yaml not found.; name a folder that `moeframe run` wrote"
     ):
         expert_of(tmp_path)
 
@@ -210,96 +149,9 @@ def test_settings_of_another_release_are_refused(run, tmp_path):
 
 def test_a_mixture_whose_gate_draws_is_no_expert(tmp_path, registry):
     write_run(tmp_path, registry, gate="random")
-    with pytest.raises(InputError, match="its gate 'random' draws at random, so the mixture is no expert; name one of"):
+    with pytest.raises(InputError, match="its gate 'random' draws at random, so the mixture cannot be an expert; name"):
         expert_of(tmp_path)
     expert_of(tmp_path, expert=0)
-
-
-# --- checkpoint -------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def saved(run, tmp_path) -> Path:
-    return save_expert(expert_of(run[0], expert=2), tmp_path / "moved")
-
-
-@torch.no_grad()
-def test_an_expert_that_was_saved_is_the_same_expert(run, saved):
-    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
-    assert json.loads((saved / "config.json").read_text())["type"] == "unet"
-    expert = from_folder(saved)
-    assert torch.equal(expert(*probe()), run[1][0, "ema"].alone(2)(*probe()).velocity)
-    assert expert.provenance()["weights_sha256"] == expert.weights_sha256
-    assert len(expert.weights_sha256) == 64
-
-
-@torch.no_grad()
-def test_saving_what_was_read_writes_the_same_weights(run, saved, tmp_path):
-    again = save_expert(from_folder(saved), tmp_path / "again")
-    for name in ("config.json", "model.safetensors"):
-        assert (again / name).read_bytes() == (saved / name).read_bytes()
-    plain = UNetExpert(UNetExpert.Config(channels=4, copies=3), image=IMAGE)
-    folder = save_expert(plain, tmp_path / "plain")
-    assert json.loads((folder / "config.json").read_text())["copies"] == 1
-    assert torch.equal(from_folder(folder)(*probe()), plain.eval()(*probe()))
-
-
-def test_a_saved_expert_keeps_the_contract_of_experts(run, tmp_path):
-    folder = save_expert(expert_of(run[0], expert=0), tmp_path)
-    check_expert(CheckpointExpert, CheckpointExpert.Config(path=folder), [IMAGE])
-
-
-def test_what_is_not_one_expert_is_not_saved(run, tmp_path):
-    with pytest.raises(InputError, match="holds a mixture of 3, or an adapter on its trunk, and no single expert"):
-        save_expert(expert_of(run[0]), tmp_path / "out")
-    foreign = write_flat(tmp_path / "foreign", small_network(in_channels=1, out_channels=1))
-    expert = DiffusersExpert(DiffusersExpert.Config(path=foreign), image=IMAGE)
-    with pytest.raises(InputError, match="of type 'diffusers' is read from .*foreign; move that instead of saving it"):
-        save_expert(expert, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_saved_expert_is_refused_for_other_images(saved):
-    for other, words in ((ImageShape(1, 8, 8, 256), "1x8x8 with 256"), (ImageShape(1, 16, 16, 16), "1x16x16 with 16")):
-        with pytest.raises(
-            DataError, match=f"for images of 1x8x8 with 16 levels, the run's are of {words} levels; use"
-        ):
-            from_folder(saved, other)
-
-
-def test_a_folder_without_its_files_is_refused(saved):
-    (saved / "model.safetensors").unlink()
-    with pytest.raises(DataError, match="holds no model.safetensors; 'path' names a folder that save_expert wrote"):
-        from_folder(saved)
-
-
-@pytest.mark.parametrize("settings", ["[]", "{}", "3", '{"type": 7}', '{"type": "unet", "width": 3}'])
-def test_settings_that_describe_no_expert_are_refused(saved, settings):
-    (saved / "config.json").write_text(settings)
-    with pytest.raises(
-        (CheckpointError, PluginError), match="config.json: (does not describe an expert|unknown expert|is not a J)"
-    ):
-        from_folder(saved)
-
-
-def test_damaged_files_are_refused(saved):
-    path = saved / "model.safetensors"
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-10])
-    with pytest.raises(CheckpointError, match="model.safetensors: is truncated or no safetensors file"):
-        from_folder(saved)
-    tensors = safetensors.torch.load(whole)
-    name = sorted(tensors)[0]
-    safetensors.torch.save_file({**tensors, name: torch.full_like(tensors[name], torch.inf)}, path)
-    with pytest.raises(CheckpointError, match=f"infinite or NaN values: {name}"):
-        from_folder(saved)
-    safetensors.torch.save_file({**tensors, "more": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="does not fit the network; tensors unexpected: more; use it with images"):
-        from_folder(saved)
-    path.write_bytes(whole)
-    (saved / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="config.json: is not JSON; fetch the checkpoint again"):
-        from_folder(saved)
 
 
 def test_with_seed_same_each_seed_of_a_run_takes_the_expert_of_its_own_seed(run):

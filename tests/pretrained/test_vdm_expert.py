@@ -119,7 +119,7 @@ def test_contract(tmp_path, settings):
     image = ImageShape(settings.get("channels", 3), 6, 8, 256)
     # narrow: the suite stirs every weight by as much, and a wide layer then amplifies float32's rounding
     config = VdmExpert.Config(path=write_vdm(tmp_path / "vdm.flax", width=32, **settings))
-    check_expert(VdmExpert, config, shapes=[image])
+    check_expert(VdmExpert, config, image=image)
 
 
 def test_time_is_measured_between_the_gammas_of_the_training_config(tmp_path):
@@ -224,22 +224,22 @@ def array(shape, name, raw) -> msgpack.ExtType:
     [
         (
             msgpack.ExtType(2, msgpack.packb((1.0, 2.0))),
-            "is refused: it holds msgpack's extension 2, which is no array",
+            "is refused: it holds msgpack's extension 2, which is not an array",
         ),
-        (msgpack.ExtType(77, b"cos\nsystem\n."), "is refused: it holds msgpack's extension 77, which is no array"),
+        (msgpack.ExtType(77, b"cos\nsystem\n."), "is refused: it holds msgpack's extension 77, which is not an array"),
         (array([1], "object", b"\0" * 8), "is refused: it holds an array of object"),
         (array([1], "V8", b"\0" * 8), "is refused: it holds an array of V8"),
         (array([3], "float32", b"\0" * 8), "is truncated or no checkpoint of flax (ValueError"),
         (msgpack.ExtType(1, b"\xc1"), "is truncated or no checkpoint of flax ("),
-        ("text", "is refused: it holds a, which is no tensor but a str"),
-        ({"__msgpack_chunked_array__": True}, "is refused: it holds a, whose chunks are no whole array"),
+        ("text", "is refused: it holds a, which is not a tensor but a str"),
+        ({"__msgpack_chunked_array__": True}, "is refused: it holds a, whose chunks do not form an array"),
         (
             {
                 "__msgpack_chunked_array__": True,
                 "shape": {"0": 3},
                 "chunks": {"0": array([2], "float32", b"\0" * 8)},
             },
-            "is refused: it holds a, whose chunks are no whole array",
+            "is refused: it holds a, whose chunks do not form an array",
         ),
         (
             {
@@ -247,7 +247,7 @@ def array(shape, name, raw) -> msgpack.ExtType:
                 "shape": {"0": 2},
                 "chunks": {"0": array([2], "float32", b"\0" * 8), "2": array([2], "float32", b"\0" * 8)},
             },
-            "is refused: it holds a, whose chunks are no whole array",
+            "is refused: it holds a, whose chunks do not form an array",
         ),
     ],
 )
@@ -302,11 +302,11 @@ def test_tensors_that_do_not_fit_are_named(tmp_path, change, complaint):
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     path = write_state(tmp_path / "other.flax", {"score_model": {"dense0": {"bias": np.ones(2)}}})
-    assert problem(path) == f"{path} is no score network of VDM: it lacks the convolutions conv_in and conv_out"
+    assert problem(path) == f"{path} is not a score network of VDM: it lacks the convolutions conv_in and conv_out"
     narrow = np.zeros((3, 3, 9, 64), np.float32)
     path = with_score_model(path, lambda tree: tree["conv_in"].update(kernel=narrow))
     assert problem(path) == (
-        f"{path} is no score network of VDM: conv_in maps 9 channels to 64, where the image's 3 or, with Fourier "
+        f"{path} is not a score network of VDM: conv_in maps 9 channels to 64, where the image's 3 or, with Fourier "
         "features, 15 go to a multiple of 32"
     )
 
@@ -333,5 +333,5 @@ def test_schedules_that_are_none_are_refused(tmp_path, gamma, complaint):
 
 
 def test_gammas_in_the_wrong_order_are_refused(tmp_path):
-    with pytest.raises(ValidationError, match=re.escape("gamma_max -14 must lie above gamma_min -13.3")):
+    with pytest.raises(ValidationError, match=re.escape("gamma_max -14 must be above gamma_min -13.3")):
         VdmExpert.Config(path=tmp_path, gamma_max=-14)

@@ -10,7 +10,7 @@ import moeframe
 from moeframe.assembly import assemble
 from moeframe.errors import InputError
 from moeframe.plugin.registry import Registry
-from moeframe.runs.pipeline import evaluate
+from moeframe.runs.remeasure import evaluate
 from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
@@ -84,7 +84,7 @@ def test_a_spec_that_trains_experts_is_refused_by_merge(spec):
     with pytest.raises(InputError) as caught:
         moeframe.merge(spec, overrides=["training={steps: 5}", "gate.eta=0", "training.warm_start=0"])
     assert str(caught.value) == (
-        f"{spec}: trains the experts for 5 steps, and merge leaves them as they are; set "
+        f"{spec}: trains the experts for 5 steps, but merge keeps their weights; set "
         "training.trainable: none, or gate to train the gate alone, or train everything with `moeframe run`"
     )
 
@@ -150,8 +150,8 @@ def test_the_card_lists_every_expert_with_what_it_says_of_its_weights(merged):
             "licence": "CC BY-NC 4.0",
             "valid_log_snr": "-100 to 100",
             "outside": "error",
-            "warning": "expert 1 (stated): the licence of its weights is CC BY-NC 4.0: neither they nor a merge that "
-            "holds them may be used commercially",
+            "warning": "expert 1 (stated): its weights are licensed under CC BY-NC 4.0: they and any merge "
+            "that contains them must not be used commercially",
         },
     ]
     report = (folder / "report.html").read_text()

@@ -12,8 +12,9 @@ import torch
 import moeframe
 from moeframe.errors import RunFolderError, SpecError
 from moeframe.model.mixture import MergedDenoiser
-from moeframe.runs import pipeline
-from moeframe.runs.pipeline import evaluate, run
+from moeframe.runs import measuring, pipeline
+from moeframe.runs.pipeline import run
+from moeframe.runs.remeasure import evaluate
 from moeframe.storage import images
 from moeframe.storage.results import UnavailableResult
 from moeframe.storage.run_folder import EventLog
@@ -78,8 +79,8 @@ def test_the_trainer_is_gone_when_the_model_is_measured(tiny_spec, tmp_path, mon
         measured(folder, assembly, watcher)
 
     gc.collect()
-    measured = pipeline._evaluate_seed
-    monkeypatch.setattr(pipeline, "_evaluate_seed", looked_at)
+    measured = pipeline.evaluate_seed
+    monkeypatch.setattr(pipeline, "evaluate_seed", looked_at)
     for weights in ("ema", "raw"):
         run(tiny_spec, out=tmp_path / weights, overrides=[f"evaluation.weights={weights}", "seeds=[0]"])
     assert alive == [(0, True, 0)] * 2
@@ -137,9 +138,9 @@ def test_slices_and_events_are_stored(finished):
 
 @pytest.mark.slow
 def test_what_looks_at_the_machine_is_measured_first_and_listed_where_the_spec_has_it(tiny_spec, tmp_path, monkeypatch):
-    order, measure = [], pipeline.measure
+    order, measure = [], measuring.measure
     monkeypatch.setattr(
-        pipeline,
+        measuring,
         "measure",
         lambda metric, evaluation: (order.append(metric.config.type), measure(metric, evaluation))[1],
     )
@@ -230,9 +231,11 @@ def test_evaluate_measures_again_with_other_metrics_and_updates_the_spec(finishe
     assert list(results.metrics) == ["parameters"]
     assert results.metrics["parameters"].parts["active_per_sample"].mean < results.metrics["parameters"].mean
     assert trained == (folder / "seed-0/checkpoints/step-00000006/ema.safetensors").read_bytes()
-    with pytest.raises(RunFolderError, match="measure the trained model anew with `moeframe evaluate`"):
+    with pytest.raises(RunFolderError, match="measure the trained model again with `moeframe evaluate`"):
         moeframe.run(SPEC, overrides=SMALL, out=folder)
-    with pytest.raises(RunFolderError, match="training.steps: 6 there, 9 now: evaluate can change metrics, evaluation"):
+    with pytest.raises(
+        RunFolderError, match="training.steps: 6 there, 9 now: evaluate can only change metrics, evaluation"
+    ):
         evaluate(folder, overrides=["training.steps=9"])
     with pytest.raises(SpecError, match="unknown metric 'nope'"):
         evaluate(folder, overrides=["metrics=[{type: nope}]"])
@@ -274,7 +277,7 @@ def test_events_after_the_checkpoint_are_dropped_and_a_torn_line_with_them(tmp_p
 def test_how_it_is_measured_may_change_until_it_is_measured(tiny_spec, tmp_path):
     moeframe.run(tiny_spec, out=tmp_path / "run")
     changed = ["metrics=[{type: parameters}]", "sampler.steps=3"]
-    with pytest.raises(RunFolderError, match="measure the trained model anew with `moeframe evaluate`"):
+    with pytest.raises(RunFolderError, match="measure the trained model again with `moeframe evaluate`"):
         moeframe.run(tiny_spec, out=tmp_path / "run", overrides=changed)
     (tmp_path / "run/seed-0/metrics.json").unlink()  # as if it had been interrupted before
     assert list(moeframe.run(tiny_spec, out=tmp_path / "run", overrides=changed).metrics) == ["parameters"]

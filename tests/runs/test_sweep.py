@@ -9,7 +9,7 @@ import moeframe
 from moeframe import cli
 from moeframe.errors import InputError
 from moeframe.report.run.trade_off import SweepPoint, SweptSeed
-from moeframe.runs.pipeline import evaluate
+from moeframe.runs.remeasure import evaluate
 from moeframe.runs.sweep import _comparisons, sweep
 from moeframe.stats.comparison import compare_paired, holm
 
@@ -46,7 +46,7 @@ def test_a_sweep_has_both_experts_the_merge_and_every_place(swept):
     assert (folder / "sweep.svg").read_text().startswith("<svg")
     assert "Likelihood against quality" in (folder / "report.html").read_text()
     assert stored["quality_name"] == "psnr"
-    assert "continuous bound of 32 test images, one draw each" in stored["how"]
+    assert "continuous bound on 32 test images, one draw each" in stored["how"]
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_the_pareto_set_of_a_sweep_is_marked(swept):
 
 
 @pytest.mark.slow
-def test_measuring_anew_forgets_the_sweep_that_was_measured_otherwise(swept, spec, tmp_path):
+def test_evaluating_again_drops_a_sweep_with_other_settings(swept, spec, tmp_path):
     moeframe.merge(spec, out=tmp_path / "run")
     sweep(tmp_path / "run", 1, quality="psnr")
     evaluate(tmp_path / "run", overrides=["sampler.steps=3"])
@@ -88,8 +88,8 @@ def test_a_sweep_needs_a_metric_of_the_spec(merged):
     with pytest.raises(InputError) as caught:
         sweep(merged[0], 2)
     assert str(caught.value) == (
-        "the spec of 'merged' has no metric 'frechet' to measure quality with; its metrics are bits_per_dim, "
-        "network_calls, psnr: name one of them with --quality, or add it to the spec"
+        "the spec of 'merged' has no metric 'frechet' for sample quality; choose one of bits_per_dim, "
+        "network_calls, psnr with --quality, or add the metric to the spec"
     )
 
 

@@ -20,7 +20,7 @@ GATE_ONLY = ("training={trainable: gate, steps: 6, batch_size: 8, validation_ima
 def errors_of_spec(path, *overrides):
     with pytest.raises(SpecError) as caught:
         load_spec(path, Registry.installed(), overrides)
-    return {problem.path: problem.message for problem in caught.value.problems}
+    return {problem.dotted_path: problem.message for problem in caught.value.problems}
 
 
 def gate_trainer(path, *overrides):

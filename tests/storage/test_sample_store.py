@@ -163,13 +163,13 @@ def test_samples_that_are_not_finite_are_counted_and_no_metric_gets_them(make_ev
 
 def test_reconstructions_that_are_not_finite_are_counted_and_no_metric_gets_them(make_evaluation):
     evaluation = make_evaluation(std=math.nan)
-    text = r"4 of 4 test images brought back from log-SNR 0 have pixels that are NaN or infinite \(numbers 0, 1, 2, 3\)"
+    text = r"4 of 4 reconstructions from log-SNR 0 have pixels that are NaN or infinite \(numbers 0, 1, 2, 3\)"
     with pytest.raises(UnavailableError, match=text):
         evaluation.reconstructions(0.0, 4)
     shown = evaluation.shown_reconstructions(0.0, 4)
     assert (shown.levels.shape, shown.broken) == ((4, 1, 4, 4), 4)
     entry = measure(PsnrMetric(PsnrMetric.Config(images=4, curve=[])), evaluation)
-    assert entry["unavailable"].startswith("4 of 4 test images brought back from log-SNR 0")
+    assert entry["unavailable"].startswith("4 of 4 reconstructions from log-SNR 0")
 
 
 @pytest.mark.parametrize("error", [NonFiniteError, RangeError, UnavailableError])

@@ -16,7 +16,8 @@ from moeframe import cli
 from moeframe.errors import RunFolderError
 from moeframe.report.study.page import write_study
 from moeframe.report.study.run_records import study_records
-from moeframe.studies.runner import plan, run_study
+from moeframe.studies.plan import plan
+from moeframe.studies.runner import run_study
 
 pytestmark = pytest.mark.slow  # pages with all their plots
 
@@ -136,7 +137,7 @@ def test_runs_come_before_records(full, kept, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "error"),
     [
-        (lambda lines: ["{", *lines], r"records\.jsonl\.xz:1: not JSON \(.*\); get the file again"),
+        (lambda lines: ["{", *lines], r"records\.jsonl\.xz:1: not JSON \(.*\); download the file again"),
         (lambda lines: [{**lines[0], "seed": "x"}], r"records\.jsonl\.xz:1: seed: Input should be a valid integer"),
         (
             lambda lines: [*lines[:1], {**lines[1], "diagnostics": {"image_bits": "many"}}],
@@ -155,13 +156,13 @@ def test_records_cut_short_are_named(kept, tmp_path):
     content = (kept / "records.jsonl.xz").read_bytes()
     for damaged in (content[: len(content) // 2], b"text"):
         (copy / "records.jsonl.xz").write_bytes(damaged)
-        with pytest.raises(RunFolderError, match=r"records\.jsonl\.xz: cannot be read \(.*\); get the file again"):
+        with pytest.raises(RunFolderError, match=r"records\.jsonl\.xz: cannot be read \(.*\); download the file again"):
             write_study(copy)
 
 
 def test_a_kept_study_is_not_continued(study_file, kept):
     for act in (plan, run_study):
-        with pytest.raises(RunFolderError, match="but not its runs, so no run can be resumed or added; use another"):
+        with pytest.raises(RunFolderError, match="but not its runs, so no run can be resumed or added; choose another"):
             act(study_of(study_file), kept)
 
 

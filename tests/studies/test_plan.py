@@ -13,7 +13,9 @@ from moeframe.model.flops import count_flops, on_meta
 from moeframe.plugin.registry import Registry
 from moeframe.storage.study_folder import StudyFolder
 from moeframe.studies.cost import TRAINED
-from moeframe.studies.runner import _task, gather, plan
+from moeframe.studies.plan import plan
+from moeframe.studies.record import gather
+from moeframe.studies.runner import _task
 from moeframe.studies.worker import StudyTask
 
 ROOT = Path(__file__).parents[2]
@@ -104,7 +106,7 @@ def test_only_some_seeds_are_carried_out_and_an_unknown_one_is_refused(study_fil
     study = study_of(study_file)
     assert {run.seed for run in plan(study.only_seeds([7, 0]), tmp_path / "out")} == {0, 7}
     assert study.only_seeds([4]).seeds == (0, 4, 7)  # a run of one seed is the same run in the whole study
-    result = CliRunner().invoke(cli.main, [*arguments, "--seed", "5"])
+    result = CliRunner().invoke(cli.main, [*arguments, "--run-seed", "5"])
     assert result.exit_code == 2
     assert "error: seed 5 is not among the study's: 0, 4, 7; add it to seeds in the study file" in result.output
 

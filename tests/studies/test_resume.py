@@ -18,7 +18,8 @@ from moeframe.report.study.comparison_table import table_of
 from moeframe.report.study.formats import as_markdown
 from moeframe.runs.pipeline import run
 from moeframe.storage.study_folder import StudyFolder
-from moeframe.studies.runner import plan, run_study
+from moeframe.studies.plan import plan
+from moeframe.studies.runner import run_study
 
 
 @pytest.mark.slow
@@ -50,7 +51,7 @@ def test_weights_that_are_no_longer_those_of_their_variant_are_refused(done, tmp
     path, out, _ = done
     copy = shutil.copytree(out, tmp_path / "copy")
     shutil.rmtree(copy / "runs/soft/0")
-    with pytest.raises(RunFolderError, match=r"(cut|switch)/0: was made of weights that are no longer those of 'soft'"):
+    with pytest.raises(RunFolderError, match=r"(cut|switch)/0: used weights that 'soft' no longer has"):
         run_study(study_of(path), copy)
 
 
@@ -63,25 +64,25 @@ def test_a_process_that_is_killed_is_a_failed_run(study_file, tmp_path, monkeypa
     assert run_study(study, tmp_path / "out").rows[0].finished == 0
     row = json.loads((tmp_path / "out/study.json").read_text())["variants"][0]
     assert [run["status"] for run in row["runs"]] == ["failed", "failed"]
-    assert row["runs"][0]["cause"].startswith("ended with status -9 and said no more; see ")
+    assert row["runs"][0]["cause"].startswith("exited with status -9; no error message was written; see ")
 
 
 def test_the_folder_of_another_study_is_refused(study_file, tmp_path):
     study = study_of(study_file)
     (tmp_path / "out").mkdir()
     (tmp_path / "out/study.json").write_text(json.dumps({"name": "other"}))
-    with pytest.raises(RunFolderError, match="is the folder of the study 'other', not of 'little'; use --out"):
+    with pytest.raises(RunFolderError, match="belongs to the study 'other', not to 'little'; choose another"):
         run_study(study, tmp_path / "out")
-    with pytest.raises(RunFolderError, match="is the folder of the study 'other', not of 'little'; use --out"):
+    with pytest.raises(RunFolderError, match="belongs to the study 'other', not to 'little'; choose another"):
         plan(study, tmp_path / "out")
     (tmp_path / "out/study.json").write_text(json.dumps({"name": "little", "variants": [{"name": "x"}]}))
     with pytest.raises(
-        RunFolderError, match="is the folder of another study 'little', of x, none of which this one has"
+        RunFolderError, match=r"belongs to another study 'little' \(variants x\), which has no variant in common"
     ):
         plan(study, tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full/thesis.tex").touch()
-    with pytest.raises(RunFolderError, match=r"holds thesis\.tex but no study; choose an empty folder"):
+    with pytest.raises(RunFolderError, match=r"not a study folder, but holds thesis\.tex; choose an empty folder"):
         run_study(study, tmp_path / "full")
     with (
         StudyFolder(tmp_path / "busy").claimed(),
@@ -206,7 +207,7 @@ def test_a_changed_variant_is_seen_by_the_plan_and_refused_and_others_can_be_ask
     result = CliRunner().invoke(cli.main, [*arguments, "--plan"])
     assert "sparse, seeds 0, 3: changed: gate" in result.output
     assert CliRunner().invoke(cli.main, arguments).exit_code == 2
-    result = CliRunner().invoke(cli.main, [*arguments, "--only", "more", "--seed", "3"])
+    result = CliRunner().invoke(cli.main, [*arguments, "--only", "more", "--run-seed", "3"])
     assert result.exit_code == 0, result.output
     rows = {row["name"]: row for row in json.loads((copy / "study.json").read_text())["variants"]}
     assert rows["sparse"]["title"] == "sparse", "the record says what was run"

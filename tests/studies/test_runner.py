@@ -16,11 +16,14 @@ import moeframe
 from moeframe import cli
 from moeframe.report.run.seed_folder import read_events
 from moeframe.runs import data_card
-from moeframe.runs.pipeline import Borrowed, run
+from moeframe.runs.pipeline import run
+from moeframe.runs.shared_work import SharedWork
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
 from moeframe.storage.study_folder import StudyFolder
-from moeframe.studies.runner import _task, gather, plan, run_study
+from moeframe.studies.plan import plan
+from moeframe.studies.record import gather
+from moeframe.studies.runner import _task, run_study
 from moeframe_builtin.slicers.support.by_feature import FeatureSlicer
 
 
@@ -76,7 +79,7 @@ def test_times_are_measured_alone_and_stand_in_the_table(done):
 @pytest.mark.slow
 def test_variants_share_what_was_found_in_the_data_and_the_slices_of_a_seed(done, tmp_path):
     _, out, _ = done
-    kept = sorted(place.name.split("-")[0] for place in (out / "data").iterdir())
+    kept = sorted(place.name.split("-")[0] for place in (out / "shared").iterdir() if "warm" not in place.name)
     assert kept == ["data", "slices", "slices"]  # the data once, the slices of each seed once
     alone = tmp_path / "alone"
     run(out / "specs/sparse.yaml", overrides=["seeds=[3]"], out=alone)
@@ -87,7 +90,7 @@ def test_variants_share_what_was_found_in_the_data_and_the_slices_of_a_seed(done
 @pytest.mark.slow
 def test_shared_slices_are_taken_back_and_the_data_is_not_looked_through_again(tiny_text, tmp_path, monkeypatch):
     (tmp_path / "tiny.yaml").write_text(tiny_text)
-    options = {"overrides": ["slicer={type: color_variance}"], "borrowed": Borrowed(data=tmp_path / "data")}
+    options = {"overrides": ["slicer={type: color_variance}"], "shared": SharedWork(tmp_path / "shared")}
     run(tmp_path / "tiny.yaml", out=tmp_path / "first", **options)
     monkeypatch.setattr(data_card, "find_duplicates", None)
     monkeypatch.setattr(FeatureSlicer, "fit", None)
@@ -100,7 +103,7 @@ def test_shared_slices_are_taken_back_and_the_data_is_not_looked_through_again(t
 
 
 @pytest.mark.slow
-def test_the_learning_curve_of_phase_one_goes_with_it(done):
+def test_the_learning_curve_of_a_shared_warm_start_goes_with_it(done):
     _, out, _ = done
     kept = [read_events(out / f"runs/{variant}/0/seed-0/events.jsonl") for variant in ("soft", "sparse")]
     trained = [[event for event in events if event.kind == "train" and event.phase == "warm_start"] for events in kept]
@@ -129,7 +132,7 @@ def test_each_run_of_a_study_is_what_the_run_command_gives(done, tmp_path):
 @pytest.mark.slow
 def test_variants_whose_experts_begin_alike_share_one_warm_start_per_seed(done):
     _, out, _ = done
-    kept = [place for place in (out / "phase_one").iterdir() if place.is_dir()]
+    kept = [place for place in (out / "shared").iterdir() if place.name.startswith("warm-start-")]
     assert len(kept) == 2, "one for each seed, not for each variant"
     for seed in (0, 3):
         phases = []

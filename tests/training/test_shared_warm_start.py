@@ -1,5 +1,6 @@
-"""The warm start that variants share: the same bits as their own, whoever did it."""
+"""The warm start that variants share: the same bits as their own, whichever run did it."""
 
+import json
 from itertools import chain, islice
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 from moeframe.assembly import assemble
 from moeframe.plugin.registry import Registry
 from moeframe.progress import Silent
-from moeframe.runs.pipeline import train
+from moeframe.runs.seed_training import SeedTraining
+from moeframe.runs.shared_work import SharedWork
 from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
@@ -22,40 +24,41 @@ def trainer_of(tiny_spec, *overrides):
     return Trainer(assemble(load_spec(tiny_spec, registry, shared), registry, 0))
 
 
-def test_phase_one_taken_from_a_variant_with_another_gate_ends_with_the_same_bits(tiny_spec, tmp_path):
-    first = trainer_of(tiny_spec, "gate={type: softmax, width: 4}")
-    with shared_warm_start.shared(first, tmp_path) as taken:
-        assert not taken
-        list(first.warm_start())
-        events = tmp_path / "events.jsonl"
-        lines = [
-            b'{"kind": "train", "step": 1}\n',
-            b'{"kind": "validation", "step": 1}\n',
-            b'{"kind": "train", "step": 2}\n',
-        ]
-        events.write_bytes(b"".join(lines))
-        shared_warm_start.keep(first, tmp_path, events)
-    gate = "gate={type: top_k, k: 1, width: 8}"
-    whole, second = trainer_of(tiny_spec, gate), trainer_of(tiny_spec, gate)
+def training_of(trainer, folder):
+    return SeedTraining(trainer, RunFolder(folder), Silent())
+
+
+def test_a_warm_start_taken_from_a_variant_with_another_gate_ends_with_the_same_bits(tiny_spec, tmp_path):
+    shared, gate = SharedWork(tmp_path / "shared"), "gate={type: top_k, k: 1, width: 8}"
+    first = training_of(trainer_of(tiny_spec, "gate={type: softmax, width: 4}", "training.log_every=1"), tmp_path / "a")
+    shared.warm_start(first)
+    whole, second = trainer_of(tiny_spec, gate), training_of(trainer_of(tiny_spec, gate), tmp_path / "b")
     list(chain(whole.warm_start(), whole.train_jointly()))
-    with shared_warm_start.shared(second, tmp_path) as taken:
-        assert taken
-        assert second.step == 2
-        shared_warm_start.take_events(second, tmp_path, tmp_path / "second/events.jsonl")
-        assert (tmp_path / "second/events.jsonl").read_bytes() == lines[0] + lines[2]
-    list(second.train_jointly())
-    for one, other in ((whole.model, second.model), (whole.averaged, second.averaged)):
+    second.warm_start = None  # would fail if it were called
+    shared.warm_start(second)
+    assert second.trainer.step == 2
+    logged = [[json.loads(line) for line in one.events.read_text().splitlines()] for one in (first, second)]
+    trained = [[event for event in events if event["kind"] == "train"] for events in logged]
+    assert trained[0] == trained[1] != []
+    validated = [[event for event in events if event["kind"] == "validation"] for events in logged]
+    assert validated[0] != validated[1], "that depends on the gate"
+    list(second.trainer.train_jointly())
+    for one, other in ((whole.model, second.trainer.model), (whole.averaged, second.trainer.averaged)):
         assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in one.state_dict().items())
 
 
-def test_a_run_interrupted_within_phase_one_leaves_it_for_the_others(tiny_spec, tmp_path):
-    trainer = trainer_of(tiny_spec)
+def test_a_run_interrupted_within_its_warm_start_leaves_it_for_the_others(tiny_spec, tmp_path):
+    shared, trainer = SharedWork(tmp_path / "shared"), trainer_of(tiny_spec)
     next(trainer.warm_start())
-    folder = RunFolder(tmp_path / "run")
-    checkpoint.save(folder.checkpoints(0), trainer.snapshot())
-    train(trainer_of(tiny_spec), folder, 0, Silent(), tmp_path / "phase_one")
-    with shared_warm_start.shared(trainer_of(tiny_spec), tmp_path / "phase_one") as taken:
-        assert taken
+    checkpoint.save(RunFolder(tmp_path / "run").checkpoints(0), trainer.snapshot())
+    resumed = training_of(trainer_of(tiny_spec), tmp_path / "run")
+    resumed.resume()
+    assert resumed.trainer.step == 1
+    shared.warm_start(resumed)
+    other = training_of(trainer_of(tiny_spec), tmp_path / "other")
+    other.warm_start = None
+    shared.warm_start(other)
+    assert other.trainer.step == 2
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_a_run_interrupted_within_phase_one_leaves_it_for_the_others(tiny_spec, 
         ("training.steps=6", False),
     ],
 )
-def test_phase_one_is_shared_by_runs_that_differ_in_nothing_it_depends_on(tiny_spec, override, same):
+def test_a_warm_start_is_shared_by_runs_that_differ_in_nothing_it_depends_on(tiny_spec, override, same):
     keys = [shared_warm_start.key_of(trainer_of(tiny_spec, *changes).assembly) for changes in ((), (override,))]
     assert (keys[0] == keys[1]) is same
 

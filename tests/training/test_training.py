@@ -10,7 +10,7 @@ import torch
 from moeframe.assembly import assemble
 from moeframe.errors import CheckpointError, DataError, NonFiniteError
 from moeframe.progress import Silent
-from moeframe.runs.pipeline import train
+from moeframe.runs.seed_training import SeedTraining
 from moeframe.spec.loader import load_spec
 from moeframe.storage import checkpoint
 from moeframe.storage.run_folder import RunFolder
@@ -275,7 +275,7 @@ def test_a_non_finite_expert_is_named_within_one_step_in_both_phases(registry):
         with pytest.raises(NonFiniteError) as caught:
             next(steps)
         assert str(caught.value) == (
-            "step 2: loss term 'nll' is nan; the part at fault: expert 2; "
+            "step 2: loss term 'nll' is nan; first non-finite in: expert 2; "
             "try a lower training.learning_rate or training.gradient_clip"
         )
         assert run.step == 1, "the step did not count"
@@ -284,14 +284,14 @@ def test_a_non_finite_expert_is_named_within_one_step_in_both_phases(registry):
 def test_a_non_finite_gate_is_named(registry):
     run = trainer(registry, "training.warm_start=0")
     poison(run.model.gate.encoder.head[-1].bias)
-    with pytest.raises(NonFiniteError, match="the part at fault: the gate"):
+    with pytest.raises(NonFiniteError, match="first non-finite in: the gate"):
         next(run.train_jointly())
 
 
 def test_a_non_finite_gradient_is_named_by_its_part(registry):
     run = trainer(registry, "training.warm_start=0")
     run.model.experts[1].network.stem.weight.register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(NonFiniteError, match="the gradient's norm is (nan|inf); the part at fault: expert 1;"):
+    with pytest.raises(NonFiniteError, match="the gradient's norm is (nan|inf); first non-finite in: expert 1;"):
         next(run.train_jointly())
 
 
@@ -311,10 +311,10 @@ def test_a_non_finite_loss_keeps_the_state_before_the_step(registry, tmp_path):
 
     folder = RunFolder(tmp_path)
     with pytest.raises(NonFiniteError) as caught:
-        train(run, folder, 0, Saboteur())
+        SeedTraining(run, folder, Saboteur()).train_jointly()
     newest = checkpoint.latest(folder.checkpoints(0))
     assert newest.name == "step-00000006"
-    assert "step 7: loss term 'nll' is inf; the part at fault: the loss term itself" in str(caught.value)
+    assert "step 7: loss term 'nll' is inf; first non-finite in: the loss term itself" in str(caught.value)
     assert str(caught.value).endswith(f"the state before this step is kept: {newest}")
     kept = checkpoint.load(newest).tensors["model"]
     assert all(torch.equal(kept[name], tensor) for name, tensor in good.items())

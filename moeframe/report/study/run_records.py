@@ -122,11 +122,11 @@ def _of_lines(path: Path) -> Iterator[RunRecord]:
     try:
         lines = lzma.decompress(path.read_bytes()).decode().splitlines()
     except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
-        raise RunFolderError(f"{path}: cannot be read ({error}); get the file again") from None
+        raise RunFolderError(f"{path}: cannot be read ({error}); download the file again") from None
     for number, line in enumerate(lines, 1):
         place = f"{path}:{number}"
         try:
             fields = json.loads(line)
         except ValueError as error:
-            raise RunFolderError(f"{place}: not JSON ({error}); get the file again") from None
+            raise RunFolderError(f"{place}: not JSON ({error}); download the file again") from None
         yield checked(RunRecord, fields, place).model_copy(update={"source": f"{place}: diagnostics"})

@@ -39,7 +39,7 @@ HOW_TO_GET = f"get CelebAMask-HQ ({CELEBAMASK_HQ}) and put it there, or set data
 WHERE_TO_GET = {
     ATTRIBUTES: f"it comes with CelebAMask-HQ ({CELEBAMASK_HQ}): put it there",
     MAPPING: f"it comes with CelebAMask-HQ ({CELEBAMASK_HQ}): put it there",
-    PARTITION: f"it belongs to CelebA ({CELEBA}): put it there, or set dataset.partition to where it lies",
+    PARTITION: f"it belongs to CelebA ({CELEBA}): put it there, or set dataset.partition to where it is",
 }
 
 EXTENSIONS = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
@@ -55,11 +55,11 @@ class TextFile:
     content: bytes
 
     def text(self) -> str:
-        """Its text. Raises DataError for what is no UTF-8, of which these files use the ASCII part."""
+        """The text of the file. Raises DataError if it is not UTF-8 (these files are ASCII)."""
         try:
             return self.content.decode("utf-8-sig")
         except UnicodeDecodeError as cause:
-            raise DataError(f"{self.place} is no text file ({cause}); get it again") from cause
+            raise DataError(f"{self.place} is not a text file ({cause}); download it again") from cause
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def size_in_header(content: bytes, place: str) -> tuple[int, int]:
     from PIL import Image
 
     if not content:
-        raise DataError(f"image {place} is empty (0 bytes); get it again")
+        raise DataError(f"image {place} is empty (0 bytes); download it again")
     try:
         with Image.open(io.BytesIO(content)) as file:
             return file.size
     except Exception as cause:  # Pillow raises nearly anything on corrupt bytes
         raise DataError(
-            f"image {place} has no header that Pillow can read ({type(cause).__name__}); get it again"
+            f"image {place} has no header that Pillow can read ({type(cause).__name__}); download it again"
         ) from (cause)
 
 
@@ -96,7 +96,7 @@ class CelebAHq(EncodedDataset):
             f"the .zip) {ATTRIBUTES}, {MAPPING} and {PARTITION}"
         )
         partition: Path | None = Field(
-            default=None, description=f"{PARTITION} of CelebA, where it lies outside root; CelebAMask-HQ lacks it"
+            default=None, description=f"{PARTITION} of CelebA, if it is outside root; CelebAMask-HQ lacks it"
         )
         size: int = Field(default=256, ge=8, le=1024, description="pixels a side that faces are shrunk to")
         verify: bool = Field(default=True, description="refuse other than 30,000 faces in the official split")
@@ -105,12 +105,12 @@ class CelebAHq(EncodedDataset):
 
     @property
     def decoder(self) -> ImageDecoder:
-        """RGB, shrunk from the one size that all faces have. Raises DataError when no first face can be looked at."""
+        """RGB, shrunk from the common size of all faces. Raises DataError when no face can be read."""
         return ImageDecoder(self.config.size, 3, (self._source_size, self._source_size), self.config.other_modes)
 
     @property
     def image(self) -> ImageShape:
-        """Three channels, square, 8 bits; known before any face is there."""
+        """Three channels, square, 8 bits; known without reading a face."""
         return ImageShape(channels=3, height=self.config.size, width=self.config.size, levels=256)
 
     def provenance(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ class CelebAHq(EncodedDataset):
         }
 
     def source_transformations(self) -> list[str]:
-        """What CelebA-HQ's authors did, and the files that came of it."""
+        """What CelebA-HQ's authors did, and the resulting files."""
         formats = sorted({EXTENSIONS[Path(name).suffix.lower()] for name in self._faces.values()})
         size = f"{self._source_size}x{self._source_size}"
         return [
@@ -228,7 +228,7 @@ class CelebAHq(EncodedDataset):
                 continue
             if width != height:
                 raise DataError(
-                    f"image {place} has {width}x{height} pixels; the faces of CelebA-HQ are square: get it again"
+                    f"image {place} has {width}x{height} pixels; the faces of CelebA-HQ are square: download it again"
                 )
             if width < self.config.size:
                 raise DataError(
@@ -236,7 +236,9 @@ class CelebAHq(EncodedDataset):
                     f"is enlarged: set dataset.size to {width} or less, or get the faces of 1024x1024"
                 )
             return width
-        raise DataError(f"celeba_hq: none of the {len(self._faces)} images of {self._root} can be read; get them again")
+        raise DataError(
+            f"celeba_hq: none of the {len(self._faces)} images of {self._root} can be read; download them again"
+        )
 
     @cached_property
     def _text_files(self) -> dict[str, TextFile]:
@@ -248,7 +250,7 @@ class CelebAHq(EncodedDataset):
             given = given.expanduser()
             if not given.is_file():
                 raise DataError(
-                    f"celeba_hq: dataset.partition {given} is no file; it is {PARTITION} of CelebA ({CELEBA})"
+                    f"celeba_hq: dataset.partition {given} is not a file; it is {PARTITION} of CelebA ({CELEBA})"
                 )
             found: list[tuple[Reader, str]] = [(FolderReader(given.parent), given.name)]
         else:
@@ -282,14 +284,14 @@ class CelebAHq(EncodedDataset):
                 raise DataError(
                     f"{attributes.place}:{line}: there is no image of number {index} in {self._root}, which has "
                     f"{len(faces)} images for {len(attributes.lines)} lines; add the image, or remove the line and "
-                    "mend the count"
+                    "fix the count"
                 )
         for listing in (attributes, mapping):
             lacking = [index for index in faces if index not in listing.lines]
             if lacking:
                 raise DataError(
                     f"{listing.place} has no line for {len(lacking)} of the {len(faces)} images, the first is "
-                    f"{self._reader.place(faces[lacking[0]])}; get the file again, or remove "
+                    f"{self._reader.place(faces[lacking[0]])}; download the file again, or remove "
                     "images that are not CelebA-HQ's"
                 )
         parts = join(mapping, self._lists.partition)

@@ -45,7 +45,7 @@ class Contents:
 
 
 def images_and_labels(batch: Pickled) -> tuple[Levels, SliceIds]:
-    """The images (uint8, channels first as they are stored) and labels of a batch. Raises DataError naming the file."""
+    """The images (uint8, channels first as stored) and labels of a batch. Raises DataError naming the file."""
     data, labels = batch.array("data"), batch.integers("labels")
     n_values = 3 * SIZE * SIZE
     if data.ndim != 2 or data.shape[1] != n_values:
@@ -110,8 +110,8 @@ class Cifar10(Dataset):
             return folder
         unpack = f"download {ARCHIVE} from https://www.cs.toronto.edu/~kriz/cifar.html and unpack it"
         if len(lacking) == len(OFFICIAL_MD5):
-            raise DataError(f"cifar10: {root} holds no {FOLDER}; {unpack} there, or set dataset.root to where it lies")
-        raise DataError(f"cifar10: {folder} lacks {', '.join(lacking)}; {unpack} again, so that they lie there")
+            raise DataError(f"cifar10: {root} holds no {FOLDER}; {unpack} there, or set dataset.root to where it is")
+        raise DataError(f"cifar10: {folder} lacks {', '.join(lacking)}; {unpack} again, so that they are there")
 
     @cached_property
     def _contents(self) -> Contents:
@@ -129,12 +129,12 @@ class Cifar10(Dataset):
         return Contents(splits, sha256)
 
     def _read(self, name: str, sha256: dict[str, str]) -> Pickled:
-        """Read one file, note its SHA-256 and, unless told otherwise, refuse it before it is unpickled."""
+        """Read one file, note its SHA-256 and, by default, refuse unofficial content before unpickling it."""
         path = self._folder / name
         try:
             content = path.read_bytes()
         except OSError as cause:
-            raise DataError(f"{path} cannot be read ({cause.strerror}); see to its permissions") from cause
+            raise DataError(f"{path} cannot be read ({cause.strerror}); check its permissions") from cause
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if self.config.verify and md5 != OFFICIAL_MD5[name]:
             raise DataError(

@@ -1,4 +1,4 @@
-"""Handwritten digits: the 1,797 images of 8x8 pixels that scikit-learn carries."""
+"""Handwritten digits: the 1,797 images of 8x8 pixels that come with scikit-learn."""
 
 import hashlib
 from functools import cached_property
@@ -14,7 +14,7 @@ from moeframe.randomness import Streams
 
 SOURCE = Path("data") / "digits.csv.gz"
 """The file inside scikit-learn's datasets."""
-SPLIT_SEED = 20120807  # fixed: every run, whatever its seed, holds out the same images
+SPLIT_SEED = 20120807  # fixed: every run holds out the same images, whatever its seed
 
 
 class Digits(Dataset):

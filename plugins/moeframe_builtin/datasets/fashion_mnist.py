@@ -29,7 +29,7 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 KNOWN_PLACES = (Path("data"), DEBIAN_FOLDER)
-"""Where the files are looked for when no root is given."""
+"""Where the files are searched when no root is given."""
 
 HOW_TO_GET = (
     "apt-get install dataset-fashion-mnist (Debian, Ubuntu), or put the four files of "
@@ -51,7 +51,7 @@ class OfficialFile:
         return next((path for path in places if path.is_file()), None)
 
 
-# Unzipped, so that every copy can be compared: Debian zips the same content anew, and its .gz hash differently.
+# Unzipped, so that every copy can be compared: Debian compresses the same content again, so its .gz hashes differ.
 IMAGES: dict[str, OfficialFile] = {
     "train": OfficialFile(
         "train-images-idx3-ubyte", 3, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
@@ -145,7 +145,8 @@ class FashionMnist(Dataset):
             n = len(file.values)
             raise DataError(
                 f"{file.path} ({n} examples) is not the official file: unzipped SHA-256 {file.sha256_unzipped}, "
-                f"not {official.sha256_unzipped}; get it again, or set dataset.verify: false if it differs on purpose"
+                f"not {official.sha256_unzipped}; download it again, or set dataset.verify: false if "
+                "it differs on purpose"
             )
 
     @cached_property
@@ -156,14 +157,16 @@ class FashionMnist(Dataset):
         images, labels = self._files[IMAGES[name].name], self._files[LABELS[name].name]
         height, width = images.values.shape[1:]
         if (height, width) != (SIZE, SIZE):
-            raise DataError(f"{images.path} holds images of {height}x{width} pixels, not {SIZE}x{SIZE}; get it again")
+            raise DataError(
+                f"{images.path} holds images of {height}x{width} pixels, not {SIZE}x{SIZE}; download it again"
+            )
         if len(images.values) != len(labels.values):
             raise DataError(
                 f"{labels.path} holds {len(labels.values)} labels for the {len(images.values)} images of "
-                f"{images.path.name}; get both files again"
+                f"{images.path.name}; download both files again"
             )
         if len(labels.values) == 0:
-            raise DataError(f"{images.path} holds no images; get it again")
+            raise DataError(f"{images.path} holds no images; download it again")
         if (top := int(labels.values.max())) >= len(CLASSES):
-            raise DataError(f"{labels.path} holds the label {top}; labels are 0..{len(CLASSES) - 1}: get it again")
+            raise DataError(f"{labels.path} holds the label {top}; labels are 0..{len(CLASSES) - 1}: download it again")
         return InMemoryExamples(images.values.unsqueeze(1), labels.values.long(), CLASSES)

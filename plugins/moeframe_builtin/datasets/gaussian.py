@@ -13,7 +13,7 @@ from moeframe.interfaces.dataset import Dataset, InMemoryExamples, Split
 from moeframe.randomness import Streams
 from moeframe.shapes import Levels, PerItem
 
-DATA_SEED = 1809  # fixed: every run, whatever its seed, sees the same images
+DATA_SEED = 1809  # fixed: every run sees the same images, whatever its seed
 
 
 class Gaussian(Dataset):

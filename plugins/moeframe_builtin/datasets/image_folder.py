@@ -1,5 +1,7 @@
 """A folder, or a zip archive, of your own image files."""
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +17,7 @@ from moeframe_builtin.datasets.formats.attribute_table import AttributeTable
 from moeframe_builtin.datasets.formats.decoding import EXTENSIONS, ImageDecoder
 from moeframe_builtin.datasets.formats.encoded import EncodedDataset, EncodedExamples
 
-SPLIT_SEED = 20120807  # fixed: every run, whatever its seed, holds out the same files
+SPLIT_SEED = 20120807  # fixed: every run holds out the same files, whatever its seed
 
 
 def is_test(name: str, test_fraction: float) -> bool:
@@ -69,7 +71,7 @@ class ImageFolder(EncodedDataset):
         return ImageDecoder(self.config.size, self.config.channels, other_modes=self.config.other_modes)
 
     def provenance(self) -> dict[str, Any]:
-        """Where the folder lies and how it is split."""
+        """Where the folder is and how it is split."""
         c = self.config
         return {
             "source": str(c.root),
@@ -83,14 +85,27 @@ class ImageFolder(EncodedDataset):
 
     def source_transformations(self) -> list[str]:
         """Which files are images."""
-        return [f"files ending in {' '.join(EXTENSIONS)}, hidden ones passed over"]
+        return [f"files ending in {' '.join(EXTENSIONS)}; hidden files are skipped"]
+
+    @property
+    def ignored_files(self) -> Mapping[str, int]:
+        """Number of unused files by extension, and of images outside train/ and test/."""
+        found = Counter(
+            Path(name).suffix.lower() or "no extension"
+            for name in self._all_names
+            if Path(name).suffix.lower() not in EXTENSIONS and not self._is_attributes(name)
+        )
+        if self._has_split_folders:
+            used = len(self._below("train/")) + len(self._below("test/"))
+            found["images outside train/ and test/"] += len(self._names) - used
+        return {kind: n for kind, n in sorted(found.items()) if n}
 
     def listed(self) -> dict[Split, EncodedExamples]:
         """Both splits. Raises DataError for a folder without images or half a pair of split folders."""
         names: dict[Split, list[str]]
         if self._has_split_folders:
             names = {"train": self._below("train/"), "test": self._below("test/")}
-            mend = "put some into {root}/{name}"
+            fix = "put some into {root}/{name}"
         else:
             for name, other in (("train", "test"), ("test", "train")):
                 if self._below(f"{name}/"):
@@ -102,10 +117,10 @@ class ImageFolder(EncodedDataset):
             names = {"train": [], "test": []}
             for name in self._names:
                 names["test" if is_test(name, self.config.test_fraction) else "train"].append(name)
-            mend = "of {n} none fell there; add images, change dataset.test_fraction, or make train/ and test/ folders"
+            fix = "none of {n} is in it; add images, change dataset.test_fraction, or make train/ and test/ folders"
         for split, part in names.items():
             if not part:
-                words = mend.format(root=self._root, name=split, n=len(self._names))
+                words = fix.format(root=self._root, name=split, n=len(self._names))
                 raise DataError(f"image_folder: no {split} images: {words}")
         return self._examples(names)
 
@@ -138,8 +153,16 @@ class ImageFolder(EncodedDataset):
         return open_reader(self._root, self.name())
 
     @cached_property
+    def _all_names(self) -> Sequence[str]:
+        return self._reader.names()
+
+    @cached_property
     def _names(self) -> list[str]:
-        return [name for name in self._reader.names() if Path(name).suffix.lower() in EXTENSIONS]
+        return [name for name in self._all_names if Path(name).suffix.lower() in EXTENSIONS]
+
+    def _is_attributes(self, name: str) -> bool:
+        table = self.config.attributes
+        return table is not None and self._root / name == table.expanduser()
 
     def _below(self, folder: str) -> list[str]:
         return [name for name in self._names if name.startswith(folder)]

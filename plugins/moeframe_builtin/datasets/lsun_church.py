@@ -19,7 +19,7 @@ LABEL_NAMES = ("church_outdoor",)
 
 
 def how_to_get(archives: str, root: Path) -> str:
-    """What to do about a folder that is missing or damaged, as an imperative clause."""
+    """What to do if a folder is missing or damaged, as an imperative clause."""
     return f"fetch {archives} with download.py -c church_outdoor of https://github.com/fyu/lsun and unzip in {root}"
 
 
@@ -50,7 +50,7 @@ class LsunChurch(EncodedDataset):
             train, test = FOLDERS.values()
             raise DataError(
                 f"lsun_church: {root} holds neither {train} nor {test}; "
-                f"{how_to_get(f'{train}.zip and {test}.zip', root)}, or set dataset.root to where they lie"
+                f"{how_to_get(f'{train}.zip and {test}.zip', root)}, or set dataset.root to where they are"
             )
         return {split: self._listed_split(split) for split in FOLDERS}
 

@@ -1,4 +1,4 @@
-"""Patches of the colour photographs that scikit-image and scikit-learn carry in their wheels."""
+"""Patches of the colour photographs in the wheels of scikit-image and scikit-learn."""
 
 import hashlib
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ TEST_SHARE = 4
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph: where its file lies, whose it is, and on which terms."""
+    """One photograph: its file, author and licence."""
 
     name: str
     package: str

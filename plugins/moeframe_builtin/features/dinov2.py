@@ -1,4 +1,8 @@
-"""DINOv2 ViT-L/14 (Stein et al. 2023 compare generators in it), from a copy of its repository and its weights."""
+"""DINOv2 ViT-L/14 from a copy of its repository and its weights.
+
+Oquab et al. 2023, https://arxiv.org/abs/2304.07193; as a space to compare generators in, Stein et al. 2023,
+https://arxiv.org/abs/2306.04675.
+"""
 
 import contextlib
 import io

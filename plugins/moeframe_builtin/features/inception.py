@@ -1,4 +1,4 @@
-"""Inception v3 of the FID, as torch-fidelity ports it from TensorFlow; its weights are a file that the user gets."""
+"""Inception v3 of the FID, as torch-fidelity ports it from TensorFlow; the user supplies the file of weights."""
 
 import io
 from functools import cached_property
@@ -48,10 +48,10 @@ class Inception(FileSpace):
 
     @property
     def what(self) -> str:
-        """Layer and network; says so where the weights are not the published ones."""
+        """Layer and network; says if the weights are not the published ones."""
         layer = "Inception v3 (ImageNet, TensorFlow's 2015-12-05, torch-fidelity's port), 2048 pooled features"
         return (
-            layer if self._published else f"{layer}; NOT the published weights, so no figure of the literature compares"
+            layer if self._published else f"{layer}; NOT the published weights, so published values are not comparable"
         )
 
     @property

@@ -22,7 +22,7 @@ class PythonModule(FeatureSpace):
 
     @classmethod
     def misused(cls, settings: SpaceSettings) -> Iterator[tuple[str, str]]:
-        """What every space says, and that the function must be named."""
+        """Conflicts of every space, and a missing function."""
         yield from super().misused(settings)
         if settings.module is None:
             yield "module", "features 'module' need module: PACKAGE.MODULE:FUNCTION, which builds the network"
@@ -48,7 +48,7 @@ class PythonModule(FeatureSpace):
 
     @property
     def preprocessing(self) -> str:
-        """Anything else is the module's own."""
+        """The module does anything else itself."""
         return f"{TO_RGB}; divided by 255; the module resizes and normalises by itself if at all"
 
     @cached_property
@@ -69,7 +69,7 @@ class PythonModule(FeatureSpace):
         build = _function(self.settings)
         try:
             network = build()
-        except Exception as error:  # a stranger's code may raise anything
+        except Exception as error:  # third-party code may raise anything
             raise UnavailableError(f"{self.settings.module}: fails with {type(error).__name__}: {error}") from error
         if not isinstance(network, nn.Module):
             words = f"returns {type(network).__name__}, not a torch module; it is given {TAKES}"
@@ -78,14 +78,14 @@ class PythonModule(FeatureSpace):
 
 
 def _function(settings: SpaceSettings) -> Callable[[], object]:
-    """The function that is named. Raises UnavailableError saying what is not there."""
+    """The named function. Raises UnavailableError saying what is missing."""
     path = settings.module or ""
     place, _, name = path.partition(":")
     if not place or not name:
-        raise UnavailableError(f"module: '{path}' is no PACKAGE.MODULE:FUNCTION")
+        raise UnavailableError(f"module: '{path}' is not of the form PACKAGE.MODULE:FUNCTION")
     try:
         found = getattr(importlib.import_module(place), name, None)
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # third-party code may raise anything
         raise UnavailableError(f"module: '{place}' cannot be imported ({error}); install its package") from error
     if not callable(found):
         raise UnavailableError(f"module: '{place}' has no function '{name}'")

@@ -1,4 +1,4 @@
-"""What a feature space is: a network that makes a row of numbers of an image, and what must be said of it.
+"""Feature spaces: a network that maps an image to a vector, and its documentation.
 
 Every space sees an image as a PNG file would hold it: 8 bits a channel, RGB.
 """
@@ -31,7 +31,7 @@ TO_RGB = "levels scaled to 0..255 and rounded to 8 bits; grey repeated to RGB"
 
 @dataclass(frozen=True)
 class SpaceSettings:
-    """What a user may say of a space beside its name; a space uses some of it (`FeatureSpace.USES`)."""
+    """Settings of a space beside its name; a space uses some of them (`FeatureSpace.USES`)."""
 
     weights: Path | None = None
     verify: bool = True
@@ -41,19 +41,19 @@ class SpaceSettings:
 
 @dataclass(frozen=True)
 class Extracted:
-    """What a network makes of n images: features, and the logits of its classes where it has them."""
+    """Output of a network for n images: features, and class logits where it has them."""
 
     features: Features
     logits: Float[Tensor, "n classes"] | None = None
 
 
 class FeatureSpace(ABC):
-    """One feature space. Making it reads nothing; `extract` loads the network when it is first asked."""
+    """One feature space. Its construction reads nothing; the first `extract` loads the network."""
 
     KEY: ClassVar[str]
     """Its name in a spec."""
     USES: ClassVar[frozenset[str]]
-    """The settings that it takes; others must stay at their default."""
+    """The settings that the space uses; others must keep their default."""
     NEEDS_WEIGHTS: ClassVar[bool] = False
 
     def __init__(self, settings: SpaceSettings, device: torch.device):
@@ -62,7 +62,7 @@ class FeatureSpace(ABC):
 
     @classmethod
     def misused(cls, settings: SpaceSettings) -> Iterator[tuple[str, str]]:
-        """(setting, message) for each setting that this space does not take, or lacks."""
+        """Yield (setting, message) for each setting that this space does not use, or lacks."""
         for field in fields(settings):
             if field.name not in cls.USES and getattr(settings, field.name) != field.default:
                 yield field.name, f"features '{cls.KEY}' take no {field.name}; leave it out"
@@ -119,7 +119,7 @@ def why_missing(packages: Iterable[str]) -> str | None:
 
 
 def why_no_weights(path: Path, get: str) -> str | None:
-    """That there is no file at `path`, and how to `get` it, or None when there is one."""
+    """Why there is no file at `path` and how to `get` it, or None if it exists."""
     return None if path.is_file() else f"no weights at {shown(path)}; {get}; moeframe downloads nothing"
 
 
@@ -146,7 +146,7 @@ class WeightsFile:
         return cls(path, content, hashlib.sha256(content).hexdigest())
 
     def expect_published(self, name: str) -> None:
-        """Raise UnavailableError unless the SHA-256 begins as the published file's `name` says: "...-6726825d.pth"."""
+        """Raise UnavailableError unless the SHA-256 starts as the published file's `name` says: "...-6726825d.pth"."""
         stem = re.search(r"-([0-9a-f]{8})\.pth$", name)
         assert stem is not None, "torch.hub's way to name files"
         if not self.sha256.startswith(stem[1]):
@@ -159,7 +159,7 @@ class WeightsFile:
         """The weights by name; code that a pickle may hold is not run. Raises UnavailableError for anything else."""
         try:
             found = torch.load(io.BytesIO(self.content), weights_only=True, map_location="cpu")
-        except Exception as error:  # what a file that is no pickle raises depends on its bytes
+        except Exception as error:  # a file that is not a pickle raises almost anything
             raise self.not_of(network, error) from error
         if not isinstance(found, dict):
             raise self.not_of(network, TypeError(f"it holds a {type(found).__name__}, not weights by name"))

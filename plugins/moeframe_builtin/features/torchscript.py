@@ -45,7 +45,7 @@ class TorchScript(FileSpace):
 
     @property
     def preprocessing(self) -> str:
-        """Anything else is the module's own."""
+        """The module does anything else itself."""
         return f"{TO_RGB}; divided by 255; the module resizes and normalises by itself if at all"
 
     def extract(self, images: Rgb) -> Extracted:
@@ -59,7 +59,7 @@ class TorchScript(FileSpace):
 
     @cached_property
     def _network(self) -> Any:
-        # Any: what a module does is its own
+        # Any: a module may do anything
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch discourages TorchScript in some versions

@@ -1,4 +1,4 @@
-"""What a feature network of the user's own is given and must return, whatever it was loaded from."""
+"""Input and output of a user's feature network, whatever it was loaded from."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def rows_of(network: Any, images: Rgb, what: str, device: torch.device) -> Extra
     """Features only. Raises UnavailableError when the module does not take or return what it should."""
     try:
         features = network(images.to(device).float() / 255)
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # third-party code may raise anything
         last = str(error).strip().split("\n")[-1][:200]
         raise UnavailableError(f"{what} fails on images: {last}; it is given {TAKES}") from error
     if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(images):

@@ -1,4 +1,4 @@
-"""Bands of log-SNR between increasing thresholds: what the gates that look at the noise level alone share."""
+"""Bands of log-SNR between increasing thresholds: shared by gates that depend on the noise level alone."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,12 +16,12 @@ def increasing(thresholds: Sequence[float]) -> tuple[float, ...]:
 
 
 def outside(key: str, thresholds: Sequence[float], facts: SpecFacts) -> Iterator[tuple[str, str]]:
-    """A conflict for each threshold at which the schedule never arrives."""
+    """A conflict for each threshold that the schedule never reaches."""
     low, high = facts.log_snr_range
     for value in thresholds:
         if not low < value < high:
             yield (
                 key,
-                f"{value:g} lies outside the schedule's log-SNR range {low:g} .. {high:g}, so it divides nothing; "
+                f"{value:g} is outside the schedule's log-SNR range {low:g} .. {high:g}, so it divides nothing; "
                 "choose a value within, or widen the schedule",
             )

@@ -1,8 +1,8 @@
 """The shared encoder of the learned gates: noisy state and noise level in, one logit per expert out."""
 
 import math
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -26,10 +26,15 @@ class EncoderConfig(Gate.Config):
         default="image", description="trunk: the features of the mixture's trunk in place of an encoder of its own"
     )
 
+    @property
+    def network_settings(self) -> Mapping[str, Any]:
+        """Size and input of the encoder."""
+        return {"width": self.width, "hidden": self.hidden, "reads": self.reads}
+
     def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
-        """Features of a trunk that is not there."""
+        """Report a trunk that the spec lacks."""
         if self.reads == "trunk" and not facts.has_trunk:
-            yield "reads", "there is no trunk to read; add a section 'trunk', or set reads: image"
+            yield "reads", "the spec has no trunk to read; add a section 'trunk', or set reads: image"
 
 
 class EncoderGate(Gate):

@@ -14,7 +14,7 @@ from moeframe.shapes import GateWeights, Images, LogSnr
 from moeframe_builtin.gates.bands import increasing, outside
 
 ROUNDING = 1e-5
-"""How far the weights of a band may miss one: what five decimals leave."""
+"""How far the weights of a band may differ from one: the rounding of five decimals."""
 
 
 class FixedGate(Gate):
@@ -69,7 +69,7 @@ class FixedGate(Gate):
     def __init__(self, config: Config, *, image: ImageShape, n_experts: int):
         super().__init__(config, image=image, n_experts=n_experts)
         weights = torch.tensor(config.weights, dtype=torch.float64)
-        # float64: a threshold in float32 may pass the log-SNR that it stands for
+        # float64: a threshold rounded to float32 may move past its log-SNR
         thresholds = torch.tensor(config.thresholds, dtype=torch.float64)
         self.register_buffer("weights", weights / weights.sum(1, keepdim=True), persistent=False)
         self.register_buffer("thresholds", thresholds, persistent=False)

@@ -1,7 +1,7 @@
 """Posterior gate: how probable each slice is, given the noisy image.
 
 For disjoint slices with exact experts the weights p(k | z, λ) make the merge the true denoiser, whatever the experts.
-They are a matter of classification, so the gate is trained, or was trained elsewhere, without asking an expert.
+Finding them is classification, so the gate is trained, here or elsewhere, without evaluating an expert.
 """
 
 import io
@@ -43,8 +43,14 @@ class PosteriorGate(EncoderGate):
             """The classifier: TorchScript is a program."""
             return {} if self.classifier is None else {"classifier": self.classifier}
 
+        @property
+        def network_settings(self) -> Mapping[str, Any]:
+            """The file that holds the classifier, or the size of the one trained here."""
+            own = super().network_settings if self.classifier is None else {}
+            return {**own, "classifier": self.classifier}
+
         def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:
-            """A classifier that nobody trains, or that reads what it does not."""
+            """Report a classifier that is not trained, or reads something else."""
             yield from super().conflicts(facts)
             if self.classifier is not None and self.reads == "trunk":
                 yield "reads", "the classifier of a file reads noisy images; set reads: image, or leave classifier out"
@@ -64,7 +70,7 @@ class PosteriorGate(EncoderGate):
             _check(self.encoder, image, n_experts, config.classifier)
 
     def train(self, mode: bool = True) -> "PosteriorGate":
-        """A classifier that was read stays as it is: in evaluation mode."""
+        """Keep a classifier that was read in evaluation mode."""
         super().train(mode)
         if self.config.classifier is not None:
             self.encoder.eval()
@@ -76,7 +82,7 @@ class PosteriorGate(EncoderGate):
 
 
 def _read(path: Path) -> Any:
-    """The classifier. Raises DataError where there is none, CheckpointError where the file is another."""
+    """The classifier. Raises DataError if the file is missing, CheckpointError if it is something else."""
     if not path.is_file():
         raise DataError(f"{path}: no such file; 'classifier' names a TorchScript module that takes {TAKES}")
     try:
@@ -87,7 +93,7 @@ def _read(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().split("\n")[0][:200]
-        raise CheckpointError(f"{path}: is no TorchScript module ({first}); save it with torch.jit.save") from None
+        raise CheckpointError(f"{path}: is not a TorchScript module ({first}); save it with torch.jit.save") from None
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module.eval()
@@ -95,7 +101,7 @@ def _read(path: Path) -> Any:
 
 @torch.no_grad()
 def _check(module: Any, image: ImageShape, n_experts: int, path: Path) -> None:
-    """A classifier of other images or another number of slices is found before anything is measured."""
+    """Raise InputError, before anything is measured, if the classifier does not fit the images or experts."""
     z, log_snr = torch.zeros(2, *image.tensor_shape), torch.tensor([-1.0, 1.0])
     try:
         logits = module(z, log_snr)

@@ -1,4 +1,4 @@
-"""Random gate: one expert drawn uniformly, the baseline that shows what routing is worth."""
+"""Random gate: one expert drawn uniformly, the baseline for routing."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ from moeframe.shapes import GateWeights, Images, LogSnr
 
 
 class RandomGate(Gate):
-    """One uniformly random expert, for a whole trajectory (`per_sample`) or anew at each step (`per_step`)."""
+    """One uniformly random expert, for a trajectory (`per_sample`) or at each step (`per_step`)."""
 
     LEARNS = False
 
@@ -22,7 +22,7 @@ class RandomGate(Gate):
             description="per_sample keeps one expert for a trajectory, per_step draws at each noise level",
         )
 
-        def asked(self, n_experts: int) -> int:  # noqa: ARG002
+        def n_evaluated(self, n_experts: int) -> int:  # noqa: ARG002
             """The one that is drawn."""
             return 1
 

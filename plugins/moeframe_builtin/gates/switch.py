@@ -1,4 +1,4 @@
-"""Switch gate: one expert per noise level, the next one from a threshold on (expert switching, arXiv 2511.19434)."""
+"""Switch gate: one expert per noise level, the next one from a threshold on (https://arxiv.org/abs/2511.19434)."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ class SwitchGate(Gate):
         type: Literal["switch"] = "switch"
         eta: float | tuple[float, ...] | Literal["auto"] = Field(
             default="auto",
-            description="log-SNR from which the second of two experts answers; K - 1 increasing ones for K experts in "
+            description="log-SNR from which the second of two experts is used; K - 1 increasing ones for K experts in "
             "order from noisy to clean; auto: those with the smallest bound on training images",
         )
 
@@ -41,7 +41,7 @@ class SwitchGate(Gate):
                 raise ValueError(f"must be a log-SNR, a list of them, or auto, not {value!r}") from None
             return numbers if several else numbers[0]
 
-        def asked(self, n_experts: int) -> int:  # noqa: ARG002
+        def n_evaluated(self, n_experts: int) -> int:  # noqa: ARG002
             """The one of the band."""
             return 1
 
@@ -76,14 +76,14 @@ class SwitchGate(Gate):
 
     def __init__(self, config: Config, *, image: ImageShape, n_experts: int):
         super().__init__(config, image=image, n_experts=n_experts)
-        # float64: a threshold in float32 may pass the log-SNR that it stands for
+        # float64: a threshold rounded to float32 may move past its log-SNR
         self.register_buffer("thresholds", torch.full((n_experts - 1,), math.nan, dtype=torch.float64))
         if config.thresholds is not None:
             self.switch_at(config.thresholds)
 
     @property
     def needs_calibration(self) -> bool:
-        """Until `auto` is resolved; the weights are uniform so long."""
+        """True until `auto` is resolved; until then the weights are uniform."""
         return bool(self.thresholds.isnan().any())
 
     @property

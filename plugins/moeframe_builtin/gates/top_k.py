@@ -1,4 +1,7 @@
-"""Sparse gate: only the k largest weights take part, renormalised (Shazeer et al. 2017)."""
+"""Sparse gate: only the k largest weights take part, renormalised.
+
+Shazeer et al. 2017, https://arxiv.org/abs/1701.06538.
+"""
 
 from collections.abc import Iterator
 from typing import Literal
@@ -23,7 +26,7 @@ class TopKGate(EncoderGate):
             default=True, description="false: the plain cut, an ablation whose weights do not sum to one"
         )
 
-        def asked(self, n_experts: int) -> int:
+        def n_evaluated(self, n_experts: int) -> int:
             """k."""
             return min(self.k, n_experts)
 

@@ -19,7 +19,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class LocalLauncher(Launcher):
-    """Processes on this machine, which share out its cores: no more threads than cores, nor processes that decode."""
+    """Processes on this machine, which share its cores: no more threads than cores, nor processes that decode."""
 
     class Config(Launcher.Config):
         type: Literal["local"] = "local"
@@ -71,11 +71,11 @@ def _started(task: Task, environment: dict[str, str]) -> "subprocess.Popen[bytes
             stderr=subprocess.STDOUT,
             env=environment,
             cwd=task.folder,
-            preexec_fn=_ending_with_parent,  # one system call, and no lock is taken
+            preexec_fn=_ending_with_parent,  # one system call; takes no lock
         )
 
 
 def _ending_with_parent() -> None:
-    """Ask Linux to end this process when its parent has ended, however that came about."""
+    """Ask Linux to end this process when its parent has ended, whatever the cause."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -20,7 +20,7 @@ class MutualInfoLoss(Loss):
 
     class Config(Loss.Config):
         type: Literal["mutual_info"] = "mutual_info"
-        weight: float = Field(default=0.01, ge=0, description="takes the place of entropy's λ_ent")
+        weight: float = Field(default=0.01, ge=0, description="replaces the λ_ent of the entropy loss")
 
     config: Config
 

@@ -1,6 +1,8 @@
 """The denoising objective in bits/dim: ½ ∫ w(λ) E‖ε - ε̂‖² dλ / (D ln 2), with w of mean one over the range.
 
-With w = 1 (`vlb`) this is the diffusion term of the bound; the other weightings spend the same unit elsewhere.
+With w = 1 (`vlb`) this is the diffusion term of the bound; the other weightings have the same unit.
+Sources: VDM, https://arxiv.org/abs/2107.00630; DDPM, https://arxiv.org/abs/2006.11239; EDM,
+https://arxiv.org/abs/2206.00364; Min-SNR, https://arxiv.org/abs/2303.09556.
 """
 
 import math

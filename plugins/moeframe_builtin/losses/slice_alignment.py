@@ -1,4 +1,4 @@
-"""Slice alignment: the gate should find, in the noisy image, the slice that it was made from."""
+"""Slice alignment: the gate should recognise the slice of an image from its noisy version."""
 
 from typing import Literal
 

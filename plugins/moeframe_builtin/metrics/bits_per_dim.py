@@ -1,4 +1,7 @@
-"""Likelihood: bits per dimension of held-out images, by a bound or by the probability-flow ODE."""
+"""Likelihood: bits per dimension of held-out images, by a bound or by the probability-flow ODE.
+
+VDM, Kingma et al. 2021, https://arxiv.org/abs/2107.00630; ODE, Song et al. 2021, https://arxiv.org/abs/2011.13456.
+"""
 
 import math
 from collections.abc import Callable
@@ -56,7 +59,7 @@ class BitsPerDimMetric(Metric):
         @field_validator(*sorted(frozenset().union(*SETTINGS.values())))
         @classmethod
         def _of_the_method(cls, value: Any, info: Any) -> Any:
-            """Runs only for settings that are given: a default of another method is no mistake."""
+            """Runs only for settings that are given: defaults of other methods are ignored."""
             method, key = info.data.get("method"), str(info.field_name)
             if method is not None and key not in SETTINGS[method]:
                 owner = next(other for other in SETTINGS if key in SETTINGS[other])
@@ -97,7 +100,7 @@ class BitsPerDimMetric(Metric):
         n = self.config.images or available
         if n > available:
             raise UnavailableError(
-                f"fewer test images than asked for: {available} for images: {n}; set images: {available} or fewer, or "
+                f"fewer test images than requested: {available} for images: {n}; set images: {available} or fewer, or "
                 "leave it out"
             )
         require_valid(

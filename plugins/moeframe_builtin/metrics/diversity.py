@@ -1,4 +1,7 @@
-"""How different samples are from one another: LPIPS between pairs of them. Not the LPIPS of reconstructions."""
+"""How different samples are from one another: LPIPS between pairs of them. Not the LPIPS of reconstructions.
+
+Zhang et al. 2018, https://arxiv.org/abs/1801.03924.
+"""
 
 from collections.abc import Iterable, Iterator
 from typing import Literal
@@ -28,7 +31,7 @@ class DiversityMetric(Metric):
         return why_unavailable(self.config)
 
     def measure(self, evaluation: Evaluation) -> Measurement:
-        """Mean over pairs, beside the same of pairs of test images, which a good model would meet."""
+        """Mean over pairs, beside that of pairs of test images, which a good model would reach."""
         network = lpips_network(evaluation, self.config)
         n_real = min(self.config.pairs, len(evaluation.test) // 2)
         sampled, real = (
@@ -49,7 +52,7 @@ class DiversityMetric(Metric):
                 "real_pairs": f"the same between {n_real} random disjoint pairs of test images: the reference",
                 "sampler": f"{evaluation.sampler.name()}, {evaluation.sampler.config.steps} steps",
                 "interval_method": f"{interval.method}, an image being a pair",
-                "caution": "noise and artefacts raise it too: read it beside real_pairs and a figure of quality",
+                "caution": "noise and artefacts raise it too: read it beside real_pairs and a quality metric",
             },
         )
 

@@ -1,4 +1,7 @@
-"""Fréchet inception distance: the Fréchet distance in the features of the FID's own Inception network."""
+"""Fréchet inception distance: the Fréchet distance in Inception features.
+
+Heusel et al. 2017, https://arxiv.org/abs/1706.08500.
+"""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Arithmetic spent on sampling an image, counted without computing anything."""
+"""FLOPs of sampling an image, counted without computing anything."""
 
 from typing import Literal
 
@@ -19,7 +19,7 @@ from moeframe_builtin.metrics.support.sampling_run import sampler_of
 
 
 class FlopsMetric(Metric):
-    """Floating-point operations to sample one image, with only the experts that are asked; per step as parts."""
+    """Floating-point operations to sample one image, with only the experts that are evaluated; per step as parts."""
 
     ROLE = "cost"
 
@@ -29,7 +29,7 @@ class FlopsMetric(Metric):
     config: Config
 
     def measure(self, evaluation: Evaluation) -> Measurement:
-        """Operations of each expert and of the gate on one image, times how often each is asked while sampling."""
+        """FLOPs of each expert and of the gate on one image, times its evaluations while sampling."""
         trunk = evaluation.trunk
         per_trunk = 0 if trunk is None else count_flops(on_meta(trunk), trunk.name(), evaluation.image)
         experts = [_of_expert(expert, trunk, per_trunk, evaluation.image) for expert in evaluation.experts]
@@ -65,11 +65,11 @@ class FlopsMetric(Metric):
 
 
 def _of_expert(expert: Expert, trunk: Trunk | None, per_trunk: int, image: ImageShape) -> int:
-    """Of an adapter only what comes after the trunk."""
+    """For an adapter, only the layers after the trunk."""
     if not isinstance(expert, AdapterExpert):
         try:
             return count_flops(on_meta(expert), expert.name(), image)
-        except UnavailableError:  # it looks at log-SNRs, say, to find its range
+        except UnavailableError:  # it inspects log-SNRs, say, to find its range
             return count_flops(expert, expert.name(), image, _device_of(expert))
     assert trunk is not None
     layers, adapter = on_meta(trunk), on_meta(expert)

@@ -1,4 +1,8 @@
-"""Fréchet distance in a stated feature space. Only Inception features make it an FID, which is the metric `fid`."""
+"""Fréchet distance in a chosen feature space; only with Inception features is it an FID (metric `fid`).
+
+Dowson and Landau 1982, https://doi.org/10.1016/0047-259X(82)90077-X; Heusel et al. 2017,
+https://arxiv.org/abs/1706.08500.
+"""
 
 from typing import Literal
 
@@ -47,7 +51,7 @@ class FrechetMetric(Metric):
     config: Config
 
     def unavailable(self) -> str | None:
-        """What the feature space lacks."""
+        """Why the feature space is unavailable, or None."""
         return why_no_space(self.config)
 
     def measure(self, evaluation: Evaluation) -> Measurement:

@@ -1,4 +1,7 @@
-"""Inception score: how sure Inception is of each sample's class, and how many classes there are."""
+"""Inception score: how certain the class of each sample is, and how varied the classes are.
+
+Salimans et al. 2016, https://arxiv.org/abs/1606.03498.
+"""
 
 import math
 from typing import Literal
@@ -68,7 +71,7 @@ class InceptionScoreMetric(Metric):
             parts["real_images"] = inception_score(_logits(source.reference)[:few], splits)[0]
             if few < source.n:
                 parts["at_floor_n"] = inception_score(_logits(source.sampled)[:few], splits)[0]
-                how["at_floor_n"] = f"the score of {few} samples, to be held against real_images"
+                how["at_floor_n"] = f"the score of {few} samples, to compare with real_images"
         if source.n < MANY:
             how["caution"] = f"biased downward at {source.n // splits} images a split: compare only at equal N"
         return Measurement(

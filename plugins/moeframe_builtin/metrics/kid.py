@@ -1,4 +1,7 @@
-"""Kernel inception distance: squared MMD with a cubic kernel, unbiased at any N (Bińkowski et al. 2018)."""
+"""Kernel inception distance: squared MMD with a cubic kernel, unbiased at any N.
+
+Bińkowski et al. 2018, https://arxiv.org/abs/1801.01401.
+"""
 
 import math
 from collections.abc import Iterator

@@ -17,7 +17,7 @@ _QUANTILES = {"lower_quartile": 0.25, "median": 0.5, "upper_quartile": 0.75, "p9
 
 
 class LatencyMetric(Metric):
-    """Time to sample one image, milliseconds: median over repeats of a whole batch, divided by its size."""
+    """Time to sample one image, milliseconds: median over repeats of the time of a batch, divided by its size."""
 
     ROLE = "cost"
     DETERMINISTIC = False

@@ -11,7 +11,7 @@ from moeframe_builtin.metrics.support.sampling_run import sampler_of
 
 
 class ParametersMetric(Metric):
-    """Parameters of the whole model; those active for one sample and step, of the experts and the gate, as parts."""
+    """Parameters of the model; those active for one sample and step, of the experts and the gate, as parts."""
 
     ROLE = "cost"
 
@@ -27,7 +27,7 @@ class ParametersMetric(Metric):
         sizes = [_count(expert) for expert in evaluation.experts]
         gate, trunk = _count(*gates), _count(*trunks)
         dispatch = dispatch_while_sampling(evaluation)
-        asked = sum(calls / dispatch.steps * size for calls, size in zip(dispatch.calls, sizes, strict=True))
+        active = sum(calls / dispatch.steps * size for calls, size in zip(dispatch.calls, sizes, strict=True))
         adapters = [expert for expert in evaluation.experts if isinstance(expert, AdapterExpert)]
         shared = {
             "trunk": float(trunk),
@@ -42,17 +42,17 @@ class ParametersMetric(Metric):
             better="lower",
             n=1,
             parts={
-                "active_per_sample": asked + gate + trunk,
+                "active_per_sample": active + gate + trunk,
                 "gate": float(gate),
                 "experts": float(_count(*evaluation.experts)),
                 "largest_expert": float(max(sizes)),
                 **(shared if trunks else {}),
             },
             how={
-                "counted": "every tensor once, also where two experts share it",
+                "counted": "every tensor counted once, even if experts share it",
                 "active_per_sample": f"gate + experts dispatched to, mean over the steps of {IMAGES} images"
                 + (" + trunk, which holds all the layers that the adapters change" if trunks else ""),
-                **({"independent_experts": "each adapter replaced by a whole network of its own"} if trunks else {}),
+                **({"independent_experts": "each adapter replaced by a separate network"} if trunks else {}),
                 "sampler": sampler_of(evaluation),
             },
         )

@@ -15,7 +15,7 @@ _MIB = 2**20
 
 
 class PeakMemoryMetric(Metric):
-    """Peak memory while sampling one batch, MiB: CUDA's allocator, or the whole process's resident set on CPU."""
+    """Peak memory while sampling one batch, MiB: CUDA's allocator, or the resident set of the process on CPU."""
 
     ROLE = "cost"
     DETERMINISTIC = False
@@ -43,7 +43,7 @@ class PeakMemoryMetric(Metric):
                 "kind": "memory of the GPU that torch has given to tensors" if on_cuda else "resident memory (RSS)",
                 "source": "torch.cuda.max_memory_allocated"
                 if on_cuda
-                else "resident set of the whole process, torch included, looked at every 2 ms",
+                else "resident set of the process, torch included, sampled every 2 ms",
             },
         )
 

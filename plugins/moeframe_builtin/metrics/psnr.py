@@ -1,4 +1,4 @@
-"""PSNR of held-out images brought back from noise."""
+"""PSNR of reconstructions of held-out images."""
 
 import math
 from typing import Literal

@@ -24,7 +24,7 @@ Maps: TypeAlias = Float[Tensor, "batch _ _ _"]
 """Feature maps of any width and resolution."""
 
 AfterBlock: TypeAlias = Callable[[int, Tensor], Tensor]
-"""What is made of the maps after a block, by its number among those of the later layers."""
+"""Function of the maps after a block, by the block's number among the later layers."""
 
 
 class UNetSettings(BaseModel):
@@ -56,7 +56,7 @@ class UNetSettings(BaseModel):
 
 
 class HoldsUNet:
-    """Whatever is a UNet and nothing else: a trunk can be made of it."""
+    """A module that is a UNet and nothing else, so that it can become a trunk."""
 
     network: "UNet"
 
@@ -151,7 +151,7 @@ class UNet(nn.Module):
         return output
 
     def native_input(self, z: Images, log_snr: LogSnr) -> Images:
-        """What the network sees of z."""
+        """Input of the network for z."""
         return edm_input(z, log_snr, self.config.sigma_data) if self.config.prediction == "edm" else z
 
     def velocity(self, output: Images, z: Images, log_snr: LogSnr) -> Images:
@@ -193,7 +193,7 @@ class NoiseLevelEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions, the second modulated by the noise level, around a skip; then attention where asked."""
+    """Two convolutions, the second modulated by the noise level, around a skip; then attention if configured."""
 
     def __init__(self, inputs: int, outputs: int, embedding: int, config: UNetSettings, *, attention: bool):
         super().__init__()

@@ -1,4 +1,7 @@
-"""Ancestral sampling: the reverse chain with fresh noise at each step (DDPM; VDM, eq. 7)."""
+"""Ancestral sampling: the reverse chain with fresh noise at each step (DDPM; VDM, eq. 7).
+
+Ho et al. 2020, https://arxiv.org/abs/2006.11239; Kingma et al. 2021, https://arxiv.org/abs/2107.00630.
+"""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""DDIM: the deterministic first-order sampler (Song et al. 2021)."""
+"""DDIM: the deterministic first-order sampler (Song et al. 2021, https://arxiv.org/abs/2010.02502)."""
 
 from collections.abc import Iterator
 from typing import Literal

@@ -1,4 +1,4 @@
-"""Heun's method on the probability-flow ODE in EDM's variables (Karras et al. 2022, algorithm 1 without churn)."""
+"""Heun's method on the probability-flow ODE: EDM's algorithm 1 without churn (https://arxiv.org/abs/2206.00364)."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,7 @@
-"""Cosine schedule in log-SNR with a shift for the image size (Nichol & Dhariwal 2021; Hoogeboom et al. 2023)."""
+"""Cosine schedule in log-SNR with a shift for the image size.
+
+Nichol & Dhariwal 2021, https://arxiv.org/abs/2102.09672; Hoogeboom et al. 2023, https://arxiv.org/abs/2301.11093.
+"""
 
 import math
 from typing import Literal
@@ -12,7 +15,7 @@ from moeframe_builtin.schedules.span import Span
 
 
 class CosineSchedule(NoiseSchedule):
-    """λ(u) = -2 log tan(π u / 2) + shift, with u running over the part where λ lies in the stated range."""
+    """λ(u) = -2 log tan(π u / 2) + shift, with u running over the part where λ is in the stated range."""
 
     class Config(Span):
         type: Literal["cosine"] = "cosine"

@@ -1,4 +1,4 @@
-"""The discrete beta-linear schedule of DDPM (Ho et al. 2020), made continuous by interpolating its log-SNRs."""
+"""DDPM's discrete beta-linear schedule (https://arxiv.org/abs/2006.11239), its log-SNRs interpolated."""
 
 from typing import Any, Literal
 

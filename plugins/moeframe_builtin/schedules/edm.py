@@ -1,4 +1,4 @@
-"""EDM's noise levels (Karras et al. 2022, eq. 5) in log-SNR: λ = -2 log σ."""
+"""EDM's noise levels (Karras et al. 2022, eq. 5, https://arxiv.org/abs/2206.00364) in log-SNR: λ = -2 log σ."""
 
 from typing import Any, Literal
 

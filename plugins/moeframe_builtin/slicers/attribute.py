@@ -26,7 +26,7 @@ class Attribute(Slicer):
     """Groups of named attributes, one slice each, and a last slice `other`; by default CelebA's hair colours.
 
     An image belongs to a group when any of its attributes is 1 (absent: 0 or -1). One in no group goes to `other`.
-    An attribute is there or it is not, so no threshold can even the sizes: `balance: quantile` puts whole groups
+    An attribute is present or absent, so no threshold can balance the sizes: `balance: quantile` puts whole groups
     together instead, largest first to the slice that is smallest so far.
     """
 
@@ -64,7 +64,7 @@ class Attribute(Slicer):
     _slice_of_group: list[int] | None = None
 
     def fit(self, train: Examples) -> None:
-        """Put groups together where asked; DataError where the data lacks an attribute or fills too few groups."""
+        """Merge groups if the config says so. Raises DataError for a missing attribute or too few filled groups."""
         counts = self._groups(train).bincount(minlength=len(self.config.groups) + 1).tolist()
         if self.config.balance == "natural":
             assert self.n_slices == len(counts), "Config.conflicts reports this"
@@ -104,7 +104,7 @@ class Attribute(Slicer):
         return {"slice_of_group": list(self._fitted)}
 
     def restore(self, state: State) -> None:
-        """Take back the slice number of each group."""
+        """Restore the slice number of each group."""
         self._slice_of_group = list(state["slice_of_group"])
 
     @property

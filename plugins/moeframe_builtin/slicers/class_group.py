@@ -17,7 +17,7 @@ Groups = Sequence[Sequence[int]]
 
 
 def problems_of(groups: Groups, n_classes: int) -> list[str]:
-    """What keeps the groups from being a partition of the classes 0 .. n_classes-1."""
+    """Why the groups are not a partition of the classes 0 .. n_classes-1."""
     places = [(number, group) for group, numbers in enumerate(groups) for number in numbers]
     listed = [number for number, _ in places]
     twice = [number for number in sorted(set(listed)) if listed.count(number) > 1]
@@ -108,6 +108,6 @@ class ClassGroup(Slicer):
         return {"slice_of_class": list(self._slice_of_class), "label_names": list(self._label_names)}
 
     def restore(self, state: State) -> None:
-        """Take back the slice number and the name of each class."""
+        """Restore the slice number and the name of each class."""
         self._slice_of_class = list(state["slice_of_class"])
         self._label_names = tuple(state["label_names"])

@@ -82,11 +82,11 @@ class Product(Slicer):
         return [" & ".join(names) for names in itertools.product(*(part.slice_names for part in self._parts))]
 
     def state(self) -> State:
-        """The states of the parts; each key begins with the number of its part."""
+        """The states of the parts; each key starts with the number of its part."""
         return {f"{i}/{key}": values for i, part in enumerate(self._parts) for key, values in part.state().items()}
 
     def restore(self, state: State) -> None:
-        """Give each part its state back."""
+        """Restore the state of each part."""
         for i, part in enumerate(self._parts):
             own = f"{i}/"
             part.restore({key.removeprefix(own): values for key, values in state.items() if key.startswith(own)})

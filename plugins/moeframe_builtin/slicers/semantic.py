@@ -59,7 +59,7 @@ def colour_quantiles(images: Levels) -> Tensor:
     """Nine quantiles 0, 1/8 .. 1 (nearest rank below) of each channel over pixels, levels, (batch, channels x 9).
 
     The squared distance of two rows is about nine times the squared 2-Wasserstein distance of the two colour
-    distributions, summed over channels; where in the image a colour stands does not matter.
+    distributions, summed over channels; the position of a colour in the image does not matter.
     """
     pixels = images.flatten(2).sort(dim=2).values
     ranks = torch.arange(N_QUANTILES) * (pixels.shape[2] - 1) // (N_QUANTILES - 1)
@@ -105,7 +105,7 @@ class Semantic(Slicer):
         features: Literal["thumbnail", "colour_quantiles", "network"] | None = Field(
             default=None, validate_default=True
         )
-        """What k-means goes by; thumbnail if not given and there are no labels."""
+        """Features of k-means; thumbnail if neither features nor labels are given."""
 
         balance: Balance = "natural"
         """natural: the nearest centroid, clusters differ in size; quantile: borders moved until the sizes are equal."""
@@ -123,7 +123,7 @@ class Semantic(Slicer):
             return "thumbnail" if features is None and info.data.get("labels") is None else features
 
         def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:  # noqa: ARG002
-            """Labels say all, so features beside them would do nothing."""
+            """Refuse features beside labels, which already determine the slices."""
             if self.labels is not None and self.features is not None:
                 yield "features", "labels already say the slice of each image; leave out either labels or features"
             if self.labels is not None and self.balance == "quantile":
@@ -162,5 +162,5 @@ class Semantic(Slicer):
         return self._grouping.state()
 
     def restore(self, state: State) -> None:
-        """Take back what `state` returned; the label file is not read again."""
+        """Restore what `state` returned; the label file is not read again."""
         self._grouping.restore(state)

@@ -1,4 +1,4 @@
-"""The UNet as a trunk: its first layers run once per step, its later ones are shared and adapted by each expert."""
+"""The UNet as a trunk: its first layers run once per step, its later layers are shared, and adapted by each expert."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -66,7 +66,7 @@ class UNetTrunk(Trunk):
         core = expert.core()
         if not isinstance(core, HoldsUNet):
             raise InputError(
-                f"trunk.base: an expert of type '{core.name()}' is no UNet of moeframe, whose layers this trunk "
+                f"trunk.base: an expert of type '{core.name()}' is not a UNet of moeframe, whose layers this trunk "
                 "shares; name an expert of type unet in an earlier run, {type: run, path: ..., expert: 0}"
             )
         self._origin = expert.provenance()
@@ -97,7 +97,7 @@ class UNetTrunk(Trunk):
         return [layer.outputs for layer in late if isinstance(layer, Block)]
 
     def standalone_config(self) -> Config:
-        """With the settings of the network, in place of its base."""
+        """The settings of the network in place of its base."""
         own = {name: getattr(self.network.config, name) for name in UNetSettings.model_fields}
         return self.config.model_copy(update={**own, "base": None})
 

@@ -1,6 +1,6 @@
 """Any unconditional UNet2DModel of diffusers, from a local folder, with its scheduler's noise levels.
 
-The chain is variance preserving as ours is; what differs is the pixel grid (u = i / 127.5 - 1), time as a step index,
+The chain is variance preserving like ours; it differs in the pixel grid (u = i / 127.5 - 1), time as a step index,
 and what the network predicts. Nothing is downloaded and no code of the checkpoint is run.
 """
 
@@ -26,7 +26,7 @@ from moeframe_pretrained.pretrained import PretrainedExpert, sha256_of
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction")
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler", "PNDMScheduler")
-"""Schedulers whose settings describe the chain that the network was trained on, all in the same words."""
+"""Schedulers whose settings describe the chain that the network was trained on, with the same keys."""
 _CHAIN = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "rescale_betas_zero_snr")
 
 
@@ -37,13 +37,13 @@ class DiffusersExpert(PretrainedExpert):
         type: Literal["diffusers"] = "diffusers"
         step: Literal["interpolated", "nearest"] = Field(
             default="interpolated",
-            description="the step index that the network is told: fractional, linear in log-SNR between two training "
+            description="the step index that the network receives: fractional, linear in log-SNR between two training "
             "steps, or the nearest training step",
         )
         pixel_grid: Literal["both_ends", "centres"] = Field(
             default="both_ends",
-            description="where its training data had the levels: at 2 i / (L - 1) - 1, as diffusers' pipelines assume, "
-            "or at bin centres as here",
+            description="pixel values of the levels in its training data: 2 i / (L - 1) - 1, as diffusers' pipelines "
+            "assume, or bin centres as here",
         )
 
     config: Config
@@ -68,12 +68,12 @@ class DiffusersExpert(PretrainedExpert):
 
     @property
     def log_snr_range(self) -> tuple[float, float]:
-        """From the last training step to the first, in our log-SNR. A last step of pure noise (ᾱ = 0) is left out."""
+        """From the last training step to the first, in our log-SNR. A last step of pure noise (ᾱ = 0) is omitted."""
         low, high = self.steps.range
         return low - self.grid.log_snr_shift, high - self.grid.log_snr_shift
 
     def architecture(self) -> Mapping[str, Any]:
-        """With what the network predicts on which chain, and its own settings."""
+        """The settings of the network, its prediction type and its chain."""
         return {
             **super().architecture(),
             "predicts": self.prediction,
@@ -82,7 +82,7 @@ class DiffusersExpert(PretrainedExpert):
         }
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write the network as it is now, and its training scheduler, in the layout of a pipeline."""
+        """Write the network with its current weights, and its training scheduler, in the layout of a pipeline."""
         self.network.save_pretrained(folder / "unet")  # type: ignore[operator]
         write_file(folder / "scheduler/scheduler_config.json", self._scheduler_file.read_bytes())
 
@@ -90,7 +90,7 @@ class DiffusersExpert(PretrainedExpert):
         """Velocity from the network's native prediction at its own grid, scale and step index.
 
         With `step: nearest` only the index is rounded; the conversion is at the true log-SNR. UNet2DModel's sinusoidal
-        time embedding takes a fractional index as it takes a whole one.
+        time embedding accepts fractional indices.
         """
         exact = log_snr.double()
         z_there, there = self.grid.noisy(z, exact)
@@ -129,21 +129,19 @@ def _read_chain(path: Path) -> tuple[str, StepTable]:
     try:
         scheduler = ddpm(**{key: settings[key] for key in _CHAIN if key in settings})
         if not bool(((scheduler.betas > 0) & (scheduler.betas <= 1)).all()):
-            raise ValueError("each beta must lie in (0, 1]")
+            raise ValueError("each beta must be in (0, 1]")
         return prediction, StepTable.of_alpha_bar(scheduler.alphas_cumprod)
-    except Exception as error:  # diffusers checks no setting, so a wrong one fails wherever it is used
+    except Exception as error:  # diffusers checks no settings, so a wrong one fails where it is used
         chain = ", ".join(f"{key}: {str(settings[key])[:40]}" for key in _CHAIN if key in settings)
         raise CheckpointError(
-            f"{path}: its settings make no chain of noise levels ({chain or 'none given'}): {error}; correct them"
+            f"{path}: its settings do not define noise levels ({chain or 'none given'}): {error}; correct them"
         ) from None
 
 
 def _check_settings(settings: dict[str, Any], path: Path, image: ImageShape, config: DiffusersExpert.Config) -> None:
     """Raise CheckpointError for a network of another kind, DataError for one that does not fit the run's images."""
     if "auto_map" in settings:
-        raise CheckpointError(
-            f"{path}: auto_map asks for code of the checkpoint's own, which is not run; remove the key"
-        )
+        raise CheckpointError(f"{path}: auto_map requests code of the checkpoint, which is never run; remove the key")
     if settings.get("_class_name") != "UNet2DModel":
         raise CheckpointError(f"{path}: is of a {settings.get('_class_name')!r}; only UNet2DModel is read")
     if settings.get("class_embed_type") is not None or settings.get("num_class_embeds") is not None:
@@ -160,7 +158,7 @@ def _check_settings(settings: dict[str, Any], path: Path, image: ImageShape, con
         )
     if embedding == "learned" and config.step != "nearest":
         raise CheckpointError(
-            f"{path}: time_embedding_type 'learned' knows whole steps only; set the expert's step: nearest"
+            f"{path}: time_embedding_type 'learned' knows integer steps only; set the expert's step: nearest"
         )
     for key in ("in_channels", "out_channels"):
         if settings.get(key, 3) != image.channels:
@@ -195,7 +193,7 @@ def _build(settings: dict[str, Any], path: Path) -> nn.Module:
     known = {key: value for key, value in settings.items() if not key.startswith("_")}
     try:
         network: nn.Module = unet(**known)
-    except Exception as error:  # diffusers checks few settings, so a wrong one fails wherever it is used
+    except Exception as error:  # diffusers checks few settings, so a wrong one fails where it is used
         version = settings.get("_diffusers_version", "unknown")
         raise CheckpointError(
             f"{path}: no UNet2DModel can be built from it: {error}; correct it, or install the diffusers that wrote it "

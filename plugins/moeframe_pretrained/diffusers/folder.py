@@ -1,7 +1,7 @@
 """A folder that diffusers wrote: its network's and its scheduler's settings and its tensors, read without running code.
 
 Two layouts: a pipeline's, with `unet/` and `scheduler/`, and the flat one with config.json and scheduler_config.json.
-Files are opened here and not by diffusers' from_pretrained, so nothing can be fetched and nothing is dropped unseen.
+Files are opened here and not by diffusers' from_pretrained, so nothing can be fetched and nothing is dropped silently.
 """
 
 import re
@@ -20,7 +20,7 @@ _TODAY = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.
 
 @dataclass(frozen=True)
 class DiffusersFolder:
-    """Where the parts of a checkpoint lie."""
+    """The files of a checkpoint."""
 
     network: Path
     """config.json of the network."""
@@ -30,7 +30,7 @@ class DiffusersFolder:
 
 
 def find_parts(folder: Path) -> DiffusersFolder:
-    """Where the parts lie. Raises DataError when the folder does not have them."""
+    """Locate the files. Raises DataError if the folder does not have them."""
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "no such folder"
         raise DataError(f"{folder}: {what}; 'path' names a folder that diffusers' save_pretrained wrote")

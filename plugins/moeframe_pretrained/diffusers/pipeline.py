@@ -1,6 +1,6 @@
 """The merged model as a network of diffusers' pipelines: a step index instead of a log-SNR, levels at both ends.
 
-To be imported before diffusers loads an exported pipeline, whose model_index.json names this module; diffusers finds
+Import it before diffusers loads an exported pipeline, whose model_index.json names this module; diffusers finds
 out how to load the network by the name ModelMixin in it.
 """
 
@@ -63,7 +63,7 @@ class MergedUNet(ModelMixin, ConfigMixin):
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "MergedUNet":  # type: ignore[override]
         """The model of an exported folder.
 
-        Of the options of diffusers only `torch_dtype` is heeded. `trust_code=True` runs a gate's program that comes
+        Of diffusers' options only `torch_dtype` is used. `trust_code=True` runs a gate's program that comes
         with the folder; a pipeline takes such a model as `from_pretrained(..., unet=model)`.
         """
         settings = read_settings(Path(folder) / "config.json")
@@ -73,7 +73,7 @@ class MergedUNet(ModelMixin, ConfigMixin):
         return model if dtype is None else model.to(dtype)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "MergedUNet":
-        """Noise levels and thresholds stay float64 whatever the weights become: rounded they would move."""
+        """Keep noise levels and thresholds in float64 whatever dtype the weights get: rounding would move them."""
         exact = {name: buffer for name, buffer in self.named_buffers() if buffer.dtype == torch.float64}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in exact.items():
@@ -83,7 +83,7 @@ class MergedUNet(ModelMixin, ConfigMixin):
         return self
 
     def save_pretrained(self, folder: str | Path, **options: Any) -> None:  # type: ignore[override]  # noqa: ARG002
-        """Write the folder again, as `pipeline.save_pretrained` asks."""
+        """Write the folder, as `pipeline.save_pretrained` expects."""
         place = Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         write_mixture(self.model, self.mixture.image, self.mixture.schedule, place)

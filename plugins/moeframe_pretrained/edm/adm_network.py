@@ -34,11 +34,13 @@ class AdmLayout(Layout):
     attn_resolutions: list[int] = Field(default=[32, 16, 8])
 
     def attends(self, size: int, channels: int) -> bool:
-        """Whether a block attends. Raises ValueError where the width holds no whole number of heads."""
+        """Whether a block has attention. Raises ValueError if the width is not a multiple of a head's."""
         if size not in self.attn_resolutions:
             return False
         if channels % CHANNELS_PER_HEAD:
-            raise ValueError(f"{channels} channels at {size} pixels are no multiple of {CHANNELS_PER_HEAD}, a head's")
+            raise ValueError(
+                f"{channels} channels at {size} pixels are not a multiple of {CHANNELS_PER_HEAD}, a head's"
+            )
         return True
 
 
@@ -92,7 +94,9 @@ class AdmUNet(nn.Module):
             size, outputs = layout.img_resolution >> level, layout.model_channels * factor
             if level == len(layout.channel_mult) - 1:
                 if width % CHANNELS_PER_HEAD:
-                    raise ValueError(f"{width} channels in the middle are no multiple of {CHANNELS_PER_HEAD}, a head's")
+                    raise ValueError(
+                        f"{width} channels in the middle are not a multiple of {CHANNELS_PER_HEAD}, a head's"
+                    )
                 self.dec[name_at(size, "in0")] = Block(width, width, self.style, attention=True)
                 self.dec[name_at(size, "in1")] = Block(width, width, self.style)
             else:

@@ -1,4 +1,4 @@
-"""Networks of NVlabs' EDM (Karras et al. 2022) as experts, from their pickles, of which nothing is executed."""
+"""Networks of EDM (https://arxiv.org/abs/2206.00364) as experts, from NVlabs' pickles; nothing in them is executed."""
 
 import math
 from pathlib import Path
@@ -29,7 +29,7 @@ class EdmExpert(PretrainedExpert):
         )
         sigma_max: float = Field(default=80.0, gt=0, description="most noise, as EDM's samplers use it")
         label: int | None = Field(
-            default=None, ge=0, description="of a class-conditional network: the class that it becomes an expert of"
+            default=None, ge=0, description="class for which a class-conditional network is the expert"
         )
 
         @field_validator("sigma_max")
@@ -37,7 +37,7 @@ class EdmExpert(PretrainedExpert):
         def _above_sigma_min(cls, value: float, info: Any) -> float:
             low = info.data.get("sigma_min", 0)
             if value <= low:
-                raise ValueError(f"sigma_max {value:g} must lie above sigma_min {low:g}")
+                raise ValueError(f"sigma_max {value:g} must be above sigma_min {low:g}")
             return value
 
     config: Config
@@ -49,7 +49,7 @@ class EdmExpert(PretrainedExpert):
             self._preconditioning = _Preconditioning.read(pickled, config.path)
             layout, tensors = _read_layout(pickled, config.path), pickled.child("model").tensors()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as cause:
-            raise CheckpointError(f"{config.path} is no network of EDM ({type(cause).__name__}: {cause})") from cause
+            raise CheckpointError(f"{config.path} is not a network of EDM ({type(cause).__name__}: {cause})") from cause
         _check_image(layout, image, config.path)
         _check_label(layout, config)
         # labels of training's augmentations, which no sampling gives
@@ -60,7 +60,7 @@ class EdmExpert(PretrainedExpert):
         low, high = self.log_snr_range
         if low >= high:
             raise CheckpointError(
-                f"{config.path}: no noise level lies above sigma_min ({config.sigma_min:g}) and below sigma_max "
+                f"{config.path}: no noise level is above sigma_min ({config.sigma_min:g}) and below sigma_max "
                 f"({config.sigma_max:g}) and within the checkpoint's own bounds; set them further apart"
             )
 
@@ -89,7 +89,7 @@ class EdmExpert(PretrainedExpert):
 
 
 class _Preconditioning(BaseModel):
-    """What the checkpoint's EDMPrecond states of itself."""
+    """Settings of the checkpoint's EDMPrecond."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -101,7 +101,7 @@ class _Preconditioning(BaseModel):
     def read(cls, pickled: PickledModule, path: Path) -> "_Preconditioning":
         if pickled.class_name != "EDMPrecond":
             raise CheckpointError(
-                f"{path} holds a network preconditioned by {pickled.class_name}; moeframe reads EDMPrecond alone"
+                f"{path} holds a network preconditioned by {pickled.class_name}; moeframe reads only EDMPrecond"
             )
         return cls(**{name: pickled.attributes[name] for name in cls.model_fields})
 
@@ -111,7 +111,7 @@ LAYOUTS: dict[str, type[EdmLayout]] = {"SongUNet": SongLayout, "DhariwalUNet": A
 
 
 def _read_layout(pickled: PickledModule, path: Path) -> EdmLayout:
-    """The layout of the network inside, refused with its name when it is none that moeframe has."""
+    """The layout of the network inside. Raises CheckpointError naming a layout that moeframe lacks."""
     unet = pickled.child("model")
     if unet.class_name not in LAYOUTS:
         raise CheckpointError(
@@ -132,11 +132,11 @@ def _network(layout: EdmLayout, config: EdmExpert.Config) -> SongUNet | AdmUNet:
 
 
 def _check_label(layout: EdmLayout, config: EdmExpert.Config) -> None:
-    """An expert sees no labels: a conditional network is one class, an unconditional one none."""
+    """Require a class for a conditional network and none for an unconditional one: experts see no labels."""
     if layout.label_dim and config.label is None:
         raise CheckpointError(
             f"{config.path} is conditional on {layout.label_dim} classes, and an expert sees the noisy image and its "
-            f"noise level alone; choose the class that it is an expert of, label: 0 .. {layout.label_dim - 1}"
+            f"noise level alone; choose one class for this expert, label: 0 .. {layout.label_dim - 1}"
         )
     if config.label is not None and config.label >= layout.label_dim:
         has = f"classes 0 .. {layout.label_dim - 1}" if layout.label_dim else "no classes; leave label out"

@@ -47,7 +47,7 @@ class Layout(BaseModel):
 
 @dataclass(frozen=True)
 class BlockStyle:
-    """In what the blocks of the two networks differ."""
+    """Differences between the blocks of the two networks."""
 
     embedding_channels: int
     dropout: float
@@ -64,7 +64,7 @@ class BlockStyle:
 
 
 class Block(nn.Module):
-    """Two convolutions, between them the embedding, around a skip; then attention where asked."""
+    """Two convolutions, between them the embedding, around a skip; then attention if configured."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Block(nn.Module):
         return (output + self._attended(output)) * self.style.residual_scale if self.attends else output
 
     def _attended(self, hidden: Maps) -> Maps:
-        # each channel's query, key and value lie side by side
+        # each channel's query, key and value are adjacent
         batch, channels, height, width = hidden.shape
         qkv = self.qkv(self.norm2(hidden)).view(batch, self.heads, channels // self.heads, 3, height * width)
         q, k, v = qkv.permute(3, 0, 1, 4, 2)
@@ -211,5 +211,5 @@ def norm(channels: int, eps: float) -> nn.GroupNorm:
 
 
 def name_at(size: int, part: str) -> str:
-    """How EDM calls a layer at a resolution."""
+    """EDM's name of a layer at a resolution."""
     return f"{size}x{size}_{part}"

@@ -1,14 +1,12 @@
-"""The pickled networks of NVlabs' EDM, read as data: nothing that a pickle names is imported or called.
+"""The pickled networks of NVlabs' EDM: constructor arguments and tensors, read without executing the pickle.
 
-Such a pickle carries the source code of its classes, for a reader to execute. Here every name it may refer to gives an
-inert stand-in, so that constructor arguments and tensors remain; any other name ends the reading.
+Such a pickle carries the source code of its classes, for a reader to execute; it is dropped unread.
 """
 
 import io
 import math
-import pickle
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +14,11 @@ import torch
 from torch import Tensor
 
 from moeframe.errors import CheckpointError
-
-MODULE_OF_TORCH = re.compile(r"torch\.nn\.modules\.[a-z_]+\.[A-Za-z0-9_]+")
-PLAIN_CONTAINERS = {
-    "collections.OrderedDict": dict,
-    "dnnlib.util.EasyDict": dict,
-    "builtins.set": set,
-    "__builtin__.set": set,
-}
-
-
-class _RefusedError(Exception):
-    """The pickle asks for something that is no part of a network's arguments and tensors."""
+from moeframe.storage.safe_pickle import AllowList, RefusedPickleError, UnreadablePickleError, read_pickle
 
 
 class PickledModule:
-    """What a pickle says of one module or other object: the name of its class and its attributes."""
+    """One module or other object in a pickle: the name of its class and its attributes."""
 
     __slots__ = ("attributes", "class_name")
 
@@ -40,7 +27,7 @@ class PickledModule:
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
-            raise _RefusedError(f"a state of {type(self).__name__} that is no dict")
+            raise RefusedPickleError(f"a state of {type(self).__name__} that is not a dict")
         self.class_name, self.attributes = type(self).__name__, state
 
     @property
@@ -54,7 +41,7 @@ class PickledModule:
         """The module registered under this name."""
         child = self.attributes["_modules"][name]
         if not isinstance(child, PickledModule):
-            raise TypeError(f"{name!r} is no module")
+            raise TypeError(f"{name!r} is not a module")
         return child
 
     def tensors(self) -> dict[str, Tensor]:
@@ -71,35 +58,6 @@ class PickledModule:
             yield from self.child(name)._named_tensors(f"{prefix}{name}.")
 
 
-class _StandIn:
-    """Takes the place of a function that the pickle names; the pickle cannot change it."""
-
-    __slots__ = ("_stands_for", "_what_instead")
-
-    def __init__(self, stands_for: str, what_instead: Callable[..., Any]):
-        self._stands_for, self._what_instead = stands_for, what_instead
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._what_instead(*arguments)
-
-    def __setstate__(self, state: Any) -> None:
-        raise _RefusedError(f"a change of {self._stands_for}")
-
-
-class _NetworkUnpickler(pickle.Unpickler):
-    """Plain containers, tensors and stand-ins."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        full_name = f"{module}.{name}"
-        if full_name in PLAIN_CONTAINERS:
-            return PLAIN_CONTAINERS[full_name]
-        if full_name in STAND_INS:
-            return _StandIn(full_name, STAND_INS[full_name])
-        if MODULE_OF_TORCH.fullmatch(full_name):
-            return type(name, (PickledModule,), {"__slots__": ()})  # a class, as the opcode NEWOBJ demands
-        raise _RefusedError(full_name)
-
-
 def _described_object(description: Any) -> PickledModule:
     """An object of a class whose source the pickle carries; the source is dropped unread."""
     match description:
@@ -107,58 +65,66 @@ def _described_object(description: Any) -> PickledModule:
             described = PickledModule()
             described.class_name, described.attributes = class_name, state
             return described
-    raise _RefusedError("an object that is described by no class name and state")
+    raise RefusedPickleError("an object that is described by no class name and state")
 
 
 def _storage_values(raw: Any) -> Tensor:
     """The values of a storage as a flat tensor."""
     try:
         storage = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
-    except Exception as cause:  # torch raises nearly anything on bytes that are no storage
-        raise _RefusedError("a storage that torch's reading of weights alone refuses or cannot read") from cause
+    except Exception as cause:  # torch raises almost anything on bytes that are not a storage
+        raise RefusedPickleError("a storage that torch's reading of weights alone refuses or cannot read") from cause
     if not isinstance(storage, torch.storage.TypedStorage):
-        raise _RefusedError(f"a storage that is a {type(storage).__name__}")
+        raise RefusedPickleError(f"a storage that is a {type(storage).__name__}")
     return torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)
 
 
 def _tensor(values: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
     """A tensor of the values of its storage; the arguments that are left concern gradients."""
     if not isinstance(values, Tensor) or math.prod(size) > values.numel():
-        raise _RefusedError("a tensor larger than its storage")
+        raise RefusedPickleError("a tensor larger than its storage")
     return values.as_strided(size, stride, offset)
 
 
 def _parameter(values: Any, *_: Any) -> Tensor:
     if not isinstance(values, Tensor):
-        raise _RefusedError("a parameter that is no tensor")
+        raise RefusedPickleError("a parameter that is not a tensor")
     return values
 
 
-STAND_INS: dict[str, Callable[..., Any]] = {
-    "torch_utils.persistence._reconstruct_persistent_obj": _described_object,
-    "torch.storage._load_from_bytes": _storage_values,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-}
+PARTS_OF_A_NETWORK = AllowList(
+    functions={
+        "torch_utils.persistence._reconstruct_persistent_obj": _described_object,
+        "torch.storage._load_from_bytes": _storage_values,
+        "torch._utils._rebuild_tensor_v2": _tensor,
+        "torch._utils._rebuild_parameter": _parameter,
+    },
+    containers={
+        "collections.OrderedDict": dict,
+        "dnnlib.util.EasyDict": dict,
+        "builtins.set": set,
+        "__builtin__.set": set,
+    },
+    classes=re.compile(r"torch\.nn\.modules\.[a-z_]+\.[A-Za-z0-9_]+"),
+    record=PickledModule,
+)
 
 
 def read_pickled_network(path: Path, key: str = "ema") -> PickledModule:
     """The network under `key` in the file. Raises CheckpointError naming file and fault; executes nothing of it."""
     try:
         with path.open("rb") as file:
-            value = _NetworkUnpickler(file).load()
+            value = read_pickle(file, PARTS_OF_A_NETWORK)
     except OSError as cause:
         raise CheckpointError(f"{path} cannot be read ({cause.strerror}); set path to EDM's network-….pkl") from cause
-    except _RefusedError as refused:
+    except RefusedPickleError as refused:
         raise CheckpointError(
-            f"{path} is refused: its pickle asks for {refused}, which no EDM network needs and which could run code; "
+            f"{path} is refused: its pickle uses {refused}, which no EDM network needs and which could run code; "
             "do not trust its source, and download it again from the official one"
         ) from None
-    except Exception as cause:  # the pickle machine raises nearly anything on corrupt bytes
-        raise CheckpointError(
-            f"{path} is truncated or no pickle of EDM ({type(cause).__name__}: {cause}); download it again"
-        ) from cause
+    except UnreadablePickleError as cause:
+        raise CheckpointError(f"{path} is truncated or not a pickle of EDM ({cause}); download it again") from cause
     network = value.get(key) if isinstance(value, dict) else None
     if not isinstance(network, PickledModule):
-        raise CheckpointError(f"{path} is no snapshot of EDM: it holds no network under {key!r}")
+        raise CheckpointError(f"{path} is not a snapshot of EDM: it holds no network under {key!r}")
     return network

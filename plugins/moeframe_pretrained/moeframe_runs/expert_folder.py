@@ -1,4 +1,4 @@
-"""One expert on disk: config.json and model.safetensors, read on any machine without the run that they came from."""
+"""One expert on disk: config.json and model.safetensors, read on any machine without the original run."""
 
 import json
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ class HoldsMixture:
 def save_expert(expert: Expert, folder: Path) -> Path:
     """Write one expert's settings and weights, to be read as `{type: checkpoint, path: folder}` on any machine.
 
-    What wraps a single expert of a run is written as that expert. Raises InputError for one that cannot be moved this
+    A wrapper of a single expert is written as that expert. Raises InputError for one that cannot be moved this
     way, StorageError where the disk does not take it.
     """
     core = expert.core()

@@ -1,7 +1,7 @@
-"""A whole mixture on disk, complete in itself: every expert in the format of its family, trunk and gate beside them.
+"""A self-contained mixture on disk: every expert in the format of its family, with trunk and gate.
 
-mixture.json says what the parts are and for which images and noise levels; experts/K holds each expert's own
-checkpoint, and model.safetensors what belongs to none: the gate, the trunk, its adapters.
+mixture.json describes the parts, the images and the noise levels; experts/K holds each expert's own
+checkpoint, and model.safetensors the rest: the gate, the trunk, its adapters.
 """
 
 import json
@@ -18,6 +18,7 @@ from moeframe.assembly import build_mixture
 from moeframe.errors import CheckpointError, DataError, PluginError
 from moeframe.interfaces.component import Component, ImageShape
 from moeframe.interfaces.expert import Expert
+from moeframe.interfaces.exporter import TrainedModel
 from moeframe.interfaces.gate import Gate
 from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.interfaces.trunk import AdapterExpert, Trunk
@@ -40,6 +41,12 @@ class Mixture:
     model: MergedDenoiser
     image: ImageShape
     schedule: NoiseSchedule
+
+
+def mixture_of(trained: TrainedModel) -> Mixture:
+    """The merged model of a finished run."""
+    assert isinstance(trained.denoiser, MergedDenoiser)
+    return Mixture(trained.denoiser, trained.image, trained.schedule)
 
 
 def is_mixture(folder: Path) -> bool:
@@ -116,7 +123,7 @@ def _stated(expert: Expert) -> Mapping[str, str]:
 
 
 def _was_trained(core: Expert) -> bool:
-    """Whether a foreign checkpoint's weights are no longer those of its files."""
+    """Whether the weights of a pretrained expert differ from its files, because it was trained further."""
     if not isinstance(core, PretrainedExpert) or isinstance(core, HoldsMixture):
         return False
     fresh = type(core)(core.config, image=core.image).state_dict()
@@ -126,7 +133,7 @@ def _was_trained(core: Expert) -> bool:
 def read_mixture(folder: Path, image: ImageShape | None = None, *, trust_code: bool = False) -> Mixture:
     """The mixture of a folder, for images of its own shape unless `image` says which it must be.
 
-    Code that comes with the folder is run only with `trust_code`. Raises DataError or CheckpointError naming the file.
+    Code in the folder is run only with `trust_code`. Raises DataError or CheckpointError naming the file.
     """
     content, origin = read_settings(folder / MIXTURE), folder / MIXTURE
     if content.get("format") != FORMAT:
@@ -144,7 +151,9 @@ def read_mixture(folder: Path, image: ImageShape | None = None, *, trust_code: b
         raise PluginError(f"{origin}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{origin}: describes no mixture of this moeframe: {why}; export it again") from None
+        raise CheckpointError(
+            f"{origin}: does not describe a mixture of this moeframe: {why}; export it again"
+        ) from None
     if image is not None and image != own:
         raise DataError(
             f"{folder}: its mixture is for images of {described(own)}, the run's are of {described(image)}; "
@@ -165,7 +174,7 @@ def read_mixture(folder: Path, image: ImageShape | None = None, *, trust_code: b
 
 
 def _gate_config(settings: dict[str, Any], folder: Path, registry: Registry, trust_code: bool) -> Component.Config:
-    """The gate's Config with its files in the folder. Raises CheckpointError for code that nobody said to trust."""
+    """The gate's Config with its files in the folder. Raises CheckpointError for code that is not trusted."""
     config = config_of(settings, "gates", registry)
     assert isinstance(config, Gate.Config)
     if not config.programs:

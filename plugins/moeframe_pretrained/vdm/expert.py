@@ -1,4 +1,4 @@
-"""Networks of Variational Diffusion Models (Kingma et al. 2021) as experts, from their flax checkpoints."""
+"""Networks of Variational Diffusion Models (https://arxiv.org/abs/2107.00630) as experts, from flax checkpoints."""
 
 import math
 from typing import Any, Literal
@@ -32,7 +32,7 @@ class VdmExpert(PretrainedExpert):
         def _above_gamma_min(cls, value: float, info: Any) -> float:
             low = info.data.get("gamma_min", -math.inf)
             if value <= low:
-                raise ValueError(f"gamma_max {value:g} must lie above gamma_min {low:g}")
+                raise ValueError(f"gamma_max {value:g} must be above gamma_min {low:g}")
             return value
 
     config: Config

@@ -23,7 +23,7 @@ NUMBER_TYPES = frozenset(
 
 
 class _UnreadableError(Exception):
-    """The file holds something that flax writes for no array."""
+    """The file holds something that flax never writes."""
 
 
 def read_flax(path: Path, key: str) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def _msgpack() -> Any:
 
 def _extension(code: int, packed: bytes) -> Tensor:
     if code not in (ARRAY, NUMPY_SCALAR):
-        raise _UnreadableError(f"msgpack's extension {code}, which is no array")
+        raise _UnreadableError(f"msgpack's extension {code}, which is not an array")
     shape, name, values = _msgpack().unpackb(packed, raw=True)
     number_type = name.decode("ascii", "backslashreplace")
     if number_type == "bfloat16":
@@ -85,7 +85,7 @@ def _leaves(tree: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Tensor]
         elif isinstance(branch, Tensor):
             yield path, branch
         else:
-            raise _UnreadableError(f"{path}, which is no tensor but a {type(branch).__name__}")
+            raise _UnreadableError(f"{path}, which is not a tensor but a {type(branch).__name__}")
 
 
 def _joined(branch: Mapping[str, Any], path: str) -> Tensor:
@@ -97,4 +97,4 @@ def _joined(branch: Mapping[str, Any], path: str) -> Tensor:
             whole = len(shape) == len(sizes) and len(pieces) == len(chunks) > 0
             if whole and sum(piece.numel() for piece in pieces) == math.prod(shape):
                 return torch.cat([piece.flatten() for piece in pieces]).reshape(shape)
-    raise _UnreadableError(f"{path}, whose chunks are no whole array")
+    raise _UnreadableError(f"{path}, whose chunks do not form an array")

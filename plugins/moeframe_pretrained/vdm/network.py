@@ -42,12 +42,14 @@ class VdmLayout:
         """Read from the shapes of the first and last layer and from the blocks' names. Raises CheckpointError."""
         first, last = tensors.get("conv_in.weight"), tensors.get("conv_out.weight")
         if first is None or last is None or first.dim() != 4 or last.dim() != 4:
-            raise CheckpointError(f"{path} is no score network of VDM: it lacks the convolutions conv_in and conv_out")
+            raise CheckpointError(
+                f"{path} is not a score network of VDM: it lacks the convolutions conv_in and conv_out"
+            )
         width, channels = first.shape[0], last.shape[0]
         with_features = channels * (1 + 2 * len(FOURIER_POWERS))
         if first.shape[1] not in (channels, with_features) or width == 0 or width % 32:
             raise CheckpointError(
-                f"{path} is no score network of VDM: conv_in maps {first.shape[1]} channels to {width}, where the "
+                f"{path} is not a score network of VDM: conv_in maps {first.shape[1]} channels to {width}, where the "
                 f"image's {channels} or, with Fourier features, {with_features} go to a multiple of 32"
             )
         n_blocks = len({name.split(".")[0] for name in tensors if name.startswith("down_block_")})

@@ -1,4 +1,4 @@
-"""Where encoded images lie: a folder or a zip archive, safe to read from threads, forked and spawned processes."""
+"""Sources of encoded images: a folder or a zip archive, safe to read from threads, forked and spawned processes."""
 
 import os
 import zipfile
@@ -23,12 +23,12 @@ class Reader(Protocol):
         ...
 
     def place(self, name: str) -> str:
-        """Where a file lies, for messages."""
+        """Place of a file, for messages."""
         ...
 
 
 class FolderReader:
-    """The files below a folder; hidden files and folders are passed over."""
+    """The files below a folder; hidden files and folders are skipped."""
 
     def __init__(self, root: Path):
         self._root = root
@@ -47,7 +47,7 @@ class FolderReader:
             return (self._root / name).read_bytes()
         except OSError as cause:
             raise DataError(
-                f"image {self.place(name)} cannot be read ({cause.strerror}); see to the file and its permissions"
+                f"image {self.place(name)} cannot be read ({cause.strerror}); check the file and its permissions"
             ) from cause
 
     def place(self, name: str) -> str:
@@ -63,7 +63,7 @@ class ZipReader:
         self._opened: dict[int, zipfile.ZipFile] = {}
 
     def names(self) -> list[str]:
-        """All files, sorted by name; hidden ones and macOS' __MACOSX are passed over."""
+        """All files, sorted by name; hidden ones and macOS' __MACOSX are skipped."""
         found = (entry.filename for entry in self._archive().infolist() if not entry.is_dir())
         return sorted(name for name in found if "/." not in f"/{name}" and not name.startswith("__MACOSX/"))
 
@@ -72,7 +72,7 @@ class ZipReader:
         try:
             return self._archive().read(name)
         except (KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as cause:
-            raise DataError(f"image {self.place(name)} cannot be read ({cause}); get the archive again") from cause
+            raise DataError(f"image {self.place(name)} cannot be read ({cause}); download the archive again") from cause
 
     def place(self, name: str) -> str:
         """The path of the archive, and the name inside it."""
@@ -88,7 +88,7 @@ class ZipReader:
             try:
                 self._opened = {process: zipfile.ZipFile(self._path)}
             except (OSError, zipfile.BadZipFile) as cause:
-                raise DataError(f"{self._path} is no sound zip archive ({cause}); get it again") from cause
+                raise DataError(f"{self._path} is a corrupt zip archive ({cause}); download it again") from cause
         return self._opened[process]
 
 

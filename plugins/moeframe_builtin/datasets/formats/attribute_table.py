@@ -21,11 +21,11 @@ class AttributeTable:
     values: dict[str, list[float]]
     """Row of each file."""
     lines: dict[str, int]
-    """Number of the line that the row of each file stands on."""
+    """Line number of each file's row."""
 
     @classmethod
     def read(cls, path: Path) -> "AttributeTable":
-        """Raises DataError with file and line for what is no table of numbers."""
+        """Raises DataError with file and line for anything but a table of numbers."""
         try:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as cause:
@@ -56,7 +56,7 @@ class AttributeTable:
         return cls(path, columns, values, lines)
 
     def expect_exactly(self, names: Sequence[str]) -> None:
-        """Raise DataError for a line about no image, and for images without a line."""
+        """Raise DataError for a line without an image, and for images without a line."""
         known = set(names)
         for name, line in self.lines.items():
             if name not in known:

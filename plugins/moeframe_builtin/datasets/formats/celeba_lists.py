@@ -12,7 +12,7 @@ MAPPING_HEADER = ["idx", "orig_idx", "orig_file"]
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""By the number that stands for each in list_eval_partition.txt."""
+"""By the number of each part in list_eval_partition.txt."""
 
 NUMBERED_FILE = re.compile(r"([0-9]{1,9})\.(?:jpe?g|png)", re.IGNORECASE)
 
@@ -53,17 +53,17 @@ def parse_attributes(text: str, place: str) -> AttributeList:
     """Read a count, 40 names, and lines of a file name and 40 values. Raises DataError with `place` and the line."""
     rows = list(_rows(text))
     if len(rows) < 2:
-        raise DataError(f"{place}:{len(rows) + 1}: the file ends here, before its count and names; get it again")
+        raise DataError(f"{place}:{len(rows) + 1}: the file ends here, before its count and names; download it again")
     (count_line, count), (names_line, names) = rows[:2]
     if len(count) != 1 or not re.fullmatch("[0-9]{1,9}", count[0]):
         raise DataError(
-            f"{place}:{count_line}: the count of lines is {_shown(count)!r}; it must be a number alone: get the "
+            f"{place}:{count_line}: the count of lines is {_shown(count)!r}; it must be a number alone: download the "
             "file again"
         )
     if len(names) != N_ATTRIBUTES or len(set(names)) != N_ATTRIBUTES:
         raise DataError(
             f"{place}:{names_line}: names {len(names)} attributes, {len(set(names))} of them different; "
-            f"there must be {N_ATTRIBUTES}: get the file again"
+            f"there must be {N_ATTRIBUTES}: download the file again"
         )
     values: dict[int, tuple[int, ...]] = {}
     lines: dict[int, int] = {}
@@ -74,14 +74,14 @@ def parse_attributes(text: str, place: str) -> AttributeList:
         if wrong := [i for i, value in enumerate(fields[1:]) if value not in ("-1", "1")]:
             raise DataError(
                 f"{place}:{number}: {names[wrong[0]]} is {fields[1 + wrong[0]]!r}; it must be 1 where present and -1 "
-                "where absent: get the file again"
+                "where absent: download the file again"
             )
         lines[index] = number
         values[index] = tuple(map(int, fields[1:]))
     if int(count[0]) != len(values):
         raise DataError(
             f"{place}:{count_line}: says {count[0]} lines, but {len(values)} follow, the last on line {rows[-1][0]}; "
-            "get the file again"
+            "download the file again"
         )
     return AttributeList(place, tuple(names), values, lines)
 
@@ -92,7 +92,8 @@ def parse_mapping(text: str, place: str) -> CelebAMapping:
     number, header = next(rows, (1, []))
     if header != MAPPING_HEADER:
         raise DataError(
-            f"{place}:{number}: the header is {_shown(header)!r}, not {' '.join(MAPPING_HEADER)!r}; get the file again"
+            f"{place}:{number}: the header is {_shown(header)!r}, not {' '.join(MAPPING_HEADER)!r}; download the "
+            "file again"
         )
     files: dict[int, str] = {}
     lines: dict[int, int] = {}
@@ -101,7 +102,7 @@ def parse_mapping(text: str, place: str) -> CelebAMapping:
         _expect_columns(f"{place}:{number}", fields, 3, ", ".join(MAPPING_HEADER))
         for name, value in zip(MAPPING_HEADER[:2], fields[:2], strict=True):
             if not re.fullmatch("[0-9]{1,9}", value):
-                raise DataError(f"{place}:{number}: {name} is {value!r}; it must be a number: get the file again")
+                raise DataError(f"{place}:{number}: {name} is {value!r}; it must be a number: download the file again")
         _index_of_file(f"{place}:{number}", fields[2])
         index = int(fields[0])
         _expect_new(f"{place}:{number}", f"idx {fields[0]}", lines.get(index))
@@ -122,11 +123,11 @@ def parse_partition(text: str, place: str) -> CelebAPartition:
         if part not in ("0", "1", "2"):
             raise DataError(
                 f"{place}:{number}: the part of {name} is {part!r}; it must be 0 (train), 1 (validation) or 2 (test): "
-                "get the file again"
+                "download the file again"
             )
         parts[name], lines[name] = PARTS[int(part)], number
     if not parts:
-        raise DataError(f"{place}:1: the file is empty; get it again")
+        raise DataError(f"{place}:1: the file is empty; download it again")
     return CelebAPartition(place, parts)
 
 
@@ -136,7 +137,7 @@ def join(mapping: CelebAMapping, partition: CelebAPartition) -> dict[int, Part]:
         if file not in partition.parts:
             raise DataError(
                 f"{mapping.place}:{mapping.lines[index]}: {file} is not among the {len(partition.parts)} files of "
-                f"{partition.place}; get both files again, one of them is cut short or of another data set"
+                f"{partition.place}; download both files again, one of them is cut short or of another data set"
             )
     return {index: partition.parts[file] for index, file in mapping.files.items()}
 
@@ -155,16 +156,16 @@ def _shown(fields: list[str]) -> str:
 
 def _expect_columns(place: str, fields: list[str], n: int, what: str) -> None:
     if len(fields) != n:
-        raise DataError(f"{place}: must have {n} columns ({what}), not {len(fields)}; get the file again")
+        raise DataError(f"{place}: must have {n} columns ({what}), not {len(fields)}; download the file again")
 
 
 def _expect_new(place: str, what: str, earlier_line: int | None) -> None:
     if earlier_line is not None:
-        raise DataError(f"{place}: a second line for {what}, the first is line {earlier_line}; get the file again")
+        raise DataError(f"{place}: a second line for {what}, the first is line {earlier_line}; download the file again")
 
 
 def _index_of_file(place: str, name: str) -> int:
     match = NUMBERED_FILE.fullmatch(name)
     if match is None:
-        raise DataError(f"{place}: {name!r} is no numbered image file such as 119614.jpg; get the file again")
+        raise DataError(f"{place}: {name!r} is not a numbered image file such as 119614.jpg; download the file again")
     return int(match[1])

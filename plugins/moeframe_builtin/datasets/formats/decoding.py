@@ -13,21 +13,22 @@ if TYPE_CHECKING:
 ORIENTATION = 0x0112
 """EXIF tag."""
 PLAIN_MODES = ("1", "L", "RGB")
-"""Of Pillow: bilevel, grey, colour. Whoever is shown another one may have meant something else."""
+"""Of Pillow: bilevel, grey, colour. Other modes need a conversion that the user must choose."""
 OtherModes = Literal["error", "convert"]
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""Of files that are taken for images; not .gif, whose palette of 256 colours has lost what a photograph had."""
 
 
 @dataclass(frozen=True)
 class ImageDecoder:
-    """Decodes to a square of `size` pixels: central square, then PIL's LANCZOS, which is antialiased."""
+    """Decodes to a square of `size` pixels: central square, then PIL's LANCZOS (antialiased)."""
 
     size: int
     channels: Literal[1, 3] = 3
     source_size: tuple[int, int] | None = None
     """(width, height) that every image must have; any if None."""
     other_modes: OtherModes = "error"
-    """What to do about an image with a palette or transparency, or in CMYK and the like."""
+    """What to do with an image that has a palette or transparency, or is in CMYK or the like."""
 
     def __call__(self, content: bytes, place: str) -> torch.Tensor:
         """Levels, (channels, size, size), uint8.
@@ -46,7 +47,7 @@ class ImageDecoder:
         if image.mode != mode:
             image = image.convert(mode)
         width, height = image.size
-        if width != height:  # at whole pixels: an image of the right size is cut and not blurred
+        if width != height:  # at integer pixels: an image of the right size is cut and not blurred
             side = min(width, height)
             left, top = (width - side) // 2, (height - side) // 2
             image = image.crop((left, top, left + side, top + side))
@@ -57,7 +58,7 @@ class ImageDecoder:
     def _expect_kind(self, image: "Image.Image", place: str) -> None:
         if image.mode == "F" or image.mode.startswith("I"):
             raise _too_deep(place, image.mode)
-        transparent = image.mode in PLAIN_MODES and "transparency" in image.info  # a colour that means none
+        transparent = image.mode in PLAIN_MODES and "transparency" in image.info  # a colour that marks transparency
         if self.other_modes == "error" and (image.mode not in PLAIN_MODES or transparent):
             mode = f"{image.mode} with transparency" if transparent else image.mode
             raise DataError(
@@ -73,7 +74,7 @@ class ImageDecoder:
         untouched = self.source_size == (self.size, self.size)
         shrunk = "" if self.source_size else "; smaller images are enlarged"
         return [
-            "of an animation the first frame; turned as the EXIF orientation says",
+            "of an animation or several pages the first; turned as the EXIF orientation says",
             "images that are neither grey nor RGB are an error"
             if self.other_modes == "error"
             else "transparency dropped, palettes and other colour spaces converted by Pillow",
@@ -113,7 +114,7 @@ def _opened(content: bytes, place: str) -> "Image.Image":
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"image {place} is in no image format that Pillow knows; replace or delete it") from None
+        raise DataError(f"image {place} is not in an image format that Pillow reads; replace or delete it") from None
     except Exception as cause:  # decoders raise nearly anything on corrupt bytes
         raise DataError(
             f"image {place} cannot be decoded ({type(cause).__name__}: {cause}); replace or delete it"

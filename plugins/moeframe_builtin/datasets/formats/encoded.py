@@ -1,4 +1,4 @@
-"""Datasets of encoded images: decoded when they are fetched, so that a split of any size takes no memory."""
+"""Datasets of encoded images: decoded when they are fetched, so that large splits need no memory."""
 
 import hashlib
 from abc import abstractmethod
@@ -72,7 +72,7 @@ class EncodedExamples:
         return EncodedExamples(self.reader, names, self.decoder, self.labels[rows], self.label_names, attributes)
 
     def flaws(self) -> list[str | None]:
-        """Why each image cannot be decoded, None for a sound one; all are decoded."""
+        """Why each image cannot be decoded, or None; all are decoded."""
         return list(in_threads(self._flaw, range(len(self))))
 
     def content_sha256(self) -> str:
@@ -99,7 +99,7 @@ class EncodedExamples:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The splits that are used, and what was left out of them."""
+    """The splits that are used, and what was excluded from them."""
 
     splits: dict[Split, EncodedExamples]
     skipped: list[str]
@@ -109,7 +109,7 @@ class Cleaned:
 
 
 class EncodedDataset(Dataset):
-    """A dataset of encoded 8-bit images; a final class lists them and says where they come from."""
+    """A dataset of encoded 8-bit images; a final class lists them and states their source."""
 
     class Config(Dataset.Config):
         on_corrupt: Literal["error", "skip"] = Field(
@@ -132,7 +132,7 @@ class EncodedDataset(Dataset):
 
     @abstractmethod
     def listed(self) -> dict[Split, EncodedExamples]:
-        """Both splits as they lie there, nothing decoded yet. Raises DataError for missing or unfitting files."""
+        """Both splits as stored, nothing decoded yet. Raises DataError for missing or unsuitable files."""
 
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
@@ -149,12 +149,17 @@ class EncodedDataset(Dataset):
         size = self.decoder.size
         return ImageShape(channels=self.decoder.channels, height=size, width=size, levels=256)
 
+    @property
+    def split_rule(self) -> str:
+        """The provenance's: the card would read every file for its hash."""
+        return str(self.provenance()["split_rule"])
+
     def split(self, name: Split) -> EncodedExamples:
         """The train or the test images that are used."""
         return self._cleaned.splits[name]
 
     def missing(self) -> str | None:
-        """What is missing or does not fit, by listing the files alone: nothing is decoded."""
+        """What is missing or unsuitable; files are listed, not decoded."""
         try:
             self._expect_images(Cleaned(self.listed(), [], {}))
         except DataError as problem:
@@ -178,6 +183,7 @@ class EncodedDataset(Dataset):
             "near-duplicates": cleaned.dropped
             if self.config.near_duplicates == "drop"
             else "kept (near_duplicates: keep)",
+            "files ignored": dict(self.ignored_files) or "none",
         }
         return {
             **self.provenance(),
@@ -189,7 +195,7 @@ class EncodedDataset(Dataset):
         }
 
     def source_transformations(self) -> list[str]:
-        """What was done to the images before we read them."""
+        """What the source did to the images."""
         return []
 
     @cached_property
@@ -219,5 +225,5 @@ class EncodedDataset(Dataset):
             if len(examples) == 0:
                 raise DataError(
                     f"{self.name()}: no {name} image is left ({len(cleaned.skipped)} cannot be decoded, "
-                    f"{sum(cleaned.dropped.values())} dropped); get the data again"
+                    f"{sum(cleaned.dropped.values())} dropped); download the data again"
                 )

@@ -31,13 +31,13 @@ _opening = threading.Lock()
 class LmdbReader:
     """The values of an LMDB folder by their keys, which are ASCII; neither data.mdb nor its folder is written to.
 
-    `mend` says in an imperative clause how to get the folder; messages end with it. A file that is cut short or no
+    `fix` says in an imperative clause how to get the folder; messages end with it. A file that is cut short or no
     LMDB file is refused. One of the right length that was damaged inside is not checked: it has no checksums.
     """
 
-    def __init__(self, folder: Path, mend: str):
+    def __init__(self, folder: Path, fix: str):
         self.path = folder / DATA_FILE
-        self._mend = mend
+        self._fix = fix
         self._file: OpenedFile | None = None
 
     def names(self) -> list[str]:
@@ -51,7 +51,9 @@ class LmdbReader:
             raise self._unsound(cause) from cause
         for key in keys:
             if not key.isascii():
-                raise DataError(f"{self.path} holds the key {key!r}, which is not ASCII; get it again: {self._mend}")
+                raise DataError(
+                    f"{self.path} holds the key {key!r}, which is not ASCII; download it again: {self._fix}"
+                )
         return [key.decode("ascii") for key in keys]
 
     def read(self, name: str) -> bytes:
@@ -63,10 +65,10 @@ class LmdbReader:
                 content = transaction.get(name.encode())
         except lmdb.Error as cause:
             raise DataError(
-                f"image {self.place(name)} cannot be read ({cause}); get the file again: {self._mend}"
+                f"image {self.place(name)} cannot be read ({cause}); download the file again: {self._fix}"
             ) from cause
         if content is None:
-            raise DataError(f"image {self.place(name)} is not there: no such key; get the file again: {self._mend}")
+            raise DataError(f"image {self.place(name)} is missing: no such key; download the file again: {self._fix}")
         return bytes(content)
 
     def place(self, name: str) -> str:
@@ -88,9 +90,9 @@ class LmdbReader:
             with self.path.open("rb") as file:
                 status = os.fstat(file.fileno())
         except (FileNotFoundError, NotADirectoryError):
-            raise DataError(f"{self.path} does not exist; {self._mend}") from None
+            raise DataError(f"{self.path} does not exist; {self._fix}") from None
         except OSError as cause:
-            raise DataError(f"{self.path} cannot be read ({cause.strerror}); see to it and its permissions") from cause
+            raise DataError(f"{self.path} cannot be read ({cause.strerror}); check it and its permissions") from cause
         place, size = (status.st_dev, status.st_ino), status.st_size
         with _opening:
             opened = _opened.get(place)
@@ -104,7 +106,7 @@ class LmdbReader:
                     raise self._unsound(cause) from cause
             if size < opened.n_bytes:
                 raise DataError(
-                    f"{self.path} is cut short: {size:,} bytes of {opened.n_bytes:,}; get it again: {self._mend}"
+                    f"{self.path} is cut short: {size:,} bytes of {opened.n_bytes:,}; download it again: {self._fix}"
                 )
             _opened[place] = opened
         return opened
@@ -115,7 +117,8 @@ class LmdbReader:
         version = ".".join(map(str, lmdb.version()))
         size = self.path.stat().st_size
         return DataError(
-            f"{self.path} ({size:,} bytes) is no sound LMDB file (LMDB {version}: {cause}); get it again: {self._mend}"
+            f"{self.path} ({size:,} bytes) is a corrupt LMDB file (LMDB {version}: {cause}); download it again: "
+            f"{self._fix}"
         )
 
 
@@ -131,7 +134,7 @@ def open_unwritten(path: Path) -> OpenedFile:
         subdir=True,
         readonly=True,
         create=False,
-        lock=False,  # nobody writes; the lock file would be written to
+        lock=False,  # read only; the lock file would be written to
         readahead=False,  # images are read in random order
         meminit=False,
     )

@@ -1,13 +1,10 @@
-"""The pickled batches of CIFAR, read as data: nothing that a pickle names is imported or called.
-
-A pickle is a program. Here every name it may refer to (those that an array of numpy is rebuilt with) gives an inert
-stand-in that records its arguments; any other name ends the reading.
-"""
+"""The pickled batches of CIFAR: arrays of bytes, read without executing what the pickle names."""
 
 import io
 import math
-import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,74 +12,51 @@ import torch
 from torch import Tensor
 
 from moeframe.errors import DataError
+from moeframe.storage.safe_pickle import AllowList, RefusedPickleError, UnreadablePickleError, read_pickle
 
-NAMES_OF_AN_ARRAY = frozenset(
-    {
-        "numpy.core.multiarray._reconstruct",  # numpy 1
-        "numpy._core.multiarray._reconstruct",  # numpy 2
-        "numpy.ndarray",
-        "numpy.dtype",
-        "_codecs.encode",  # how Python 3 writes bytes in the old protocols
-    }
-)
 UINT8 = ("u1", b"u1", "uint8", b"uint8")
 
 
-class _RefusedNameError(Exception):
-    """The pickle names something that is no part of an array."""
-
-
 class _Rebuilt:
-    """What calling a stand-in gives: the name, its arguments, and the state that the pickle gives it afterwards."""
+    """What the pickle calls to rebuild an array: the name, its arguments, and the state that it gets afterwards."""
 
     __slots__ = ("arguments", "name", "state")
 
-    def __init__(self, name: str, arguments: tuple[Any, ...]):
+    def __init__(self, name: str, *arguments: Any):
         self.name, self.arguments, self.state = name, arguments, None
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
-class _StandIn:
-    """Takes the place of a function or a class that the pickle names."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def __call__(self, *arguments: Any) -> Any:
-        if self.name != "_codecs.encode":
-            return _Rebuilt(self.name, arguments)
-        text, encoding = arguments
-        if encoding not in ("latin1", b"latin1"):
-            raise _RefusedNameError(f"the encoding {encoding!r}")
-        return str.encode(text, "latin1")
-
-    def __setstate__(self, state: Any) -> None:
-        raise _RefusedNameError(f"a change of {self.name}")
+def _encoded(text: str, encoding: Any) -> bytes:
+    """How Python 3 writes bytes in the old protocols."""
+    if encoding not in ("latin1", b"latin1"):
+        raise RefusedPickleError(f"the encoding {encoding!r}")
+    return str.encode(text, "latin1")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Plain containers and stand-ins."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        full_name = f"{module}.{name}"
-        if full_name not in NAMES_OF_AN_ARRAY:
-            raise _RefusedNameError(full_name)
-        return _StandIn(full_name)
+_REBUILDING: dict[str, Callable[..., Any]] = {
+    name: partial(_Rebuilt, name)
+    for name in (
+        "numpy.core.multiarray._reconstruct",  # numpy 1
+        "numpy._core.multiarray._reconstruct",  # numpy 2
+        "numpy.ndarray",
+        "numpy.dtype",
+    )
+}
+PARTS_OF_AN_ARRAY = AllowList({**_REBUILDING, "_codecs.encode": _encoded})
 
 
 @dataclass(frozen=True)
 class Pickled:
-    """The entries of a pickled dict, by name, each asked for by the type that it must have."""
+    """The entries of a pickled dict, by name, each read as the type that it must have."""
 
     path: Path
     entries: dict[str, Any]
 
     def array(self, key: str) -> Tensor:
-        """The array of unsigned bytes under this key. Raises DataError naming the file when it is none."""
+        """The array of unsigned bytes under this key. Raises DataError naming the file if it is not one."""
         match self._entry(key):
             case _Rebuilt(
                 state=(_, tuple() as sizes, _Rebuilt(arguments=(element, *_)), fortran_order, bytes() as raw)
@@ -91,7 +65,7 @@ class Pickled:
             case _:
                 shape, is_bytes = None, False
         if shape is None or not is_bytes:
-            raise self._wrong(f"{key!r} is no array of unsigned bytes")
+            raise self._wrong(f"{key!r} is not an array of unsigned bytes")
         expected = math.prod(shape)
         if len(raw) != expected:
             raise self._wrong(f"{key!r} holds {len(raw)} bytes, not the {expected} of its shape {shape}")
@@ -105,14 +79,14 @@ class Pickled:
         """The list of integers under this key."""
         value = self._entry(key)
         if not isinstance(value, list) or not all(type(item) is int and abs(item) < 2**31 for item in value):
-            raise self._wrong(f"{key!r} is no list of integers")
+            raise self._wrong(f"{key!r} is not a list of integers")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         """The list of texts under this key."""
         value = self._entry(key)
         if not isinstance(value, list) or not all(isinstance(item, str | bytes) for item in value):
-            raise self._wrong(f"{key!r} is no list of texts")
+            raise self._wrong(f"{key!r} is not a list of strings")
         return tuple(_text(item) for item in value)
 
     def _entry(self, key: str) -> Any:
@@ -127,16 +101,14 @@ class Pickled:
 def read_pickled(path: Path, content: bytes) -> Pickled:
     """The dict pickled in `content`, which was read from `path`. Raises DataError naming the file; executes nothing."""
     try:
-        value = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except _RefusedNameError as refused:
+        value = read_pickle(io.BytesIO(content), PARTS_OF_AN_ARRAY, encoding="bytes")
+    except RefusedPickleError as refused:
         raise DataError(
-            f"{path} is refused: its pickle asks for {refused}, which no array needs and which could run code; "
+            f"{path} is refused: its pickle uses {refused}, which no array needs and which could run code; "
             "do not trust its source, and unpack the archive from the official one"
         ) from None
-    except Exception as cause:  # the pickle machine raises nearly anything on corrupt bytes
-        raise DataError(
-            f"{path} is truncated or no pickle ({type(cause).__name__}: {cause}); unpack the archive again"
-        ) from cause
+    except UnreadablePickleError as cause:
+        raise DataError(f"{path} is truncated or not a pickle ({cause}); unpack the archive again") from cause
     entries = value if isinstance(value, dict) else {}
     return Pickled(path, {_text(key): item for key, item in entries.items() if isinstance(key, str | bytes)})
 

@@ -1,4 +1,4 @@
-"""How often each expert is asked while sampling, counted on a real run."""
+"""How often each expert is evaluated while sampling, counted on a real run."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ IMAGES = 16
 
 @dataclass(frozen=True)
 class Dispatch:
-    """Mean numbers per sampled image, over the whole of its sampling."""
+    """Mean counts per sampled image, over its trajectory."""
 
     steps: float
-    """Merged evaluations; each asks the gate once."""
+    """Merged evaluations; each evaluates the gate once."""
     calls: tuple[float, ...]
     """Evaluations of each expert."""
 
@@ -33,7 +33,7 @@ def _count(evaluation: Evaluation) -> Dispatch:
 
 
 class _Counting:
-    """A denoiser that counts what it is asked and whom it asks."""
+    """A denoiser that counts its evaluations and those of its experts."""
 
     def __init__(self, denoiser: Denoiser, n_experts: int):
         self._denoiser = denoiser

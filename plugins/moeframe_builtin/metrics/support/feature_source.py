@@ -49,12 +49,12 @@ class FeatureConfig(Metric.Config):
 
     @property
     def settings(self) -> SpaceSettings:
-        """What the feature space may use."""
+        """Settings of the feature space."""
         weights = None if self.weights is None else self.weights.expanduser()
         return SpaceSettings(weights, self.verify, self.input_size, self.module)
 
     def conflicts(self, facts: SpecFacts) -> Iterator[tuple[str, str]]:  # noqa: ARG002
-        """Settings that the chosen space does not take, or lacks."""
+        """Report settings that the chosen space does not use, or lacks."""
         if isinstance(self.reference_images, int) and self.reference_images < 2:
             yield "reference_images", f"must be 2 or more, or all, not {self.reference_images}"
         yield from SPACES[self.features].misused(self.settings)
@@ -70,8 +70,8 @@ class FeatureSource:
 
     Of a split that has more images than needed those are taken that the seed draws: folders are often in order of
     class. At most a batch of images is in memory at a time. Raises UnavailableError where there are fewer real images
-    than asked for, and where features are not finite. A figure of samples alone is not `compared`: as many real images
-    as there are stand beside it.
+    than requested, and where features are not finite. A metric of samples alone is not `compared`: its value
+    for as many real images as there are is shown beside it.
     """
 
     def __init__(self, config: FeatureConfig, evaluation: Evaluation, *, compared: bool = True):
@@ -81,12 +81,12 @@ class FeatureSource:
         self._other = other
         available = len(self._examples(config.reference))
         self.n = available if config.samples is None else config.samples
-        asked = self.n if config.reference_images is None else config.reference_images
-        self.reference_n = available if asked == "all" else asked if compared else min(asked, available)
+        requested = self.n if config.reference_images is None else config.reference_images
+        self.reference_n = available if requested == "all" else requested if compared else min(requested, available)
         if self.reference_n > available:
             setting = "samples" if config.reference_images is None else "reference_images"
             raise UnavailableError(
-                f"fewer real images than asked for: {available} {config.reference} images for {setting}: "
+                f"fewer real images than requested: {available} {config.reference} images for {setting}: "
                 f"{self.reference_n}; set {setting}: {available} or fewer, reference_images: all, or reference: "
                 f"{other} ({len(self._examples(other))} images)"
             )
@@ -100,17 +100,17 @@ class FeatureSource:
 
     @property
     def fewest(self) -> int:
-        """Images of the smaller side, of which the figure is as biased as of few samples."""
+        """Size of the smaller side, whose bias equals that of as few samples."""
         return min(self.n, self.reference_n)
 
     @property
     def sizes(self) -> str:
-        """N, and that of the real images where it is another."""
+        """N, and the number of real images if it differs."""
         return f"N = {self.n}" + ("" if self.n == self.reference_n else f" against {self.reference_n} real images")
 
     @property
     def floor_is_of_fewer(self) -> bool:
-        """Whether real images are too few to be compared in the numbers that samples are."""
+        """Whether there are too few real images for a floor of the samples' size."""
         return self.floor_n < max(self.n, self.reference_n)
 
     @property
@@ -146,7 +146,7 @@ class FeatureSource:
         return int(self.space.extract(to_rgb(image, self._evaluation.image.levels)).features.shape[1])
 
     def how(self) -> Mapping[str, Any]:
-        """What every figure in a feature space says of itself."""
+        """What every metric in a feature space documents."""
         sampler = self._evaluation.sampler
         reference = self._config.reference
         return {
@@ -158,7 +158,7 @@ class FeatureSource:
             "real_against_real": f"{self._chosen(self._other, self.floor_n)} against {self.floor_n} of the {reference} "
             "images: what real images score",
             **(
-                {"at_floor_n": f"the same figure of {self.floor_n} samples, to be held against real_against_real"}
+                {"at_floor_n": f"the same metric for {self.floor_n} samples, to compare with real_against_real"}
                 if self.floor_is_of_fewer
                 else {}
             ),
@@ -204,9 +204,9 @@ class FeatureSource:
 
 
 class _Rows:
-    """Features of n images, written into their place as they come.
+    """Features of n images, written in place as they come.
 
-    Pieces that were kept and joined at the end would be twice as much, and would lie scattered among the memory of the
+    Pieces joined at the end would take twice the memory, and would be scattered among the memory of the
     batches, which the system then could not take back.
     """
 

@@ -1,4 +1,4 @@
-"""The three ways to estimate -log2 p(x) of held-out images, each with its own settings."""
+"""Three ways to estimate -log2 p(x) of held-out images, each with its own settings."""
 
 import math
 from abc import ABC, abstractmethod
@@ -128,7 +128,7 @@ class ProbabilityFlowOde(Method):
     ode_steps: int
 
     def estimate(self, evaluation: Evaluation, n: int, repeats: int) -> Estimate:
-        """A draw costs as many predictions as its solver asks for. Raises UnavailableError for a model that jumps."""
+        """A draw costs as many predictions as its solver needs. Raises UnavailableError for a model that jumps."""
         e = evaluation
         require_continuous(e.denoiser, e.image, e.schedule, e.streams, e.device, gate=e.gate)
         found = [
@@ -212,7 +212,7 @@ def _draws(evaluation: Evaluation, n: int, repeats: int, bound_of: BoundOf) -> l
 
 def _times(evaluation: Evaluation, n: int, repeat: int) -> Times:
     times = evaluation.streams.low_discrepancy(n, "bits_per_dim/times", repeat)
-    # Neighbouring images (of one folder, say) should not get neighbouring noise levels.
+    # neighbouring images (of one folder, say) must not get neighbouring noise levels
     return times[evaluation.streams.permutation(n, "bits_per_dim/order", repeat)]
 
 

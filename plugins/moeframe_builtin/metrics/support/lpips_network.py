@@ -48,9 +48,11 @@ _SOURCE = "https://download.pytorch.org/models/"
 
 
 class LpipsConfig(Metric.Config):
-    """Which LPIPS network, and where its backbone is."""
+    """The LPIPS network and its backbone file."""
 
-    net: Literal["alex", "vgg", "squeeze"] = Field(default="alex", description="backbone; figures of two differ")
+    net: Literal["alex", "vgg", "squeeze"] = Field(
+        default="alex", description="backbone; values of two backbones are not comparable"
+    )
     weights: Path | None = Field(
         default=None,
         description="backbone weights as torchvision publishes them; torch's own folder of downloads if not given",
@@ -92,7 +94,7 @@ def lpips_input(levels: Levels, n_levels: int) -> Float[Tensor, "batch 3 height 
 
 
 def why_unavailable(config: LpipsConfig) -> str | None:
-    """The package or the file that is missing and what to do, or None; reads no weights and asks no network."""
+    """The package or the file that is missing and what to do, or None; reads no weights and loads no network."""
     if importlib.util.find_spec("lpips") is None:
         return "lpips not installed; pip install 'moeframe[quality]'"
     path = _weights_path(config)
@@ -159,7 +161,7 @@ def _load(config: LpipsConfig, path: Path) -> tuple[nn.Module, dict[str, Any]]:
         )
     # On meta, since the package draws random weights for the whole classifier only to replace or drop them.
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="torchvision")  # the package's way of asking for a network is old
+        warnings.filterwarnings("ignore", module="torchvision")  # the package selects a network in a deprecated way
         module = lpips.LPIPS(net=config.net, pretrained=False, pnet_rand=True, verbose=False)
     linear = torch.load(linear_path, map_location="cpu", weights_only=True)
     wanted = {name for name in module.state_dict() if name.startswith("net.")}
@@ -177,7 +179,7 @@ def _load(config: LpipsConfig, path: Path) -> tuple[nn.Module, dict[str, Any]]:
         "network": f"LPIPS 0.1 of the package lpips, net {config.net} ({backbone.name})",
         "backbone_weights": f"the published {backbone.file}"
         if published
-        else "backbone weights are not the published ones: these figures are not LPIPS",
+        else "backbone weights are not the published ones: these values are not LPIPS",
         "backbone_published": published,
         "backbone_sha256": digest,
         "linear_sha256": _sha256(linear_path),

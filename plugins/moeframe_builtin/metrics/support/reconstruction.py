@@ -1,4 +1,4 @@
-"""Figures of held-out images brought back from noise: one at a stated noise level, and its curve over noise levels."""
+"""Scores of reconstructions of held-out images: at one noise level, and as a curve over noise levels."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,22 +15,20 @@ from moeframe.interfaces.schedule import NoiseSchedule
 from moeframe.stats.intervals import mean, skewed_interval
 
 Score = Callable[[Reconstructions], list[float]]
-"""One figure per image; infinite where a reconstruction is exact and the figure has no value for that."""
+"""One score per image; infinite for an exact reconstruction without a finite score."""
 
 MOST_IMAGES = 256
-"""Test images that are taken where the spec does not say how many."""
+"""Test images used if the spec does not say how many."""
 
 _ROUNDING = 1e-6
-"""A log-SNR may pass the ends of the schedule by this much."""
+"""Rounding may move a log-SNR beyond the ends of the schedule by this much."""
 
 
 class ReconstructionConfig(Metric.Config):
     """Which reconstructions are compared."""
 
-    log_snr: float = Field(default=0.0, description="noise level from which images are brought back, for the value")
-    curve: list[float] = Field(
-        default=[-4.0, -2.0, 0.0, 2.0, 4.0], description="log-SNRs at which the figure is given beside the value"
-    )
+    log_snr: float = Field(default=0.0, description="noise level from which images are reconstructed, for the value")
+    curve: list[float] = Field(default=[-4.0, -2.0, 0.0, 2.0, 4.0], description="log-SNRs of a curve beside the value")
     images: int | None = Field(
         default=None, ge=2, description="test images; 256, or all where there are fewer, if not given"
     )
@@ -38,7 +36,7 @@ class ReconstructionConfig(Metric.Config):
 
 @dataclass(frozen=True)
 class Figure:
-    """What a score is called, and how it was computed."""
+    """Name of a score, and how it was computed."""
 
     unit: str
     better: Better
@@ -57,7 +55,7 @@ def measure_reconstructions(
     n = min(MOST_IMAGES, len(evaluation.test)) if config.images is None else config.images
     if n > len(evaluation.test):
         raise UnavailableError(
-            f"fewer test images than asked for: {len(evaluation.test)} for images: {n}; set images: "
+            f"fewer test images than requested: {len(evaluation.test)} for images: {n}; set images: "
             f"{len(evaluation.test)} or fewer, or leave it out"
         )
     scores = {
@@ -83,7 +81,7 @@ def measure_reconstructions(
             **figure.how,
             "pairs": f"{which_images(n, len(evaluation.test))} and their reconstructions",
             "from_log_snr": config.log_snr,
-            "curve": "the parts: the same figure of the same images, brought back from other noise levels",
+            "curve": "the parts: the same score of the same images, reconstructed from other noise levels",
             "sampler": "ddim, 50 steps in schedule time, each prediction of the image clipped to the data's range",
             "levels": evaluation.image.levels,
             "interval_method": interval.method,
@@ -112,6 +110,6 @@ def _require_levels(schedule: NoiseSchedule, levels: list[float]) -> None:
     outside = [level for level in levels if not low - _ROUNDING <= level <= high + _ROUNDING]
     if outside:
         raise UnavailableError(
-            f"log_snr {', '.join(f'{level:g}' for level in outside)} lies outside the schedule's range "
+            f"log_snr {', '.join(f'{level:g}' for level in outside)} is outside the schedule's range "
             f"{low:g} .. {high:g}; set log_snr and curve within it"
         )

@@ -22,7 +22,7 @@ def sample_once(evaluation: Evaluation, batch_size: int, denoiser: Denoiser | No
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was told; a CPU always has."""
+    """Wait until the device is idle; a CPU always is."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

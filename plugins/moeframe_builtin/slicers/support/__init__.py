@@ -1,1 +1,1 @@
-"""What several slicers share: clustering, grouping, label files, luma."""
+"""Shared by several slicers: clustering, grouping, label files, luma."""

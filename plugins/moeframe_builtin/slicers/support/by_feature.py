@@ -1,4 +1,4 @@
-"""What slicers by one number per image share: thresholds learned on train, counting them, and naming the ranges."""
+"""Shared by slicers that use one number per image: thresholds learned on train, and the names of the ranges."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ def range_names(quantity: str, thresholds: Sequence[float]) -> list[str]:
 
 
 def refuse_no_images(train: Examples, slicer: str) -> None:
-    """Raise DataError when there is nothing to learn thresholds from."""
+    """Raise DataError when the training split is empty."""
     if len(train) == 0:
         raise DataError(f"{slicer}: the training split has no images to learn thresholds from; check the dataset")
 

@@ -1,4 +1,4 @@
-"""Slices of images near each other in a feature space: k-means, and what it learned."""
+"""Slices of images that are close in a feature space: k-means and its state."""
 
 import hashlib
 from collections.abc import Callable
@@ -122,7 +122,7 @@ class Clusters:
 
     @property
     def slice_names(self) -> list[str]:
-        """Clusters by number; what they show is for the eye."""
+        """Clusters by number; their content has no name."""
         return [f"{self._features} cluster {k}" for k in range(self._n_slices)]
 
     def state(self) -> State:
@@ -136,7 +136,7 @@ class Clusters:
         }
 
     def restore(self, state: State) -> None:
-        """Take back centroids, scales and offsets."""
+        """Restore centroids, scales and offsets."""
         self._centroids = np.array(state["centroids"], dtype=np.float64).reshape(self._n_slices, -1)
         self._scales = list(state["scales"])
         self._offsets = np.array(state["offsets"], dtype=np.float64)

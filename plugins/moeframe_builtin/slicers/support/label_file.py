@@ -17,9 +17,9 @@ SHOWN_GROUPS = 12
 
 
 def read_groups(path: Path) -> dict[str, str]:
-    """Group by image name, of a CSV file in UTF-8 with a header and two columns; empty lines count for nothing.
+    """Group by image name, of a CSV file in UTF-8 with a header and two columns; empty lines are skipped.
 
-    Raises DataError naming file and line for what is no such line, or when a line names an image for the second time.
+    Raises DataError naming file and line for any other line, or when a line repeats an image.
     """
     rows = _rows(path)
     next(rows, None)  # the header
@@ -47,7 +47,7 @@ def _rows(path: Path) -> Iterator[tuple[int, tuple[str, str]]]:
                 raise DataError(f"{path}:{reader.line_num}: {words}; quote a value that holds a comma")
             yield reader.line_num, (row[0].strip(), row[1].strip())
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not CSV: {error}; mend the quotes") from None
+        raise DataError(f"{path}:{reader.line_num}: not CSV: {error}; fix the quotes") from None
 
 
 def _text(path: Path) -> str:
@@ -123,6 +123,6 @@ class LabelFile:
         }
 
     def restore(self, state: State) -> None:
-        """Take back groups and images; the file is not read again."""
+        """Restore groups and images; the file is not read again."""
         self._group_names = list(state["group_names"])
         self._slice_of_image = dict(zip(state["images"], state["slice_of_image"], strict=True))
