@@ -206,6 +206,7 @@ def test_the_inception_score_needs_no_more_real_images_than_there_are(moments_as
     assert set(none.parts) == {"sd_of_splits"}
 
 
+@pytest.mark.slow
 def test_few_real_images_are_warned_of_however_many_the_samples(moments):
     given = Compared(10_000, 40, 40)
     config = {"samples": 10_000, "reference_images": 40}

@@ -67,6 +67,7 @@ def test_a_run_leaves_everything_that_the_design_lists(finished):
         } <= names  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_trainer_is_gone_when_the_model_is_measured(tiny_spec, tmp_path, monkeypatch):
     alive = []
 

@@ -1,5 +1,6 @@
 """Writes a small CelebA-HQ in the layout of CelebAMask-HQ, with crops of real photographs in place of the faces."""
 
+import functools
 import zipfile
 from pathlib import Path
 
@@ -48,8 +49,7 @@ def write_celeba_hq(root: Path, *, n: int = 24, size: int = 256, zipped: bool = 
     Of ten images in a row, the ninth belongs to the validation and the tenth to the test part, so n should be over 9.
     """
     rng = np.random.default_rng(seed)
-    files = {photo.name: photo.file for photo in PHOTOS}
-    photos = [Image.open(files[name]).convert("RGB") for name in PHOTO_NAMES]
+    photos = _photos()
     folder = root / "CelebAMask-HQ"
     (folder / "CelebA-HQ-img").mkdir(parents=True)
     (folder / "CelebAMask-HQ-mask-anno" / "0").mkdir(parents=True)
@@ -72,6 +72,13 @@ def write_celeba_hq(root: Path, *, n: int = 24, size: int = 256, zipped: bool = 
     (folder / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(mapping) + "\n")
     (root / "list_eval_partition.txt").write_text("".join(f"{name} {partition[name]}\n" for name in sorted(partition)))
     return _zipped(folder) if zipped else root
+
+
+@functools.cache
+def _photos() -> tuple[Image.Image, ...]:
+    """Decoded once per process."""
+    files = {photo.name: photo.file for photo in PHOTOS}
+    return tuple(Image.open(files[name]).convert("RGB") for name in PHOTO_NAMES)
 
 
 def _crop(photo: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:

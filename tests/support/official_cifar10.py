@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
+from photographs import photographs
 from PIL import Image
-from skimage import data
 
 FOLDER = "cifar-10-batches-py"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -58,11 +58,11 @@ META = python2_dict(
 
 def write_cifar10(root: Path, *, n_per_batch: int = 20, seed: int = 0) -> Path:
     """Five training batches and a test batch of `n_per_batch` images below `root`; returns `root`."""
-    photographs = [Image.fromarray(photo()) for photo in (data.astronaut, data.coffee, data.chelsea, data.rocket)]
+    photos = photographs()
     random = np.random.default_rng(seed)
     (root / FOLDER).mkdir(parents=True)
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
-        rows = np.stack([_crop(photographs[i % len(photographs)], random) for i in range(n_per_batch)])
+        rows = np.stack([_crop(photos[i % len(photos)], random) for i in range(n_per_batch)])
         labels = [i % len(CLASSES) for i in range(n_per_batch)]
         (root / FOLDER / name).write_bytes(batch(rows, labels))
     (root / FOLDER / "batches.meta").write_bytes(META)
