@@ -103,7 +103,7 @@ def test_trainable_none_means_no_steps_where_none_are_given(tiny_text, tmp_path)
         ),
         (
             ["training.trainable=gate", "gate=null", "experts.0.copies=1"],
-            {"training.trainable": "there is no gate to train; add a section 'gate', or set all or none"},
+            {"training.trainable": "the spec has no gate to train; add a section 'gate', or set all or none"},
         ),
         (["training.trainable=experts"], {"training.trainable": "must be 'all', 'gate' or 'none', not 'experts'"}),
     ],
