@@ -67,7 +67,8 @@ def invalid_document(file: Path, error: MoeframeError) -> Document:
     `file`, `kind` (null), `valid` (false), and `problems`: each with `place` (file:line:column), `path` (dotted) and
     `message`; `place` and `path` are empty where the file could not be read.
     """
-    problems = [dataclasses.asdict(problem) for problem in error.problems] if isinstance(error, SpecError) else []
+    found = error.problems if isinstance(error, SpecError) else ()
+    problems = [{"place": one.place, "path": one.dotted_path, "message": one.message} for one in found]
     return _checked(file, None, problems or [{"place": "", "path": "", "message": str(error)}])
 
 

@@ -1,4 +1,4 @@
-"""A run as a straight line, in the order of the article: read `train_and_evaluate` from top to bottom."""
+"""A run as a straight line, in the order of the article (docs/references.md): read `train_and_evaluate` downwards."""
 
 import gc
 from collections.abc import Sequence

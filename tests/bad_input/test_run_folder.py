@@ -73,7 +73,7 @@ def test_a_folder_of_another_spec_is_refused_naming_the_keys(finished, tiny_spec
 def test_a_change_of_metrics_alone_points_to_evaluate(finished, tiny_spec):
     message = refusal(2, "run", tiny_spec, "--out", finished, "--set", "sampler.steps=3")
     assert "sampler.steps: 2 there, 3 now" in message
-    assert "measure the trained model anew with `moeframe evaluate`" in message
+    assert "measure the trained model again with `moeframe evaluate`" in message
 
 
 def test_a_strangers_folder_is_refused_and_left_as_it_was(tiny_spec, tmp_path):
@@ -110,12 +110,12 @@ def test_two_processes_do_not_work_in_one_folder(finished, tiny_spec):
 @pytest.mark.parametrize("place", ["nowhere", "."])
 def test_a_folder_that_is_no_run_is_refused(tmp_path, command, place):
     assert refusal(2, command, tmp_path / place) == (
-        f"error: {tmp_path / place}: is no run folder (no spec.yaml); name a folder that `moeframe run` wrote"
+        f"error: {tmp_path / place}: not a run folder (spec.yaml not found); name a folder that `moeframe run` wrote"
     )
 
 
 def test_loading_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(RunFolderError, match="is no run folder"):
+    with pytest.raises(RunFolderError, match="not a run folder"):
         moeframe.load(tmp_path)
 
 
@@ -177,5 +177,5 @@ def test_samples_go_into_png_npz_or_a_new_folder_only(finished, tmp_path):
     )
     assert not path.exists()
     assert refusal(2, "sample", finished, "-n", "2", "--out", tmp_path.parent) == (
-        f"error: {tmp_path.parent}: exists and is no empty folder; name a new folder for the images"
+        f"error: {tmp_path.parent}: already exists and is not an empty folder; name a new folder for the images"
     )

@@ -283,7 +283,7 @@ def test_the_floor_of_fewer_images_has_the_samples_figure_at_that_number_beside_
     few = in_space(component, moments, samples=30, reference="train").measure(Compared(60, 30, 60))
     found = in_space(component, moments, samples=60, reference="train").measure(Compared(60, 30, 60))
     assert "at_floor_n" not in few.parts
-    assert found.how["at_floor_n"].startswith("the same figure of 30 samples")
+    assert found.how["at_floor_n"].startswith("the same metric for 30 samples")
     assert found.parts["at_floor_n"] == pytest.approx(few.value)
     assert found.parts["real_against_real"] == pytest.approx(few.parts["real_against_real"])
 

@@ -93,7 +93,9 @@ check_component(registry.components("augmentations")[0].component)
 
 from moeframe import cli
 
-cli._installed = lambda: registry
+import moeframe.plugin.registry
+
+moeframe.plugin.registry.Registry.installed = lambda: registry
 cli.main(["plugins", "augmentations"])
 '''
 
