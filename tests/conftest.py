@@ -3,6 +3,7 @@
 `make check` does without them (MOEFRAME_CHECK_SHAPES=0): they take a third of the time of the fast tests.
 """
 
+import gc
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait leave the cores to the tests beside them
@@ -16,6 +17,12 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish():
+    """Leave modules and tests out of later collections: a run collects garbage, half a second where all are walked."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
