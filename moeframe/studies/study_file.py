@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moeframe.errors import InputError, Problem, SpecError
 from moeframe.interfaces.launcher import Launcher
 from moeframe.plugin.registry import Registry, did_you_mean
+from moeframe.report.study.rows import Group
 from moeframe.spec.loader import Document, Override, dotted, load_spec, read_document
 from moeframe.spec.messages import Flaw, flaws_of
 from moeframe.spec.messages import Path as SpecPath
@@ -36,6 +37,10 @@ class VariantConfig(_Section):
     )
     weights_of: str | None = Field(
         default=None, description="another variant, whose trained weights are measured under these settings"
+    )
+    group: Group | None = Field(
+        default=None,
+        description="how the page draws it; by default control for one expert, ablation with weights_of, else mixture",
     )
 
     @property
@@ -73,6 +78,8 @@ class Variant:
     """An earlier variant whose runs are these too, because their specs are equal."""
     changes: tuple[str, ...] = ()
     """What it changes of the base spec, beside what all variants change, a line each."""
+    group: Group | None = None
+    """What it is to the study, where its file says so."""
 
     @property
     def made_of(self) -> list[str]:
@@ -283,6 +290,7 @@ def _variant(name: str, config: VariantConfig, spec: RunSpec, earlier: list[Vari
             *(f"{path}: the run of {other}" for path, other in config.runs_of.items()),
             *([f"weights: those of {config.weights_of}"] if config.weights_of else []),
         ),
+        group=config.group,
     )
 
 
