@@ -317,7 +317,7 @@ def test_the_card_lists_every_expert_with_what_it_says_of_its_weights(merged):
         },
     ]
     report = (folder / "report.html").read_text()
-    assert "<h2>Experts</h2>" in report
+    assert "<summary>Experts</summary>" in report
     assert report.count(f'<p class="why">{card["experts"][1]["warning"]}</p>') == 1
     assert report.count(card["experts"][1]["warning"]) == 1, "said once"
 
@@ -329,7 +329,7 @@ def test_a_run_that_trains_its_experts_has_no_section_about_their_licences(tiny_
         {"number": 0, "type": "unet"},
         {"number": 1, "type": "unet"},
     ]
-    assert "<h2>Experts</h2>" not in (tmp_path / "run/report.html").read_text()
+    assert "<summary>Experts</summary>" not in (tmp_path / "run/report.html").read_text()
 
 
 # --- sweep ------------------------------------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_a_sweep_over_several_seeds_gives_means_and_compares_the_merge_with_each
         expected = getattr(points["merge"], one.figure) - getattr(theirs, one.figure)
         assert one.difference == pytest.approx(expected, abs=1e-12)
         assert (one.verdict, one.p_adjusted) == ("underpowered", None), "three seeds cannot show a difference"
-    assert "; underpowered." in (tmp_path / "several/report.html").read_text()
+    assert "Underpowered: fewer than 6 seeds." in (tmp_path / "several/report.html").read_text()
 
 
 def test_the_comparisons_of_a_sweep_are_corrected_for_their_number():

@@ -73,7 +73,7 @@ def test_a_study_runs_every_variant_once_with_every_seed(done):
     assert not (out / "runs/again").exists(), "equal specs are run once"
     assert [run.status for run in plan(study, out)] == ["finished"] * 8
     assert "Best bits/dim: " in result.output.replace("\n", " ")
-    assert "Under 6 seeds no difference is called one" in result.output
+    assert "Fewer than 6 seeds: no significance is claimed" in result.output
 
 
 @pytest.mark.slow

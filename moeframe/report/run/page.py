@@ -25,6 +25,7 @@ from moeframe.report.run.seed_folder import (
 from moeframe.report.run.trade_off import TradeOff, sweep_sentences, trade_off
 from moeframe.report.run.verdict import verdict
 from moeframe.report.titles import in_words, key_title, metric_titles, without_keys
+from moeframe.stats.comparison import COMPARED_FROM
 from moeframe.storage.atomic import write_file
 from moeframe.storage.results import MetricResult, Results, read_json, read_results
 
@@ -296,10 +297,13 @@ def _sweep(folder: Path) -> Iterator[Section]:
         sweep = checked(TradeOff, read_json(path), str(path))
         lowest = min(sweep.points, key=lambda point: point.bits_per_dim)
         compared = "".join(f" {sentence[0].upper()}{sentence[1:]}." for sentence in sweep_sentences(sweep))
+        underpowered = any(comparison.verdict == "underpowered" for comparison in sweep.comparisons)
+        few = f" Underpowered: fewer than {COMPARED_FROM} seeds." if underpowered else ""
         where = f"η = {lowest.eta:.3f}" if lowest.eta is not None else lowest.name
         caption = (
             "One point per switch point, both experts alone, and the merge. Filled: Pareto front; bars: 95 % interval "
-            f"of an expert's difference from the merge, paired by seed. Lowest bits/dim: {where}. {sweep.how}{compared}"
+            "of an expert's difference from the merge, paired by seed. "
+            f"Lowest bits/dim: {where}. {sweep.how}{compared}{few}"
         )
         yield Section("Likelihood against quality", [Figure("Sweep", caption, trade_off("sweep", sweep))])
 

@@ -3,6 +3,8 @@
 from typing import TYPE_CHECKING, Literal
 
 from moeframe.report.drawing import INK, PAPER, QUIET, Record, colour_of, draw, legend
+from moeframe.report.numbers import format_interval
+from moeframe.report.titles import in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -90,7 +92,7 @@ def trade_off(name: str, sweep: TradeOff) -> str:
                 _bars(axes, sweep, point, quality, colour)
         better = "lower" if sweep.quality_better == "lower" else "higher"
         axes.set_xlabel("bits/dim (lower is better)")
-        axes.set_ylabel(f"{sweep.quality_name} ({better} is better)")
+        axes.set_ylabel(f"{in_words(sweep.quality_name)} ({better} is better)")
         legend(axes)
 
     return draw(name, "Likelihood against quality by switch point", paint, 3.2)
@@ -117,7 +119,8 @@ def sweep_sentences(sweep: TradeOff) -> list[str]:
 
 
 def _sentence(one: SweepComparison, sweep: TradeOff) -> str:
-    figure = "bits/dim" if one.figure == "bits_per_dim" else sweep.quality_name
-    interval = "" if one.interval is None else f" (95 % interval {one.interval[0]:+.4g} .. {one.interval[1]:+.4g})"
+    figure = "bits/dim" if one.figure == "bits_per_dim" else in_words(sweep.quality_name)
+    interval = "" if one.interval is None else f" (95 % interval {format_interval(one.interval)})"
     p = "" if one.p_adjusted is None else f", Holm-adjusted p = {one.p_adjusted:.2g}"
-    return f"merge minus {one.against}, {figure}: {one.difference:+.4g}{interval} over {one.n} seeds{p}; {one.verdict}"
+    verdict = "" if one.verdict == "underpowered" else f"; {one.verdict}"
+    return f"merge minus {one.against}, {figure}: {one.difference:+.4g}{interval} over {one.n} seeds{p}{verdict}"
