@@ -1,9 +1,9 @@
-"""Count the words that a reader sees before opening a fold: texts, tables and labels of plots.
+"""Count the words of a page that a reader sees before opening a fold, and those of the whole page.
 
 python benchmarks/page_words.py results/studies/digits/study.html [more pages]
 
-A word is what stands between spaces, so a number is one too. Closed <details> count with their summary alone; scripts,
-styles, and the hover texts of plots do not count, nor what the page shows on a phone in place of its desktop version.
+Text, tables and labels of plots count; a word is anything between spaces, so a number is one too. A closed <details>
+counts with its summary alone. Scripts, styles, hover texts and the phone's version of a plot do not count.
 """
 
 import sys
@@ -60,5 +60,7 @@ def unfolded_words(html: str) -> int:
 
 
 if __name__ == "__main__":
+    print("unfolded   total  page")
     for path in sys.argv[1:]:
-        print(f"{unfolded_words(Path(path).read_text(encoding='utf-8')):>7,} {path}")
+        html = Path(path).read_text(encoding="utf-8")
+        print(f"{unfolded_words(html):>8,} {unfolded_words(html.replace('<details', '<details open')):>7,}  {path}")

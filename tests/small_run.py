@@ -17,6 +17,7 @@ def bpd(value, k):
         "value": value,
         "unit": "bits/dim",
         "better": "lower",
+        "role": "likelihood",
         "n": 360,
         "how": {
             "estimator": "continuous-time variational bound (VDM)",
@@ -36,6 +37,7 @@ def frechet(value):
         "value": value,
         "unit": "squared distance",
         "better": "lower",
+        "role": "quality",
         "n": 2000,
         "how": how,
         "interval": None,
@@ -45,7 +47,14 @@ def frechet(value):
 
 def psnr(value):
     parts = {f"log_snr {level}": value + 2 * level for level in (2, -2, 0)}
-    return {**frechet(value), "unit": "dB", "better": "higher", "how": {"caution": "few images"}, "parts": parts}
+    return {
+        **frechet(value),
+        "role": "reconstruction",
+        "unit": "dB",
+        "better": "higher",
+        "how": {"caution": "few images"},
+        "parts": parts,
+    }
 
 
 def wave(phase, i):

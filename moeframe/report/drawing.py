@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WIDTH = 4.2
 """Inches: narrow enough that 9 pt text stays readable when the page shrinks it to a phone."""
-WIDE = 8.4
+WIDE = 9.6
 """Inches of a plot across a desktop page."""
 NOISE_AXIS = "log-SNR (noisy → clean)"
 INK, QUIET, GRID, PAPER, REST = "#1b1f24", "#57606b", "#e0e4e9", "#fefefe", "#8a929c"
@@ -69,7 +69,7 @@ class Record(BaseModel):
 
 
 Hints = Mapping[str, str | Sequence[str]]
-"""Hover texts by gid: one text for the whole part, then optionally one per mark."""
+"""Hover texts by gid: one text for the part, then optionally one per mark."""
 
 
 def draw(
@@ -111,7 +111,7 @@ def themed(svg: str) -> str:
 
 def _hinted(svg: str, gid: str, texts: Sequence[str]) -> str:
     """Return the plot with titles for a part and for each of its marks, which must match the texts in number."""
-    whole, *marks = (f"<title>{escape(text)}</title>" for text in texts)
+    whole_part, *marks = (f"<title>{escape(text)}</title>" for text in texts)
     before, part = svg.split(f'<g id="{gid}">', 1)
     end = part.find('<g id="')
     part, after = part[:end], part[end:]
@@ -119,7 +119,7 @@ def _hinted(svg: str, gid: str, texts: Sequence[str]) -> str:
         assert part.count("<use ") == len(marks), f"{gid} has {part.count('<use ')} marks for {len(marks)} texts"
         titles = iter(marks)
         part = re.sub(r"<use ([^>]*)/>", lambda use: f'<use class="hint" {use[1]}>{next(titles)}</use>', part)
-    return f'{before}<g id="{gid}" class="hint">{whole}{part}{after}'
+    return f'{before}<g id="{gid}" class="hint">{whole_part}{part}{after}'
 
 
 def colour_of(k: int, n: int) -> str:

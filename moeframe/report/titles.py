@@ -55,7 +55,7 @@ def metric_titles(units: Mapping[str, str]) -> dict[str, str]:
 
 
 def _metric_title(name: str, unit: str) -> str:
-    """A unit such as "FID, features of ..." names the figure before its comma, and the key may claim too much."""
+    """A unit such as "FID, features of ..." names the metric before its comma, and the key may claim too much."""
     head = unit.split(",")[0] if "," in unit else ""
     return head if head in ("FID", "KID") else METRICS.get(name, head or in_words(name))
 

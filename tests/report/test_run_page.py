@@ -168,7 +168,7 @@ def test_images_that_are_not_finite_are_counted_below_their_picture(tmp_path):
     path.write_text(json.dumps(facts))
     html = write_report(folder).read_text()
     assert html.count("have NaN or infinite pixels, shown in black.") == 1
-    assert "Not selected. 3 of them have NaN or infinite pixels" in html
+    assert "Random samples, not selected. 3 of them have NaN or infinite pixels" in html
 
 
 def test_several_seeds_say_which_one_the_pictures_show(html):

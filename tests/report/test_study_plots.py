@@ -145,6 +145,9 @@ def test_the_forest_plot_has_each_difference_and_interval_at_its_place(table, pa
             for at, text in re.findall(r'<span style="left: ([\d.]+)%">([^<]+)</span>', html)
         ]
         (low, first), (high, last) = ticks[0], ticks[-1]
+        assert low < high
+        assert first < last, "values rise to the right, as the words below the axis say"
+        assert "← better" in html if column.better == "lower" else "better →" in html
         value = lambda at, a=low, b=high, f=first, g=last: f + (float(at) - a) / (b - a) * (g - f)  # noqa: E731
         rows = re.findall(r"<li data-hint.*?</li>", html, re.S)
         compared = {each.title: one for each in table.rows if (one := each.cells[column.name].against)}

@@ -143,8 +143,8 @@ def test_times_of_two_machines_are_compared_only_seed_by_seed():
     computed(record, "B", 4, {"device": "cpu", "device_name": "third", "batch_size": 16})
     cell = table_of(record).rows[1].cells["bits"]
     assert (cell.n_seeds, cell.against.n) == (5, 5)
-    assert cell.lacks == "seed 4: measured with different settings: device cpu vs cuda; device name third vs other"
-    assert f"bits missing for Model B: {cell.lacks}." in as_markdown(table_of(record))
+    assert cell.missing == "seed 4: measured with different settings: device cpu vs cuda; device name third vs other"
+    assert f"bits missing for Model B: {cell.missing}." in as_markdown(table_of(record))
 
 
 def test_a_metric_that_no_run_has_is_named_with_its_reason():

@@ -59,11 +59,11 @@ def test_one_network_of_equal_compute_beats_every_mixture():
     said = findings(table)
     assert said[0].claim == "Best m1: title of long"
     assert said[1].claim == "One expert at equal training compute beats every mixture"
-    assert said[1].numbers.startswith("m1 -0.05")
+    assert said[1].numbers[0].startswith("m1 -0.05")
     assert said[2].claim == "Four experts do not beat one network of equal training compute"
-    assert said[2].numbers.startswith("m1 +0.05")
+    assert said[2].numbers[0].startswith("m1 +0.05")
     assert (said[2].variants, said[2].tone) == (("mix", "long"), "worse")
-    assert re.search(r"\+0\.05\d* \(0\.0\d+ to 0\.0\d+\)", said[2].numbers)
+    assert re.search(r"\+0\.05\d* \(0\.0\d+ to 0\.0\d+\)", said[2].numbers[0])
 
 
 def test_the_control_of_equal_parameters_has_its_own_verdict():

@@ -145,7 +145,7 @@ def _pictures(folder: Path, diagnostics: Diagnostics) -> Iterator[Section]:
     level = diagnostics.reconstruction_log_snr
     pairs = "Held-out images and their reconstructions by the deterministic sampler, after adding noise"
     captions = {
-        "samples": ("Samples", "Not selected."),
+        "samples": ("Samples", "Random samples, not selected."),
         "trajectory": (
             "Denoising trajectory",
             "From noise (left) to the finished image (right)"
@@ -205,18 +205,18 @@ def _phase_figures(phase: str, title: str, events: Sequence[Event]) -> Iterator[
     """Yield the likelihood curves of one phase, and its other terms."""
     nll = _term(events, "nll")
     unit = nll.unit if nll else "objective"
-    whole = nll.values if nll else [(event.step, event.objective) for event in events if event.objective is not None]
+    total = nll.values if nll else [(event.step, event.objective) for event in events if event.objective is not None]
     experts = _expert_points(events)
     if phase == "warm_start" and any(experts):
-        whole = []  # experts train separately: their mean adds nothing
+        total = []  # experts train separately: their mean adds nothing
     elif unit != "bits/dim":
         experts = []  # in joint training their errors are in bits/dim
     held_out = [(event.step, event.bits_per_dim) for event in events if event.bits_per_dim is not None]
     beside = held_out if unit == "bits/dim" else []
-    if whole or any(experts) or beside:
-        curve = plots.LearningCurve(unit=unit, train=whole, experts=experts, held_out=beside)
-        lines = ["training loss of each expert on its own slice"] if not whole else ["training loss on batches"]
-        lines += ["each expert's error on the images routed to it"] if whole and any(experts) else []
+    if total or any(experts) or beside:
+        curve = plots.LearningCurve(unit=unit, train=total, experts=experts, held_out=beside)
+        lines = ["training loss of each expert on its own slice"] if not total else ["training loss on batches"]
+        lines += ["each expert's error on the images routed to it"] if total and any(experts) else []
         lines += ["dots: the bound on held-out images"] if beside else []
         caption = "; ".join(lines).capitalize() + f". Training curves are averaged to {plots.MAX_POINTS} points."
         yield Figure(title.capitalize(), caption, plots.learning_curve(f"learning-{phase}", curve))

@@ -16,7 +16,7 @@ class Line:
     """One metric: its value with the interval, and what to hold it against."""
 
     claim: str
-    numbers: str
+    numbers: tuple[str, ...]
     titles: str = ""
 
 
@@ -34,8 +34,8 @@ def _line(title: str, metric: MetricResult) -> Line:
     if metric.interval is None:
         claim += ", no interval"
     else:
-        claim += f" ({format_interval(metric.interval)}, 95 %)"
-    return Line(claim, " ".join(_beside(metric)))
+        claim += f" ({format_interval(metric.interval)}, 95\u00a0%)"
+    return Line(claim, tuple(_beside(metric)))
 
 
 def _beside(metric: MetricResult) -> Iterator[str]:
@@ -45,8 +45,6 @@ def _beside(metric: MetricResult) -> Iterator[str]:
         yield f"A uniform model needs log2({levels}) = {math.log2(levels):.3f} bits/dim."
     if REFERENCE in metric.parts:
         reference = format_figure(metric.parts[REFERENCE].mean)
-        yield f"Test images score {reference} against training images"
+        yield f"Train/test reference distance: {reference}."
         if MATCHED in metric.parts:
-            yield f"(samples of the same number: {format_figure(metric.parts[MATCHED].mean)})."
-        else:
-            yield f"(samples: N = {metric.n:,})."
+            yield f"At the N of the reference: {format_figure(metric.parts[MATCHED].mean)}."

@@ -20,7 +20,7 @@ NO_RATIOS = ("dB", "KID", "squared MMD")
 """Prefixes of units without meaningful ratios: logarithms, and estimates that may be zero by chance."""
 
 
-def begun(record: Mapping[str, Any]) -> dict[str, Any]:
+def started(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return study.json without the seeds and variants that have no run yet; `not_run` lists those variants.
 
     A variant that lacks a seed of another variant is incomplete; a seed that no variant has run is left out.
@@ -193,7 +193,7 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
             interval=summary.interval,
             n_seeds=len(known),
             per_seed=tuple(values[name]),
-            lacks=_lacks(row, values[name], column, record),
+            missing=_missing(row, values[name], column, record),
             ratio=means[name] / means[baseline] if column.exact and means.get(baseline) else None,
             best=name == best,
             against=None if one is None else _against(one, values[name], values[baseline], column),
@@ -237,8 +237,8 @@ def _pairs(
     own: Mapping[str, str],
 ) -> list[Pair]:
     """Compare the pairs of the study, with Holm's correction over them per metric; equal pairs count once."""
-    asked = [(first, second) for first, second in compare if own[first] != own[second]]
-    found: dict[tuple[str, str], dict[str, Against]] = {pair: {} for pair in asked}
+    pairs = [(first, second) for first, second in compare if own[first] != own[second]]
+    found: dict[tuple[str, str], dict[str, Against]] = {pair: {} for pair in pairs}
     for column in columns:
         figures = values[column.name]
         possible = {
@@ -268,7 +268,7 @@ def _best(values: Mapping[str, list[float | None]], better: Better) -> str | Non
     return None
 
 
-def _lacks(row: Mapping[str, Any], values: list[float | None], column: Column, record: Mapping[str, Any]) -> str:
+def _missing(row: Mapping[str, Any], values: list[float | None], column: Column, record: Mapping[str, Any]) -> str:
     """Return which finished runs lack the value, and why. Failed runs are listed with their row."""
     pairs = zip(row["runs"], values, strict=True)
     runs = [run for run, value in pairs if value is None and run["status"] == "finished"]

@@ -84,8 +84,8 @@ def learning(table: Table, evidence: Sequence[Evidence], styles: VariantStyles) 
     in_flops = any(cost != 1 for cost in costs.values())
     x = Axis(label="training FLOPs" if in_flops else "training calls (one image each)", log=True)
     title = "Held-out bits/dim against training compute"
-    lacking = [one.title for one in evidence if one.name not in costs]
-    left_out = f" Not shown: {', '.join(lacking)}." if lacking else ""
+    missing = [one.title for one in evidence if one.name not in costs]
+    left_out = f" Not shown: {', '.join(missing)}." if missing else ""
     caption = (
         f"Lower at equal compute is better. {_BANDS}. Before the end of a training its learning rate is still "
         f"high, which favours the shorter training.{left_out}"

@@ -70,7 +70,7 @@ def _compared(one: Against | None, other: str) -> list[object]:
 
 def _rest(cell: Cell, row: Row) -> list[object]:
     costs = [row.training_calls, row.training_flops]
-    return [cell.ratio, cell.best, *costs, row.finished, row.seeds, cell.why_not or cell.lacks]
+    return [cell.ratio, cell.best, *costs, row.finished, row.seeds, cell.why_not or cell.missing]
 
 
 def as_markdown(table: Table) -> str:
@@ -153,7 +153,7 @@ def facts(table: Table) -> list[str]:
         reasons: dict[str, list[str]] = {}
         for row in table.rows:
             cell = row.cells[column.name]
-            if why := cell.why_not or cell.lacks:
+            if why := cell.why_not or cell.missing:
                 reasons.setdefault(why, []).append(row.title)
         found += [f"{column.title} missing for {', '.join(titles)}: {why}." for why, titles in reasons.items()]
     found += [f"{title} was not measured: {why}." for title, why in table.not_measured.items()]

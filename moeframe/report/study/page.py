@@ -7,7 +7,7 @@ from typing import Any
 
 from moeframe.report.numbers import compact, format_figure
 from moeframe.report.run.page import page_environment
-from moeframe.report.study.comparison_table import begun, table_of
+from moeframe.report.study.comparison_table import started, table_of
 from moeframe.report.study.curves import overtaking, without_curve
 from moeframe.report.study.figures import headline, learning, of_variant, over_noise, samples, trade_offs
 from moeframe.report.study.forest import forest
@@ -40,7 +40,7 @@ def write_study(folder: Path) -> Table:
     Raises RunFolderError where the folder holds no study or a damaged one.
     """
     place = StudyFolder(folder)
-    record = begun(refreshed(folder))
+    record = started(refreshed(folder))
     evidence = evidence_of(folder, record)
     record["variants"] = [{**one.facts, "averages": _averages(one)} for one in evidence]
     table, noise, slices = table_of(record), by_noise(record, evidence), by_slice(record, evidence)
@@ -172,7 +172,7 @@ def _hint(cell: Cell, column: Column, row: Row, seeds: Sequence[int]) -> str:
         return f"{row.title}, {column.title}: {cell.why_not}"
     lines = [f"{row.title}, {column.title}", f"mean over {cell.n_seeds} seeds: {cell.mean:.6g} {column.unit}"]
     lines += [] if cell.interval is None else [f"95 % t-interval: {cell.interval[0]:.6g} to {cell.interval[1]:.6g}"]
-    lines += [cell.lacks] if cell.lacks else []
+    lines += [cell.missing] if cell.missing else []
     lines += [f"minus the baseline: {shown_difference(cell.against)}", *_verdict(cell.against)] if cell.against else []
     values = zip(seeds, cell.per_seed, strict=True)
     return "\n".join([*lines, *(f"seed {seed}: {'–' if value is None else f'{value:.6g}'}" for seed, value in values)])

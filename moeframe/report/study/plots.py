@@ -109,7 +109,7 @@ def scatter(
         )
         return hints
 
-    return draw(name, title, paint, 4.6 if wide else 4.4, WIDE if wide else WIDTH)
+    return draw(name, title, paint, 4.5 if wide else 4.4, WIDE if wide else WIDTH)
 
 
 def _boxes(axes: "Axes", point: Point, *, own: bool) -> list[Box]:

@@ -61,8 +61,8 @@ class Evidence:
         for seed in self.seeds:
             for step, bits in seed.held_out:
                 at.setdefault(step, []).append(bits)
-        whole = [(step, bits) for step, bits in sorted(at.items()) if len(bits) == len(self.seeds)]
-        return [(cost_of_call * self._calls(step), bits) for step, bits in whole]
+        complete = [(step, bits) for step, bits in sorted(at.items()) if len(bits) == len(self.seeds)]
+        return [(cost_of_call * self._calls(step), bits) for step, bits in complete]
 
     def learning_of(self, seed: int, cost_of_call: float) -> list[tuple[float, float]]:
         """Return (training cost so far, held-out bits/dim) of one seed; empty if the seed is missing."""
@@ -86,8 +86,8 @@ def refreshed(folder: Path) -> dict[str, Any]:
     """
     place = StudyFolder(folder)
     record = read_mapping(place.record)
-    if lacking := [key for key in ("name", "baseline", "seeds", "dataset", "variants") if key not in record]:
-        raise RunFolderError(f"{place.record}: missing keys: {', '.join(lacking)}; run `moeframe study` again")
+    if missing := [key for key in ("name", "baseline", "seeds", "dataset", "variants") if key not in record]:
+        raise RunFolderError(f"{place.record}: missing keys: {', '.join(missing)}; run `moeframe study` again")
     known = (run["status"] for row in record["variants"] for run in row.get("runs", []))
     if "finished" in known and not (folder / "runs").is_dir():
         raise RunFolderError(f"{folder}: runs/ not found, so the page cannot be made; use the folder with the runs")

@@ -71,7 +71,7 @@ class Cell(_Record):
     best: bool = False
     """Significantly better than every other row."""
     why_not: str = ""
-    lacks: str = ""
+    missing: str = ""
     """Finished seeds without a value, and why, where other seeds have one."""
 
 
@@ -127,7 +127,7 @@ class Pair(_Record):
 
 
 class Table(_Record):
-    """The whole table."""
+    """The table of a study."""
 
     name: str
     dataset: str

@@ -17,10 +17,11 @@ Tone = Literal["better", "worse", "neutral"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One verdict: a claim in words, its numbers, and the variants that it is about."""
+    """One verdict: a claim in words, its numbers, and the variants concerned."""
 
     claim: str
-    numbers: str
+    numbers: tuple[str, ...]
+    """The difference in each leading metric."""
     variants: tuple[str, ...]
     """Their names; the first is the subject."""
     titles: str
@@ -29,7 +30,7 @@ class Finding:
     """Whether the first variant is better or worse than the second."""
 
     def __str__(self) -> str:
-        return f"{self.claim}: {self.numbers} ({self.titles})." if self.titles else f"{self.claim}: {self.numbers}."
+        return f"{self.claim}: {'; '.join(self.numbers)}{f' ({self.titles})' if self.titles else ''}."
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class _Question:
 
 
 def leading_column(table: Table) -> Column | None:
-    """Return the metric that ranks the variants: likelihood, else quality, else the first that is no cost."""
+    """Return the metric that ranks the variants: likelihood, else quality, else the first that is not a cost."""
     others = (column for column in table.columns if column.role != "cost" and not column.exact)
     return table.leading("likelihood") or table.leading("quality") or next(others, None)
 
@@ -63,7 +64,7 @@ def findings(table: Table) -> list[Finding]:
     if quality is lead:
         quality = None
     questions = {(q.first.name, q.second.name): q for q in reversed(list(_questions(table, ranked)))}
-    questions = dict(reversed(questions.items()))  # of two questions about one pair the first is asked
+    questions = dict(reversed(questions.items()))  # the first of two questions about one pair
     compared = {
         pair: one
         for pair, question in questions.items()
@@ -77,7 +78,7 @@ def findings(table: Table) -> list[Finding]:
         question = questions[pair]
         claim = {"better": question.if_better, "worse": question.if_worse, "neutral": question.if_equal}[tone]
         claim += _contradiction(question.first, question.second, tone, lead, quality)
-        numbers = "; ".join(_numbers(question.first, question.second, one, lead, quality, table))
+        numbers = tuple(_numbers(question.first, question.second, one, lead, quality, table))
         found.append(Finding(claim, numbers, pair, f"{question.first.title} vs {question.second.title}", tone))
     return found
 
@@ -101,7 +102,7 @@ def _best(row: Row, lead: Column, quality: Column | None, table: Table) -> Findi
     numbers = [_mean(row.cells[lead.name], lead)]
     if quality and also:
         numbers.append(_mean(row.cells[quality.name], quality))
-    return Finding(claim, "; ".join(numbers), (row.name,), "")
+    return Finding(claim, tuple(numbers), (row.name,), "")
 
 
 def _mean(cell: Cell, column: Column) -> str:
@@ -127,7 +128,7 @@ def _against_all(table: Table, ranked: list[Row], lead: Column, quality: Column 
     cost = _at_cost(best, others[0])
     claim = f"{kind}{cost} {'beats' if wins else 'leads, but does not clearly beat,'} every {rest}"
     claim += _contradiction(best, others[0], "better" if wins else "neutral", lead, quality)
-    numbers = "; ".join(_numbers(best, others[0], adjusted[others[0].name], lead, quality, table))
+    numbers = tuple(_numbers(best, others[0], adjusted[others[0].name], lead, quality, table))
     titles = f"{best.title} vs the best {rest}, {others[0].title}"
     yield Finding(claim, numbers, (best.name, others[0].name), titles, "better" if wins else "neutral")
 
@@ -165,9 +166,9 @@ def _questions(table: Table, ranked: list[Row]) -> Iterator[_Question]:
 
 def _subject(table: Table, ranked: list[Row]) -> Row | None:
     """Return the mixture that the study is about: that of its first pair, else the best one."""
-    asked = table.pairs[0].first if table.pairs else ""
+    first = table.pairs[0].first if table.pairs else ""
     merged = [row for row in ranked if row.n_experts > 1]
-    return next((row for row in merged if row.name == asked), merged[0] if merged else None)
+    return next((row for row in merged if row.name == first), merged[0] if merged else None)
 
 
 def _of_control(subject: Row, controls: list[Row], what: str) -> Iterator[_Question]:
