@@ -2,10 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check lint docs bench figures mutations clean
+.PHONY: demo browser test check lint docs bench figures mutations clean
+
+AXE := axe-core@4.10.3
 
 demo: .venv/installed  ## train, merge and report on digits: runs/digits/report.html
 	$(BIN)/moeframe run specs/digits.yaml
+
+browser: .browser/package/axe.min.js  ## axe-core, which checks the pages in Chromium for accessibility; needs npm
+.browser/package/axe.min.js:
+	mkdir -p .browser
+	cd .browser && npm pack --silent $(AXE) && tar xzf axe-core-*.tgz package/axe.min.js && rm axe-core-*.tgz
+	touch $@
 
 test: .venv/installed  ## all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal

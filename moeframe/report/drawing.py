@@ -1,4 +1,8 @@
-"""How every plot of a report is drawn: one style, one palette, an SVG string whose bytes follow from its record."""
+"""How every plot of a report is drawn: one style and palette, and an SVG string whose bytes follow from its data.
+
+Plots are SVG that matplotlib draws, not a JavaScript library: a page with twenty plots stays small, prints, works
+without a script, and is the same bytes each time. Colours become CSS variables, so that they follow the theme.
+"""
 
 import io
 import re
@@ -13,13 +17,32 @@ if TYPE_CHECKING:
 
 WIDTH = 4.2
 """Inches: narrow enough that 9 pt text stays readable when the page shrinks it to a phone."""
+WIDE = 9.6
+"""Inches of a plot across a desktop page."""
 NOISE_AXIS = "log-SNR (noisy → clean)"
-INK, QUIET = "#1f2328", "#6b7280"
-# Okabe and Ito: told apart with every common colour blindness. Black is kept for the merged model.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#9CA3AF")
+INK, QUIET, GRID, PAPER, REST = "#1b1f24", "#57606b", "#e0e4e9", "#fefefe", "#8a929c"
+# Told apart with every common colour blindness, at least 3:1 against the page; no yellow. Ink is the merged model.
+COLOURS = ("#0072b2", "#c65300", "#007f5f", "#a0498a", "#2f8fc8", "#7a5c00", "#5b4db1", "#6f7782")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.8, 1.2)), (0, (7, 1.6, 1.4, 1.6)))
+HEAT = "#2a78b8"
+"""The colour of a matrix, whose opacity shows the value."""
+GROUP_COLOURS = {"baseline": "#1b1f25", "control": "#0063a6", "mixture": "#b84a00", "ablation": "#00735a"}
+GROUP_MARKERS = {"baseline": "D", "control": "s", "mixture": "o", "ablation": "^"}
+VARIABLES = {
+    INK: "ink",
+    QUIET: "quiet",
+    GRID: "grid",
+    PAPER: "paper",
+    REST: "rest",
+    HEAT: "heat",
+    **{colour: f"group-{group}" for group, colour in GROUP_COLOURS.items()},
+    **{colour: f"series-{k}" for k, colour in enumerate(COLOURS)},
+}
+"""The CSS variable that takes the place of each colour on a page; style.css sets them for light and dark."""
 STYLE: dict[Any, object] = {
     "svg.hashsalt": "moeframe",
     "svg.fonttype": "none",
+    "path.simplify": False,  # a test reads every vertex
     "text.parse_math": False,  # a "$" in a slice's name is a dollar
     "font.size": 9,
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib; browsers that lack it take their own sans-serif
@@ -33,7 +56,7 @@ STYLE: dict[Any, object] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.color": "#e5e7eb",
+    "grid.color": GRID,
     "axes.axisbelow": True,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
@@ -41,19 +64,21 @@ STYLE: dict[Any, object] = {
 
 
 class Record(BaseModel):
-    """Part of diagnostics.json or events.jsonl; keys that no plot needs are allowed."""
+    """Part of diagnostics.json or events.jsonl; other keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 Hints = Mapping[str, str | Sequence[str]]
-"""What a reader sees when pointing at a part of a plot, by its gid: a text for all of it, then one for each mark."""
+"""Hover texts by gid: one text for the part, then optionally one per mark."""
 
 
-def draw(name: str, title: str, paint: Callable[["Axes"], Hints | None], height: float = 2.8) -> str:
-    """One plot as an SVG element whose ids start with `name`, so that several share a page.
+def draw(
+    name: str, title: str, paint: Callable[["Axes"], Hints | None], height: float = 2.8, width: float = WIDTH
+) -> str:
+    """Draw one plot as an SVG element; its ids start with `name`, so that several plots can share a page.
 
-    What `paint` returns becomes the titles of the parts that it gave a gid.
+    `paint` gives each data series a gid, and may return hover texts for them.
     """
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -62,7 +87,7 @@ def draw(name: str, title: str, paint: Callable[["Axes"], Hints | None], height:
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's matplotlibrc must not change the report
         mpl.rcParams.update(STYLE)
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         hints = paint(figure.add_subplot()) or {}
         figure.savefig(
             buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -90,9 +115,19 @@ def _rounded(attribute: str) -> str:
     return re.sub(r"\s*\n\s*(?=[\w\"])", " ", text).replace(' "', '"')
 
 
+def themed(svg: str) -> str:
+    """Replace the colours of a plot by CSS variables, each with the colour as its fallback; fonts are the page's."""
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    return re.sub(
+        r"#[0-9a-f]{6}\b",
+        lambda colour: f"var(--{VARIABLES[colour[0]]}, {colour[0]})" if colour[0] in VARIABLES else colour[0],
+        svg,
+    )
+
+
 def _hinted(svg: str, gid: str, texts: Sequence[str]) -> str:
-    """With titles of a part and of its marks, of which it has as many as there are texts left."""
-    whole, *marks = (f"<title>{escape(text)}</title>" for text in texts)
+    """Return the plot with titles for a part and for each of its marks, which must match the texts in number."""
+    whole_part, *marks = (f"<title>{escape(text)}</title>" for text in texts)
     before, part = svg.split(f'<g id="{gid}">', 1)
     end = part.find('<g id="')
     part, after = part[:end], part[end:]
@@ -100,28 +135,28 @@ def _hinted(svg: str, gid: str, texts: Sequence[str]) -> str:
         assert part.count("<use ") == len(marks), f"{gid} has {part.count('<use ')} marks for {len(marks)} texts"
         titles = iter(marks)
         part = re.sub(r"<use ([^>]*)/>", lambda use: f'<use class="hint" {use[1]}>{next(titles)}</use>', part)
-    return f'{before}<g id="{gid}" class="hint">{whole}{part}{after}'
+    return f'{before}<g id="{gid}" class="hint">{whole_part}{part}{after}'
 
 
 def colour_of(k: int, n: int) -> str:
-    """Colour of expert k of n."""
+    """Return the colour of expert k of n."""
     if n <= len(COLOURS):
         return COLOURS[k]
     import matplotlib as mpl
     from matplotlib.colors import to_hex
 
-    return to_hex(mpl.colormaps["viridis"](k / (n - 1)))
+    return to_hex(mpl.colormaps["viridis"](k / (n - 1) * 0.85))  # without its yellow end
 
 
 def legend(axes: "Axes") -> None:
-    """Above the plot, where it hides nothing; the figure grows by its height."""
+    """Put the legend above the plot, where it hides nothing; the figure grows by its height."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
     figure = axes.get_figure(root=True)
     assert figure is not None
-    columns = min(len(labels), max(1, int(WIDTH / (0.38 + 0.068 * max(map(len, labels))))))  # inches of 8 pt text
+    columns = min(len(labels), max(1, int(WIDTH / (0.44 + 0.068 * max(map(len, labels))))))  # inches of 8 pt text
     figure.legend(
-        handles, labels, loc="outside upper left", ncols=columns, fontsize=8, handlelength=1.4, columnspacing=1.2
+        handles, labels, loc="outside upper left", ncols=columns, fontsize=8, handlelength=2.2, columnspacing=1.2
     )
     figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(labels) // columns))

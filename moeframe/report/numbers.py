@@ -1,10 +1,10 @@
-"""Numbers as a reader wants them: with the digits that their interval supports."""
+"""Numbers with the digits that their interval supports."""
 
 import math
 
 
 def format_figure(value: float, interval: tuple[float, float] | None = None) -> str:
-    """A number with the digits that its interval supports; four significant ones where there is no interval.
+    """Format a number with the digits that its interval supports, or four significant digits without an interval.
 
     >>> format_figure(2.31456, (2.30, 2.33)), format_figure(2.31456), format_figure(1234567.0)
     ('2.315', '2.315', '1,234,567')
@@ -18,7 +18,7 @@ def format_figure(value: float, interval: tuple[float, float] | None = None) -> 
 
 
 def signed(difference: float, interval: tuple[float, float] | None = None) -> str:
-    """A difference as `format_figure` shows it, with its sign, which a zero has not.
+    """Format a difference as `format_figure` does, with its sign; zero has none.
 
     >>> signed(0.02, (0.01, 0.03)), signed(-0.00001, (-0.02, 0.02)), signed(-1.5)
     ('+0.020', '0.000', '-1.5')
@@ -30,7 +30,7 @@ def signed(difference: float, interval: tuple[float, float] | None = None) -> st
 
 
 def format_interval(interval: tuple[float, float]) -> str:
-    """Both ends with the digits of the value between them, and one or two more where an end would read as zero.
+    """Format both ends with the digits of the value, and up to two more where an end would read as zero.
 
     >>> format_interval((0.0004, 0.0221)), format_interval((-4.5, -0.03))
     ('0.0004 to 0.0221', '-4.50 to -0.03')
@@ -41,3 +41,15 @@ def format_interval(interval: tuple[float, float]) -> str:
     digits = min(max(0, 1 - math.floor(math.log10(half))), 9)
     more = next((k for k in range(3) if not any(end and not round(end, digits + k) for end in interval)), 2)
     return " to ".join(f"{round(end, digits + more) + 0.0:,.{digits + more}f}" for end in interval)
+
+
+def compact(value: float) -> str:
+    """Format a large count with three significant digits and a unit.
+
+    >>> compact(950.0), compact(627592.0), compact(1410745600.0)
+    ('950', '628k', '1.41G')
+    """
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return format_figure(value)

@@ -50,6 +50,7 @@ def _facts_of_variant(study: Study, variant: Variant) -> dict[str, object]:
     return {
         "name": variant.name,
         "title": variant.title,
+        "group": variant.group,
         "changes": list(variant.changes),
         "same_as": variant.same_as,
         "weights_of": variant.weights_of,

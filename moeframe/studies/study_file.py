@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from moeframe.errors import InputError, SpecError, SpecPath, SpecProblem
 from moeframe.interfaces.launcher import Launcher
 from moeframe.plugin.registry import Registry, did_you_mean
+from moeframe.report.study.rows import Group
 from moeframe.spec.loader import Document, Override, load_spec, read_document
 from moeframe.spec.messages import problems_of
 from moeframe.spec.schema import RunSpec
@@ -35,6 +36,10 @@ class VariantConfig(_Section):
     )
     weights_of: str | None = Field(
         default=None, description="another variant, whose trained weights are evaluated under these settings"
+    )
+    group: Group | None = Field(
+        default=None,
+        description="how the page draws it; by default control for one expert, ablation with weights_of, else mixture",
     )
 
     @property
@@ -72,6 +77,8 @@ class Variant:
     """An earlier variant with an equal spec, whose runs this one shares."""
     changes: tuple[str, ...] = ()
     """Its own changes of the base spec, one line each."""
+    group: Group | None = None
+    """Its group on the page, if the study file names one."""
 
     @property
     def made_of(self) -> list[str]:
@@ -285,6 +292,7 @@ def _variant(name: str, config: VariantConfig, spec: RunSpec, earlier: list[Vari
             *(f"{path}: the run of {other}" for path, other in config.runs_of.items()),
             *([f"weights: those of {config.weights_of}"] if config.weights_of else []),
         ),
+        group=config.group,
     )
 
 

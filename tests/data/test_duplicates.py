@@ -123,6 +123,6 @@ def test_a_leak_is_counted_in_the_card_and_shown_in_the_report(tmp_path, tiny_te
     assert found["leakage"]["leaked_exactly"] == "50.00%"
     assert found["first_test_images_in_train"] == ["test/03.png = train/03.png", "test/09.png = train/09.png"]
     report = (tmp_path / "run" / "report.html").read_text()
-    assert "Test images that also stand in train" in report
+    assert "Test images that also appear in the training split" in report
     assert "test/09.png = train/09.png" in report
     assert (tmp_path / "run" / "duplicates.png").is_file()

@@ -10,6 +10,7 @@ from moeframe.report.study.comparison_table import table_of
 from moeframe.report.study.formats import as_csv, as_latex, as_markdown, shown_cell, shown_difference
 from moeframe.report.study.sentences import in_short, sentences
 from moeframe.report.terminal import study_tables
+from moeframe.report.titles import key_title
 
 
 def record_of(values, lacking=()):
@@ -46,10 +47,10 @@ def test_a_table_marks_a_difference_only_where_the_seeds_support_it():
     assert cells["A"].against is None
     said = sentences(table)
     assert said[0].startswith(
-        "Model B against Model A, bits: better on average over 6 seeds, difference -0.0950 bits/dim, 95 % interval -0."
+        "Model B vs Model A, bits: significantly better; difference -0.0950 bits/dim, 95 % interval -0.09"
     )
-    assert "a difference that the seeds support." in said[0]
-    assert "a difference that the seeds do not support." in said[1]
+    assert "n = 6 seeds, Holm-adjusted p = " in said[0]
+    assert "not significant; difference" in said[1]
 
 
 def test_what_real_images_score_comes_with_how_many_they_are():
@@ -60,8 +61,8 @@ def test_what_real_images_score_comes_with_how_many_they_are():
             floor = {"real_against_real": {"mean": 16.0 + one["seed"]}}
             one["metrics"]["bits"] |= {"n": 1300 if row["name"] == "A" else 449, "how": how, "parts": floor}
     assert table_of(record).columns[0].caution == (
-        "real images score 16.5, the mean over seeds (all 449 test images against 449 of the train images), "
-        "so it is no floor at N = 1300"
+        "train/test reference distance 16.5, mean over seeds (all 449 test images against 449 of the train images), "
+        "not a floor at N = 1300"
     )
     record["variants"] = record["variants"][1:]
     assert table_of({**record, "baseline": "B"}).columns[0].caution.endswith("449 of the train images)")
@@ -81,7 +82,7 @@ def test_figures_that_were_computed_otherwise_are_not_compared():
     cells = {row.name: row.cells["bits"] for row in table.rows}
     assert table.columns[0].basis == {"method": "continuous", "log_snr_range": [-8, 7]}, "the baseline's"
     assert cells["B"].mean is None
-    assert cells["B"].why_not == "measured otherwise: method ode, not continuous"
+    assert cells["B"].why_not == "measured with different settings: method ode vs continuous"
     assert cells["C"].against.verdict == "no difference shown"
 
 
@@ -102,7 +103,7 @@ def test_what_a_figure_was_computed_with_decides_whether_it_is_compared(key, val
             one["metrics"]["bits"]["how"] = {key: value}
     cell = table_of(record).rows[1].cells["bits"]
     assert cell.mean is None
-    assert cell.why_not == f"measured otherwise: {key} {values[1]}, not {values[0]}"
+    assert cell.why_not == f"measured with different settings: {key_title(key)} {values[1]} vs {values[0]}"
 
 
 def computed(record, name, seed, how):
@@ -117,7 +118,10 @@ def computed(record, name, seed, how):
     [
         ({"levels": 17}, ""),
         ({"levels": 17, "chosen": "all 449 test images"}, ""),
-        ({"chosen": "256 of 449 test images"}, "measured otherwise: chosen 256 of 449 test images, not unsaid"),
+        (
+            {"chosen": "256 of 449 test images"},
+            "measured with different settings: images chosen 256 of 449 test images vs not recorded",
+        ),
     ],
 )
 def test_what_one_side_alone_says_keeps_figures_apart_only_where_it_must(how, why):
@@ -139,8 +143,8 @@ def test_times_of_two_machines_are_compared_only_seed_by_seed():
     computed(record, "B", 4, {"device": "cpu", "device_name": "third", "batch_size": 16})
     cell = table_of(record).rows[1].cells["bits"]
     assert (cell.n_seeds, cell.against.n) == (5, 5)
-    assert cell.lacks == "seed 4: measured otherwise: device cpu, not cuda; device_name third, not other"
-    assert f"bits of Model B: {cell.lacks}." in as_markdown(table_of(record))
+    assert cell.missing == "seed 4: measured with different settings: device cpu vs cuda; device name third vs other"
+    assert f"bits missing for Model B: {cell.missing}." in as_markdown(table_of(record))
 
 
 def test_a_metric_that_no_run_has_is_named_with_its_reason():
@@ -149,8 +153,8 @@ def test_a_metric_that_no_run_has_is_named_with_its_reason():
         for one in row["runs"]:
             one["metrics"]["fid"] = {"unavailable": "no weights at ~/x.pth; get them"}
     text = as_markdown(table_of(record))
-    assert "fid was not measured: no weights at ~/x.pth; get them." in text
-    assert "| fid" not in text
+    assert "FID was not measured: no weights at ~/x.pth; get them." in text
+    assert "| FID" not in text
 
 
 def test_no_gain_passes_a_hundred_percent():
@@ -170,15 +174,15 @@ def test_a_difference_over_fewer_seeds_says_so_wherever_it_stands():
     for row in record["variants"]:
         for one in row["runs"]:
             one["metrics"] = {"bits_per_dim": one["metrics"]["bits"]} if one["metrics"] else {}
-    assert "[5 of 6 seeds]" in in_short(table_of(record))[0]
+    assert "[5 of 6 seeds]" in in_short(table_of(record))[1]
 
 
 @pytest.mark.parametrize(
     ("flops", "said"),
     [
-        ((8.0, 2.0), "Model B, minus Model A (at 4 times its training FLOPs): "),
-        ((2.02, 2.0), "Model B, minus Model A (at equal training FLOPs): "),
-        ((None, 2.0), "Model B, minus Model A: "),
+        ((8.0, 2.0), "The best other variant beats the baseline at 4 times the training compute: "),
+        ((2.02, 2.0), "The best other variant beats the baseline at equal training compute: "),
+        ((None, 2.0), "The best other variant beats the baseline: "),
     ],
 )
 def test_what_is_said_in_short_tells_the_cost_of_the_comparison(flops, said):
@@ -189,7 +193,7 @@ def test_what_is_said_in_short_tells_the_cost_of_the_comparison(flops, said):
     table = table_of(record)
     costs = dict(zip(("B", "A"), flops, strict=True))
     rows = [row.model_copy(update={"training_flops": costs[row.name]}) for row in table.rows]
-    assert in_short(table.model_copy(update={"rows": rows}))[0].startswith(said)
+    assert in_short(table.model_copy(update={"rows": rows}))[1].startswith(said)
 
 
 @pytest.mark.parametrize("unit", ["dB", "KID, Inception features", "squared MMD, cubic kernel, made up features"])
@@ -200,7 +204,7 @@ def test_a_unit_without_ratios_has_no_relative_gain(unit):
             one["metrics"]["bits"]["unit"] = unit
     against = table_of(record).rows[1].cells["bits"].against
     assert (against.relative_gain, against.gain_interval) == (None, None)
-    assert against.gain_method == f"none: a ratio of {unit} means nothing"
+    assert against.gain_method == f"none: ratios of {unit} are meaningless"
 
 
 def test_a_variant_that_repeats_another_is_no_further_comparison():
@@ -226,7 +230,8 @@ def test_few_seeds_are_underpowered_and_nothing_is_best():
     table = table_of(record_of({"A": A[:3], "B": [a - 0.5 for a in A[:3]]}))
     cell = table.rows[1].cells["bits"]
     assert (cell.against.verdict, cell.against.p_adjusted, cell.best) == ("underpowered", None, False)
-    assert "underpowered: too few seeds to call it a difference" in sentences(table)[0]
+    assert "significant" not in sentences(table)[0]
+    assert "Fewer than 6 seeds: no significance is claimed; intervals are descriptive." in as_markdown(table)
     assert "†" in as_markdown(table)
 
 
@@ -251,7 +256,7 @@ def test_a_row_that_lacks_a_seed_says_so_and_is_compared_over_the_common_ones():
     assert (row.finished, row.seeds, row.complete, row.failures) == (5, 6, False, ["seed 4: out of memory"])
     assert row.cells["bits"].n_seeds == 5
     assert row.cells["bits"].against.n == 5
-    assert "incomplete, 5 of 6 seeds" in sentences(table)[0]
+    assert "n = 5 of 6 seeds" in sentences(table)[0]
     assert "| incomplete: 5 of 6 |" in as_markdown(table)
 
 

@@ -155,7 +155,7 @@ def test_the_card_lists_every_expert_with_what_it_says_of_its_weights(merged):
         },
     ]
     report = (folder / "report.html").read_text()
-    assert "<h2>Experts</h2>" in report
+    assert "<summary>Experts</summary>" in report
     assert report.count(f'<p class="why">{card["experts"][1]["warning"]}</p>') == 1
     assert report.count(card["experts"][1]["warning"]) == 1, "said once"
 
@@ -167,4 +167,4 @@ def test_a_run_that_trains_its_experts_has_no_section_about_their_licences(tiny_
         {"number": 0, "type": "unet"},
         {"number": 1, "type": "unet"},
     ]
-    assert "<h2>Experts</h2>" not in (tmp_path / "run/report.html").read_text()
+    assert "<summary>Experts</summary>" not in (tmp_path / "run/report.html").read_text()

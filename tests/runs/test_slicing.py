@@ -73,7 +73,7 @@ def test_run_warns_too_and_the_report_says_it(tiny_spec, tmp_path):
     caution = warning.partition(") has ")[2]
     assert caution.endswith("training images, under a tenth of an even share")
     assert f"Caution: {caution}." in (tmp_path / "run/report.html").read_text()
-    assert (tmp_path / "run/report.html").read_text().count("shown are training images at random") == 2
+    assert (tmp_path / "run/report.html").read_text().count("random training images are shown") == 2
 
 
 def test_a_slice_without_test_images_is_named():

@@ -137,7 +137,7 @@ def test_a_sweep_over_several_seeds_gives_means_and_compares_the_merge_with_each
         expected = getattr(points["merge"], one.figure) - getattr(theirs, one.figure)
         assert one.difference == pytest.approx(expected, abs=1e-12)
         assert (one.verdict, one.p_adjusted) == ("underpowered", None), "three seeds cannot show a difference"
-    assert "; underpowered." in (tmp_path / "several/report.html").read_text()
+    assert "Underpowered: fewer than 6 seeds." in (tmp_path / "several/report.html").read_text()
 
 
 def test_the_comparisons_of_a_sweep_are_corrected_for_their_number():

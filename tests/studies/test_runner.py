@@ -42,8 +42,8 @@ def test_a_study_runs_every_variant_once_with_every_seed(done):
     assert all(run["status"] == "finished" for row in record["variants"] for run in row["runs"])
     assert not (out / "runs/again").exists(), "equal specs are run once"
     assert [run.status for run in plan(study, out)] == ["finished"] * 8
-    assert "sparse, minus soft gate: bits_per_dim" in result.output.replace("\n", " ")
-    assert "Under 6 seeds no difference is called one" in result.output
+    assert "Best bits/dim: " in result.output.replace("\n", " ")
+    assert "Fewer than 6 seeds: no significance is claimed" in result.output
 
 
 @pytest.mark.slow

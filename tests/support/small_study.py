@@ -43,6 +43,7 @@ FIGURES = {  # bits/dim, Fréchet distance, parameters, milliseconds
     "C": (2.1, 25.0, 4000.0, 2.0),
     "D": (1.9, 19.9, 4000.0, 4.1),
 }
+ROLES = {"bits_per_dim": "likelihood", "frechet": "quality", "parameters": "cost"}
 TITLES = {"A": "A: single expert", "B": "B: K = 4, soft gate", "C": "C: top-2 & more <cut>", "D": "D: slices"}
 
 
@@ -87,6 +88,19 @@ def write_study_folder(root: Path, *, failed: tuple[str, int] | None = ("C", 5))
     return root
 
 
+def row(table, name):
+    return next(row for row in table.rows if row.name == name)
+
+
+def spoiled(tmp_path, path, change):
+    """The study again, a JSON file of it changed."""
+    folder = write_study_folder(tmp_path / "spoiled", failed=None)
+    data = json.loads((folder / path).read_text())
+    change(data)
+    (folder / path).write_text(json.dumps(data))
+    return folder
+
+
 def _write_run(folder: Path, name: str, seed: int, luck: np.ndarray) -> None:
     bits, frechet, parameters, milliseconds = FIGURES[name]
     level = 0.1 * seed  # of the seed, the same for all: pairs see through it
@@ -95,10 +109,13 @@ def _write_run(folder: Path, name: str, seed: int, luck: np.ndarray) -> None:
         "frechet": ("Fréchet distance, x features", frechet + 10 * level + 2 * luck[1]),
         "parameters": ("parameters", parameters),
     }
-    metrics = {key: {"unit": unit, "better": "lower", "mean": value} for key, (unit, value) in measured.items()}
+    metrics = {
+        key: {"unit": unit, "better": "lower", "role": ROLES[key], "mean": value}
+        for key, (unit, value) in measured.items()
+    }
     metrics["parameters"]["parts"] = {"active_per_sample": {"mean": parameters / 2}}
     (folder / "results.json").write_text(json.dumps({"metrics": metrics}))
-    latency = {"unit": "ms/image", "better": "lower", "mean": milliseconds + 0.01 * luck[0]}
+    latency = {"unit": "ms/image", "better": "lower", "role": "cost", "mean": milliseconds + 0.01 * luck[0]}
     (folder.parent / f"{seed}.alone.json").write_text(json.dumps({"settings": [], "metrics": {"latency": latency}}))
     gain = 0.1 if name == "B" else 0.0
     merged = [0.3, 0.3, 0.3, 0.3 - gain, 0.3 - gain]

@@ -1,4 +1,4 @@
-"""What a run leaves of one seed, read for the report: events.jsonl and diagnostics.json."""
+"""Reading events.jsonl and diagnostics.json of one seed."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ EVENTS = "events.jsonl"
 
 
 class Entry(BaseModel):
-    """Keys that the page does not show are allowed."""
+    """A record whose unknown keys are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -31,7 +31,7 @@ class TermEvent(Entry):
 
 
 class Event(Entry):
-    """One line of events.jsonl: a training batch or a held-out evaluation; other kinds carry neither figure."""
+    """One line of events.jsonl: a training batch, a validation, or another kind without these fields."""
 
     kind: str
     step: int = 0
@@ -52,7 +52,7 @@ class Slices(Entry):
 
 
 class Diagnostics(Entry):
-    """diagnostics.json; every part may be absent."""
+    """diagnostics.json; every part is optional."""
 
     gate_weights: plots.GateWeightsByNoise | None = None
     expert_usage: list[float] | None = None
@@ -62,19 +62,19 @@ class Diagnostics(Entry):
     router_accuracy: plots.RouterAccuracy | None = None
     bound_by_log_snr: plots.BoundByNoise | None = None
     no_bound: str | None = None
-    """Why numbers of this model would bound no likelihood, so that none is here."""
+    """Why this model has no bound on its likelihood; then no bound is reported."""
     not_finite: dict[str, int] = {}
-    """How many of the images in a picture, by its name, have pixels that are NaN or infinite."""
+    """Number of images with NaN or infinite pixels, by the name of the picture."""
     reconstruction_log_snr: float | None = None
     trajectory_log_snr: list[float] | None = None
     image_bits: list[float] | None = None
-    """Bound of each of some held-out images, bits/dim; the same images and noise in every run of a seed."""
+    """Bound of each of some held-out images, bits/dim; every run of a seed uses the same images and noise."""
     image_slices: list[int] | None = None
-    """Their slices."""
+    """The slice of each of those images."""
 
 
 def read_text(path: Path) -> str:
-    """A file of the run. Raises RunFolderError where there is none."""
+    """Return the text of a file of the run. Raises RunFolderError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except OSError as error:
@@ -82,12 +82,12 @@ def read_text(path: Path) -> str:
 
 
 def read_diagnostics(path: Path) -> Diagnostics:
-    """diagnostics.json, or nothing of it."""
+    """Return diagnostics.json, or an empty record without it."""
     return checked(Diagnostics, read_json(path), str(path)) if path.exists() else Diagnostics()
 
 
 def read_events(path: Path) -> list[Event]:
-    """The events by step; a step that a resumed run repeated counts once, with its last figures."""
+    """Return the events by step; a step that a resumed run repeated counts once, with its last values."""
     if not path.exists():
         return []
     events: dict[tuple[str, str, int], Event] = {}
@@ -95,14 +95,16 @@ def read_events(path: Path) -> list[Event]:
         try:
             data = json.loads(line)
         except ValueError as error:
-            raise RunFolderError(f"{path}:{number}: not JSON ({error}); delete the line and report again") from error
+            raise RunFolderError(
+                f"{path}:{number}: invalid JSON ({error}); delete the line and report again"
+            ) from error
         event = checked(Event, data, f"{path}:{number}")
         events[event.kind, event.phase, event.step] = event
     return sorted(events.values(), key=lambda event: event.step)
 
 
 def checked(model: type[Kind], data: object, place: str) -> Kind:
-    """The record. Raises RunFolderError naming what of it is no such record."""
+    """Validate a record. Raises RunFolderError that names the first invalid field."""
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -1,15 +1,17 @@
-"""sweep.json: its record, its plot and its sentences."""
+"""The sweep of the switch point: its record sweep.json, its plot and its sentences."""
 
 from typing import TYPE_CHECKING, Literal
 
-from moeframe.report.drawing import INK, QUIET, Record, colour_of, draw, legend
+from moeframe.report.drawing import INK, PAPER, QUIET, Record, colour_of, draw, legend
+from moeframe.report.numbers import format_interval
+from moeframe.report.titles import in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 class SweptSeed(Record):
-    """One seed's figures of one model of a sweep."""
+    """The values of one seed for one model of a sweep."""
 
     seed: int
     eta: float | None
@@ -18,38 +20,38 @@ class SweptSeed(Record):
 
 
 class SweepPoint(Record):
-    """One model of a sweep: two experts and a switch, or one of them alone; means over seeds, with t-intervals."""
+    """One model of a sweep (two experts and a switch, or one expert alone): means over seeds with t-intervals."""
 
     name: str
     eta: float | None
-    """Where it switches, the mean over the seeds that do; None for one expert alone."""
+    """Switch point η in log-SNR, the mean over the seeds that switch; None for one expert alone."""
     bits_per_dim: float
     standard_error: float
-    """Of the bound over images and draws; the spread between seeds is in the intervals."""
+    """Of the bound, over images and draws; the intervals show the variation over seeds."""
     bits_interval: tuple[float, float] | None = None
     quality: float | None
-    """None where it could not be measured."""
+    """None if it could not be measured."""
     quality_interval: tuple[float, float] | None = None
     pareto: bool
-    """Whether no other point is at least as good in both figures and better in one."""
+    """Whether no other point is at least as good in both metrics and better in one."""
     seeds: tuple[SweptSeed, ...] = ()
 
 
 class SweepComparison(Record):
-    """The merge minus one of its experts in one figure, paired by seed."""
+    """The merge minus one of its experts in one metric, paired by seed."""
 
     against: str
     figure: Literal["bits_per_dim", "quality"]
     difference: float
     interval: tuple[float, float] | None
     p_adjusted: float | None = None
-    """After Holm's correction over all comparisons of the sweep; None where underpowered."""
+    """After Holm's correction over all comparisons of the sweep; None if underpowered."""
     verdict: str
     n: int
 
 
 class TradeOff(Record):
-    """sweep.json: likelihood against quality as the switch moves."""
+    """sweep.json: likelihood against quality by switch point."""
 
     quality_name: str
     quality_unit: str
@@ -60,42 +62,44 @@ class TradeOff(Record):
 
 
 def trade_off(name: str, sweep: TradeOff) -> str:
-    """Every model of a sweep in the plane of bits/dim and quality; points that nothing beats are filled.
+    """Draw every model of a sweep in the plane of bits/dim and quality; the Pareto front is filled.
 
-    Bars through an expert are the 95 % interval of its distance from the merge, paired by seed: where they miss the
-    merge's coordinate the two differ. Intervals of the means alone would show how seeds differ, which both share.
+    Bars through an expert are the 95 % interval of its difference from the merge, paired by seed: the two differ where
+    the bar excludes the merge. Intervals of the means would show the variation over seeds, which both share.
     """
 
     def paint(axes: "Axes") -> None:
         measured = [(p, p.quality) for p in sweep.points if p.quality is not None]
         kinds = list(dict.fromkeys(point.name for point, _ in measured))
         path = sorted((p.eta, p.bits_per_dim, q) for p, q in measured if p.eta is not None)
-        axes.plot([bits for _, bits, _ in path], [q for _, _, q in path], color=QUIET, linewidth=0.8)
+        [line] = axes.plot([bits for _, bits, _ in path], [q for _, _, q in path], color=QUIET, linewidth=0.8)
+        line.set_gid("sweep")
         for k, kind in enumerate(kinds):
             own = [(point, quality) for point, quality in measured if point.name == kind]
             merge, colour = kind == "merge", INK if kind == "merge" else colour_of(k, len(kinds))
-            axes.scatter(
+            marks = axes.scatter(
                 [point.bits_per_dim for point, _ in own],
                 [quality for _, quality in own],
-                facecolors=[colour if point.pareto else "white" for point, _ in own],
+                facecolors=[colour if point.pareto else PAPER for point, _ in own],
                 edgecolors=colour,
                 marker="s" if merge else "o",
                 s=50 if merge else 30,
                 zorder=4 if merge else 3,
                 label=kind,
             )
+            marks.set_gid(f"model-{k}")
             for point, quality in own:
                 _bars(axes, sweep, point, quality, colour)
         better = "lower" if sweep.quality_better == "lower" else "higher"
         axes.set_xlabel("bits/dim (lower is better)")
-        axes.set_ylabel(f"{sweep.quality_name} ({better} is better)")
+        axes.set_ylabel(f"{in_words(sweep.quality_name)} ({better} is better)")
         legend(axes)
 
-    return draw(name, "Likelihood against quality over the place of the switch", paint, 3.2)
+    return draw(name, "Likelihood against quality by switch point", paint, 3.2)
 
 
 def _bars(axes: "Axes", sweep: TradeOff, point: SweepPoint, quality: float, colour: str) -> None:
-    """An expert's paired intervals about the merge, where there are several seeds."""
+    """Draw the intervals of an expert's paired differences from the merge, with several seeds."""
     merge = next((each for each in sweep.points if each.name == "merge"), None)
     for one in sweep.comparisons:
         if merge is None or merge.quality is None or one.against != point.name or one.interval is None:
@@ -110,12 +114,13 @@ def _bars(axes: "Axes", sweep: TradeOff, point: SweepPoint, quality: float, colo
 
 
 def sweep_sentences(sweep: TradeOff) -> list[str]:
-    """What the seeds say of the merge against each of its experts, one sentence a figure."""
+    """Return one sentence per metric on the merge against each of its experts."""
     return [_sentence(one, sweep) for one in sweep.comparisons]
 
 
 def _sentence(one: SweepComparison, sweep: TradeOff) -> str:
-    figure = "bits/dim" if one.figure == "bits_per_dim" else sweep.quality_name
-    interval = "" if one.interval is None else f" (95 % interval {one.interval[0]:+.4g} .. {one.interval[1]:+.4g})"
+    figure = "bits/dim" if one.figure == "bits_per_dim" else in_words(sweep.quality_name)
+    interval = "" if one.interval is None else f" (95 % interval {format_interval(one.interval)})"
     p = "" if one.p_adjusted is None else f", Holm-adjusted p = {one.p_adjusted:.2g}"
-    return f"merge minus {one.against}, {figure}: {one.difference:+.4g}{interval} over {one.n} seeds{p}; {one.verdict}"
+    verdict = "" if one.verdict == "underpowered" else f"; {one.verdict}"
+    return f"merge minus {one.against}, {figure}: {one.difference:+.4g}{interval} over {one.n} seeds{p}{verdict}"

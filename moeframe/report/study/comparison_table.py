@@ -1,37 +1,29 @@
-"""The table of a study, from its record: rows are variants, columns metrics, each cell with what the seeds support."""
+"""The table of a study, computed from its record: one row per variant, one column per metric."""
 
 import dataclasses
-import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moeframe.report.numbers import format_figure
+from moeframe.interfaces.metric import Better
+from moeframe.report.study.comparability import basis_of, caution_of, why_not_comparable
 from moeframe.report.study.costs import training_flops
-from moeframe.report.study.rows import Against, Better, Cell, Column, Pair, Row, Table
+from moeframe.report.study.rows import Against, Cell, Column, Group, Pair, Row, Table
+from moeframe.report.titles import metric_titles
 from moeframe.stats.comparison import Comparison, adjust, compare_all, compare_paired, relative_gain
 from moeframe.stats.intervals import summarise
 
 ACTIVE = "active_per_sample"
-"""A part of `parameters` that a comparison at equal cost needs beside the whole."""
+"""A part of a metric that becomes a column of its own: comparisons at equal cost need active parameters too."""
 EXACT = 1e-9
 NO_RATIOS = ("dB", "KID", "squared MMD")
-"""Beginnings of units that are logarithms, or differences whose zero is met by chance."""
-BASIS = (
-    *("method", "log_snr_range", "levels", "images", "chosen", "steps", "dequantisation"),  # likelihoods
-    *("samples", "against", "splits", "weights_sha256", "preprocessing"),  # samples
-    *("from_log_snr", "pairs"),  # reconstructions
-)
-"""What two figures must have been computed with alike to be compared, where both say it."""
-MACHINE = ("device", "device_name", "torch_threads", "batch_size")
-"""What times and memory of one seed must have been measured on alike; another seed may be of another machine."""
+"""Prefixes of units without meaningful ratios: logarithms, and estimates that may be zero by chance."""
 
 
-def begun(record: Mapping[str, Any]) -> dict[str, Any]:
-    """study.json without the seeds of which nothing was tried yet, and without such variants, which it names.
+def started(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return study.json without the seeds and variants that have no run yet; `not_run` lists those variants.
 
-    What is left is what a table can be about: a variant that lacks a seed that another has is incomplete, one that
-    awaits its turn with all others is not.
+    A variant that lacks a seed of another variant is incomplete; a seed that no variant has run is left out.
     """
     tried = {run["seed"] for row in record["variants"] for run in row["runs"] if run["status"] != "to do"}
     tried = tried or set(record["seeds"])
@@ -54,10 +46,10 @@ def begun(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table_of(record: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] | None = None) -> Table:
-    """The table of study.json: means and t-intervals over seeds, differences from the baseline paired by seed.
+    """Return the table of study.json: means with t-intervals over seeds, differences from the baseline paired by seed.
 
-    Holm's correction is over the rows of a metric. A row that lacks seeds says so; its mean is over those it has.
-    `costs` are the rows by name that say what training took, where those of the record hold other figures.
+    Holm's correction covers the rows of one metric. A row with missing seeds reports the mean over those it has.
+    `costs` maps names to the rows that hold training costs, where those of the record hold other metrics.
     """
     by_name = costs or {row["name"]: row for row in record["variants"]}
     record = {**record, "variants": [_with_parts(row) for row in record["variants"]]}
@@ -75,6 +67,10 @@ def table_of(record: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] |
             failures=[f"seed {run['seed']}: {run['cause']}" for run in row["runs"] if run["cause"]],
             training_calls=row["training_calls"],
             training_flops=training_flops(by_name[row["name"]], by_name) if "n_experts" in row else None,
+            group=row.get("group") or _group(row),
+            n_experts=row.get("n_experts", 1),
+            weights_of=row.get("weights_of"),
+            averages=row.get("averages", False),
             cells={column.name: cells[column.name][row["name"]] for column in columns},
         )
         for row in record["variants"]
@@ -93,8 +89,15 @@ def table_of(record: Mapping[str, Any], costs: Mapping[str, Mapping[str, Any]] |
     )
 
 
+def _group(row: Mapping[str, Any]) -> Group:
+    """Return the group of a variant whose study file names none."""
+    if row.get("n_experts", 1) == 1:
+        return "control"
+    return "ablation" if row.get("weights_of") else "mixture"
+
+
 def _with_parts(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The row, its metrics' parts that are columns of their own among the metrics."""
+    """Return the row with the parts that become columns as metrics of their own."""
     return {**row, "runs": [{**run, "metrics": dict(_measured(run["metrics"]))} for run in row["runs"]]}
 
 
@@ -113,18 +116,26 @@ def _columns(record: Mapping[str, Any]) -> list[Column]:
             for name, metric in run["metrics"].items():
                 if name not in found and "mean" in metric:
                     found[name] = metric
+    titles = metric_titles({name: metric["unit"] for name, metric in found.items()})
     columns = [
-        Column(name=name, unit=metric["unit"], better=metric["better"], basis=_basis(metric))
+        Column(
+            name=name,
+            title=titles[name],
+            unit=metric["unit"],
+            better=metric["better"],
+            role=metric.get("role", "other"),
+            basis=basis_of(metric),
+        )
         for name, metric in found.items()
     ]
     return [
-        column.model_copy(update={"exact": _is_exact(column, record), "caution": _caution(column, record)})
+        column.model_copy(update={"exact": _is_exact(column, record), "caution": caution_of(column, record)})
         for column in columns
     ]
 
 
 def _not_measured(record: Mapping[str, Any], columns: list[Column]) -> dict[str, str]:
-    """Metrics that were asked for and that no run has, and why."""
+    """Return the requested metrics that no run has, by title, and why."""
     found: dict[str, dict[str, None]] = {}
     for row in record["variants"]:
         for run in row["runs"]:
@@ -132,34 +143,12 @@ def _not_measured(record: Mapping[str, Any], columns: list[Column]) -> dict[str,
                 if "unavailable" in metric:
                     found.setdefault(name, {})[metric["unavailable"]] = None
     known = {column.name for column in columns}
-    return {name: "; ".join(reasons) for name, reasons in found.items() if name not in known}
-
-
-def _basis(metric: Mapping[str, Any]) -> dict[str, Any]:
-    how = metric.get("how", {})
-    return {key: how[key] for key in BASIS if key in how}
-
-
-def _caution(column: Column, record: Mapping[str, Any]) -> str:
-    """What the metric says of itself, and what real images score."""
-    found = [run["metrics"].get(column.name, {}) for row in record["variants"] for run in row["runs"]]
-    said = dict.fromkeys(metric["how"]["caution"] for metric in found if metric.get("how", {}).get("caution"))
-    return "; ".join([*said, *_floor([metric for metric in found if "real_against_real" in metric.get("parts", {})])])
-
-
-def _floor(found: list[Mapping[str, Any]]) -> list[str]:
-    """What real images score, and of how many: fewer than the samples score worse for that alone."""
-    if not found:
-        return []
-    value = format_figure(statistics.mean(metric["parts"]["real_against_real"]["mean"] for metric in found))
-    how = str(found[0].get("how", {}).get("real_against_real", "")).split(":")[0]
-    sizes, n = [int(size) for size in re.findall(r"against (\d+)", how)], found[0].get("n")
-    fewer = f", so it is no floor at N = {n}" if sizes and n is not None and sizes[0] < n else ""
-    return [f"real images score {value}, the mean over seeds{f' ({how})' if how else ''}{fewer}"]
+    titles = metric_titles(dict.fromkeys(found, ""))
+    return {titles[name]: "; ".join(reasons) for name, reasons in found.items() if name not in known}
 
 
 def _is_exact(column: Column, record: Mapping[str, Any]) -> bool:
-    """Whether no row differs between its seeds, of which some row has several."""
+    """Return whether no row varies over its seeds, where some row has several."""
     rows = [[value for value in _per_seed(row, column, record) if value is not None] for row in record["variants"]]
     return any(len(row) > 1 for row in rows) and all(
         max(row) - min(row) <= EXACT * abs(max(row)) for row in rows if row
@@ -167,47 +156,16 @@ def _is_exact(column: Column, record: Mapping[str, Any]) -> bool:
 
 
 def _per_seed(row: Mapping[str, Any], column: Column, record: Mapping[str, Any]) -> list[float | None]:
-    """The figure of each seed; None where it was not measured, or otherwise: in another feature space, say."""
+    """Return one value per seed; None if it was not measured, or with other settings (say another feature space)."""
     return [
-        run["metrics"].get(column.name, {}).get("mean") if not _otherwise(run, column, record) else None
+        run["metrics"].get(column.name, {}).get("mean") if not why_not_comparable(run, column, record) else None
         for run in row["runs"]
     ]
 
 
-def _otherwise(run: Mapping[str, Any], column: Column, record: Mapping[str, Any]) -> str:
-    """In what a figure differs from the others of its column, so that it cannot be compared; empty if in nothing."""
-    metric = run["metrics"].get(column.name, {})
-    if metric.get("unit", column.unit) != column.unit:
-        return f"measured in another unit: {metric['unit']}"
-    own, beside = _basis(metric), _of_baseline(record, run["seed"]).get(column.name, {})
-    words = [*_unlike(own, column.basis), *_unlike(_machine(metric), _machine(beside))]
-    return f"measured otherwise: {'; '.join(words)}" if words else ""
-
-
-def _unlike(own: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """What both say and say differently. Which images were chosen a version left unsaid: the same only if it is all."""
-    unlike = [key for key in own if own[key] != other.get(key, own[key])]
-    chosen = [str(side["chosen"]) for side in (own, other) if "chosen" in side]
-    if len(chosen) == 1 and not chosen[0].startswith("all "):
-        unlike.append("chosen")
-    return [f"{key} {own.get(key, 'unsaid')}, not {other.get(key, 'unsaid')}" for key in unlike]
-
-
-def _machine(metric: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a metric that looks at it."""
-    how = metric.get("how", {})
-    return {key: how[key] for key in MACHINE if key in how} if "device_name" in how else {}
-
-
-def _of_baseline(record: Mapping[str, Any], seed: int) -> Mapping[str, Any]:
-    """The baseline's metrics of that seed."""
-    runs = (run for row in record["variants"] if row["name"] == record["baseline"] for run in row["runs"])
-    return next((run["metrics"] for run in runs if run["seed"] == seed), {})
-
-
 def _cells(column: Column, values: Mapping[str, list[float | None]], record: Mapping[str, Any]) -> dict[str, Cell]:
     own = _own_runs(record)
-    baseline = own[record["baseline"]]  # a variant that repeats another is no further comparison
+    baseline = own[record["baseline"]]  # a variant that repeats another adds no comparison
     measured = {
         name: seeds for name, seeds in values.items() if own[name] == name and any(value is not None for value in seeds)
     }
@@ -235,7 +193,7 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
             interval=summary.interval,
             n_seeds=len(known),
             per_seed=tuple(values[name]),
-            lacks=_lacks(row, values[name], column, record),
+            missing=_missing(row, values[name], column, record),
             ratio=means[name] / means[baseline] if column.exact and means.get(baseline) else None,
             best=name == best,
             against=None if one is None else _against(one, values[name], values[baseline], column),
@@ -244,7 +202,7 @@ def _cells(column: Column, values: Mapping[str, list[float | None]], record: Map
 
 
 def _own_runs(record: Mapping[str, Any]) -> dict[str, str]:
-    """Of each variant the one whose runs it shows: itself, or the one that it repeats."""
+    """Map each variant to the one whose runs it shows: itself, or the variant that it repeats."""
     names = {row["name"] for row in record["variants"]}
     sources = {row["name"]: row.get("same_as") for row in record["variants"]}
     return {name: source if source in names else name for name, source in sources.items()}
@@ -253,9 +211,9 @@ def _own_runs(record: Mapping[str, Any]) -> dict[str, str]:
 def _against(one: Comparison, own: list[float | None], other: list[float | None], column: Column) -> Against:
     gain = relative_gain(own, other, column.better)
     if column.unit.startswith(NO_RATIOS):
-        reason = f"none: a ratio of {column.unit} means nothing"
+        reason = f"none: ratios of {column.unit} are meaningless"
         gain = dataclasses.replace(gain, value=None, interval=None, method=reason)
-    elif gain.interval is not None:  # Fieller's may hold ratios below zero, which no figure that has ratios reaches
+    elif gain.interval is not None:  # Fieller's interval may reach ratios below zero, which no value can
         low, high = gain.interval
         ends = (low, min(high, 1.0)) if column.better == "lower" else (max(low, -1.0), high)
         gain = dataclasses.replace(gain, interval=ends)
@@ -278,9 +236,9 @@ def _pairs(
     compare: list[list[str]],
     own: Mapping[str, str],
 ) -> list[Pair]:
-    """The pairs that the study asks for, Holm's correction over them in each metric; equal pairs count once."""
-    asked = [(first, second) for first, second in compare if own[first] != own[second]]
-    found: dict[tuple[str, str], dict[str, Against]] = {pair: {} for pair in asked}
+    """Compare the pairs of the study, with Holm's correction over them per metric; equal pairs count once."""
+    pairs = [(first, second) for first, second in compare if own[first] != own[second]]
+    found: dict[tuple[str, str], dict[str, Against]] = {pair: {} for pair in pairs}
     for column in columns:
         figures = values[column.name]
         possible = {
@@ -298,7 +256,7 @@ def _pairs(
 
 
 def _best(values: Mapping[str, list[float | None]], better: Better) -> str | None:
-    """The row that beats every other by the paired test; None where none does."""
+    """Return the row that significantly beats every other one, or None."""
     if len(values) < 2:
         return None
     for name, own in values.items():
@@ -310,8 +268,8 @@ def _best(values: Mapping[str, list[float | None]], better: Better) -> str | Non
     return None
 
 
-def _lacks(row: Mapping[str, Any], values: list[float | None], column: Column, record: Mapping[str, Any]) -> str:
-    """Which finished runs have no figure although others of the row do, and why; of the others the row says it."""
+def _missing(row: Mapping[str, Any], values: list[float | None], column: Column, record: Mapping[str, Any]) -> str:
+    """Return which finished runs lack the value, and why. Failed runs are listed with their row."""
     pairs = zip(row["runs"], values, strict=True)
     runs = [run for run, value in pairs if value is None and run["status"] == "finished"]
     seeds = ", ".join(str(run["seed"]) for run in runs)
@@ -320,7 +278,9 @@ def _lacks(row: Mapping[str, Any], values: list[float | None], column: Column, r
 
 def _why_not(runs: Sequence[Mapping[str, Any]], column: Column, record: Mapping[str, Any]) -> str:
     found = [run["metrics"].get(column.name, {}) for run in runs]
-    others = [_otherwise(run, column, record) for run, metric in zip(runs, found, strict=True) if "mean" in metric]
+    others = [
+        why_not_comparable(run, column, record) for run, metric in zip(runs, found, strict=True) if "mean" in metric
+    ]
     unavailable = [metric.get("unavailable") or run["cause"] for metric, run in zip(found, runs, strict=True)]
     reasons = list(dict.fromkeys(reason for reason in [*others, *unavailable] if reason))
     finished = any(run["status"] == "finished" for run in runs)

@@ -1,14 +1,14 @@
-"""What training cost, in operations: calls alone would hold a large network for as cheap as a small one."""
+"""FLOPs of training. Network calls alone would count a large network as cheap as a small one."""
 
 from collections.abc import Mapping
 from typing import Any
 
 BACKWARD = 2
-"""Operations of a backward pass for one of a forward pass, about."""
+"""FLOPs of a backward pass relative to a forward pass, approximately."""
 
 
 def flops_per_call(row: Mapping[str, Any]) -> float | None:
-    """Operations of one expert on one image, forward, gate in proportion; None where no finished run measured it."""
+    """Return the forward FLOPs of one expert on one image, with its share of the gate; None if not measured."""
     for run in row["runs"]:
         parts = run["metrics"].get("flops", {}).get("parts", {})
         if "per_step_dense" in parts:
@@ -17,7 +17,7 @@ def flops_per_call(row: Mapping[str, Any]) -> float | None:
 
 
 def training_flops(row: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> float | None:
-    """Operations of training, forward and backward, those of the variants that it is made of included."""
+    """Return the FLOPs of training, forward and backward, including the variants that it is made of."""
     own = row.get("own_training_calls", row["training_calls"])
     total = 0.0
     if own:

@@ -1,4 +1,4 @@
-"""Learning curves of a study at equal cost of training: where one variant overtakes another, in words."""
+"""Learning curves of a study at equal training compute: where one variant overtakes another, in words."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,16 +9,15 @@ from moeframe.report.numbers import format_interval, signed
 from moeframe.report.study.costs import BACKWARD, flops_per_call
 from moeframe.report.study.record import Evidence
 from moeframe.report.study.rows import Table
-from moeframe.stats.comparison import COMPARED_FROM
 from moeframe.stats.intervals import mean, t_interval
 
 Curve = Sequence[tuple[float, float]]
 
 
 def costs_of_calls(table: Table, evidence: Sequence[Evidence]) -> dict[str, float]:
-    """Operations of a call in training, forward and backward, of each variant that measured them.
+    """Return the FLOPs of one training call, forward and backward, of each variant that measured them.
 
-    1 for all, so that calls are counted, where the baseline did not measure them.
+    1 for every variant, which counts calls, if the baseline did not measure them.
     """
     per_call = {one.name: flops_per_call(one.facts) for one in evidence}
     if per_call.get(table.baseline) is None:
@@ -27,10 +26,10 @@ def costs_of_calls(table: Table, evidence: Sequence[Evidence]) -> dict[str, floa
 
 
 def overtaking(table: Table, evidence: Sequence[Evidence]) -> list[str]:
-    """For each variant against the baseline, and each pair that the study asks for, who is ahead at equal cost.
+    """Say who leads at equal training compute, for each variant against the baseline and each pair of the study.
 
-    A place counts where the interval over seeds leaves zero out; nothing is corrected for. Where the training of one is
-    not done yet its learning rate may still be high: how far each is, is said.
+    A point counts where the interval over seeds excludes zero, uncorrected. Before the end of a training its learning
+    rate may still be high, so each sentence says how much of both trainings is done.
     """
     costs, by_name = costs_of_calls(table, evidence), {one.name: one for one in evidence}
     pairs = [(row.name, table.baseline) for row in table.rows if row.name != table.baseline]
@@ -64,42 +63,40 @@ def _said(first: Evidence, second: Evidence, costs: Mapping[str, float]) -> Iter
     )
     if n == 1:
         below = int((differences[0] < 0).sum())
-        found = f"one seed, no intervals: below it at {below} of {len(grid)} places"
+        found = f"one seed, no intervals: lower at {below} of {len(grid)} points"
     else:
-        found = f"its 95 % interval is {_places(ahead, len(grid), 'below')} and {_places(behind, len(grid), 'above')}"
-    few = "" if n >= COMPARED_FROM else ", underpowered"
+        found = f"{_places(ahead, len(grid), 'lower')}, {_places(behind, len(grid), 'higher')}"
     done = [f"{min(1.0, grid[-1] / curve[-1][0]):.0%}" for curve in curves[0]]
-    over = f"{n} seed{'s' if n > 1 else ''}{few}"
     yield (
-        f"{first.title} against {second.title} at equal training compute, {grid[0]:.3g} to {grid[-1]:.3g}: {found}; at "
-        f"the last common place {end} bits/dim over {over}; there {done[0]} and {done[1]} of "
-        f"their trainings are done{_warming([first, second], grid, costs)}."
+        f"{first.title} vs {second.title} at equal training compute, {grid[0]:.3g} to {grid[-1]:.3g}: {found}; at "
+        f"the last common point {end} bits/dim over {n} seed{'s' if n > 1 else ''}, with {done[0]} and {done[1]} of "
+        f"the trainings done{_warming([first, second], grid, costs)}."
     )
 
 
 def _warming(variants: Sequence[Evidence], grid: Sequence[float], costs: Mapping[str, float]) -> str:
-    """Whose warm start the places reach into: there each expert sees its own slice, and no gate is trained."""
+    """Say how many points are in a warm start, where each expert sees its own slice and no gate is trained."""
     counts = {one.title: sum(cost <= one.warm_start(costs[one.name]) for cost in grid) for one in variants}
     said = [
-        f"{count} of the {len(grid)} places in the warm start of {title}" for title, count in counts.items() if count
+        f"{count} of the {len(grid)} points in the warm start of {title}" for title, count in counts.items() if count
     ]
     return f"; {' and '.join(said)}" if said else ""
 
 
 def without_curve(table: Table, evidence: Sequence[Evidence]) -> list[str]:
-    """Titles of those that have no learning curve of their own, or none whose cost is known."""
+    """Return the titles of variants without a learning curve, or without known training compute."""
     costs = costs_of_calls(table, evidence)
     return [one.title for one in evidence if one.name not in costs or len(one.learning()) < 2]
 
 
 def _places(where: Sequence[float], n: int, side: str) -> str:
     if len(where) in (0, n):
-        return f"{'everywhere' if where else 'nowhere'} {side} it"
-    return f"{side} it at {len(where)} of {n} places, first at {where[0]:.3g}"
+        return f"{side} {'everywhere' if where else 'nowhere'}"
+    return f"{side} at {len(where)} of {n} points, first at {where[0]:.3g}"
 
 
 def _common(curves: Sequence[tuple[Curve, Curve]]) -> list[float]:
-    """The first's places within the range of the second, those that all seeds have."""
+    """Return the points of the first curve within the range of the second that all seeds share."""
     shared = set.intersection(*({cost for cost, _ in one} for one, _ in curves))
     low, high = max(two[0][0] for _, two in curves), min(two[-1][0] for _, two in curves)
     return sorted(cost for cost in shared if low <= cost <= high)

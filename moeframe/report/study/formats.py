@@ -1,4 +1,4 @@
-"""Tables of a study as CSV, Markdown, LaTeX and JSON; the same table gives the same bytes."""
+"""The tables of a study as CSV, Markdown, LaTeX and JSON; the same table gives the same bytes."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ FOLDER = "tables"
 
 
 def write_table(folder: Path, name: str, table: Table) -> None:
-    """tables/NAME.{json,csv,md,tex} below the folder."""
+    """Write tables/NAME.{json,csv,md,tex} in the folder."""
     place = folder / FOLDER
     content = json.dumps(table.model_dump(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     write_file(place / f"{name}.json", content.encode())
@@ -25,7 +25,7 @@ def write_table(folder: Path, name: str, table: Table) -> None:
 
 
 def remove_table(folder: Path, name: str) -> None:
-    """What `write_table` left of a table that is no longer there."""
+    """Delete the files of a table that no longer exists."""
     for suffix in ("json", "csv", "md", "tex"):
         (folder / FOLDER / f"{name}.{suffix}").unlink(missing_ok=True)
 
@@ -39,7 +39,7 @@ CSV_COLUMNS = (
 
 
 def as_csv(table: Table) -> str:
-    """One line per variant and metric, with everything that a cell knows, and one for each pair that is compared."""
+    """Return one line per variant and metric with all facts of the cell, and one line per pair and metric."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -70,11 +70,11 @@ def _compared(one: Against | None, other: str) -> list[object]:
 
 def _rest(cell: Cell, row: Row) -> list[object]:
     costs = [row.training_calls, row.training_flops]
-    return [cell.ratio, cell.best, *costs, row.finished, row.seeds, cell.why_not or cell.lacks]
+    return [cell.ratio, cell.best, *costs, row.finished, row.seeds, cell.why_not or cell.missing]
 
 
 def as_markdown(table: Table) -> str:
-    """A compact table, mean ± half interval, and one of the differences from the baseline, paired by seed."""
+    """Return the table (mean ± half the interval), the differences from the baseline, and the pairs."""
     blocks = []
     for head, rows in _blocks(table, lambda cell, row: shown_cell(cell, row.seeds, "**{}**")):
         lines = [head, ["---"] * len(head), *rows]
@@ -85,7 +85,7 @@ def as_markdown(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """The same as two tabular environments."""
+    """Return the same as tabular environments."""
     blocks = []
     for head, rows in _blocks(table, lambda cell, row: shown_cell(cell, row.seeds, f"{BOLD}{{}}{BOLD_END}")):
         lines = [" & ".join(_escaped(text) for text in line) + r" \\" for line in (head, *rows)]
@@ -99,7 +99,7 @@ Lines = list[list[str]]
 
 
 def _blocks(table: Table, show: Callable[[Cell, Row], str]) -> Iterator[tuple[list[str], Lines]]:
-    """Heading and lines of the table of figures, of the differences from the baseline, and of other pairs."""
+    """Yield heading and lines of each block: values, differences from the baseline, pairs."""
     heads = [heading(column) for column in table.columns]
     lines = []
     for row in table.rows:
@@ -109,7 +109,7 @@ def _blocks(table: Table, show: Callable[[Cell, Row], str]) -> Iterator[tuple[li
     yield ["variant", *heads, "training calls", "training FLOPs", "seeds"], lines
     tested = [column for column in table.columns if not column.exact]
     yield (
-        [f"minus {table.title_of(table.baseline)}", *(column.name for column in tested)],
+        [f"minus {table.title_of(table.baseline)}", *(column.title for column in tested)],
         [
             [row.title, *(shown_difference(row.cells[column.name].against) for column in tested)]
             for row in table.rows
@@ -118,7 +118,7 @@ def _blocks(table: Table, show: Callable[[Cell, Row], str]) -> Iterator[tuple[li
     )
     if table.pairs:
         yield (
-            ["first minus second", *(column.name for column in tested)],
+            ["first minus second", *(column.title for column in tested)],
             [
                 [
                     f"{table.title_of(pair.first)} minus {table.title_of(pair.second)}",
@@ -130,44 +130,48 @@ def _blocks(table: Table, show: Callable[[Cell, Row], str]) -> Iterator[tuple[li
 
 
 def heading(column: Column) -> str:
-    """Name and unit of a metric, and which way is better."""
-    unit = "" if column.unit in (column.name, "") else f", {column.unit}"
-    return f"{column.name}{unit} {'↓' if column.better == 'lower' else '↑'}"
+    """Return title and unit of a metric, with an arrow towards better values."""
+    unit = "" if column.unit in (column.title, "") else f", {column.unit.removeprefix(f'{column.title}, ')}"
+    return f"{column.title}{unit} {'↓' if column.better == 'lower' else '↑'}"
 
 
 def shown_flops(row: Row) -> str:
-    """Operations of training, to three digits."""
+    """Return the FLOPs of training to three digits."""
     return "–" if row.training_flops is None else f"{row.training_flops:.3g}"
 
 
 def notes(table: Table) -> list[str]:
-    """What a reader must know beside the figures: cautions, figures that are not there, runs that were not done."""
-    found = [f"{column.name}: {column.caution}." for column in table.columns if column.caution]
+    """Return what a reader must know beside the values: cautions, missing values, missing runs, too few seeds."""
+    few = f"Fewer than {COMPARED_FROM} seeds: no significance is claimed; intervals are descriptive."
+    return [*facts(table), *([few] if len(table.seeds) < COMPARED_FROM else [])]
+
+
+def facts(table: Table) -> list[str]:
+    """Return the notes without the one on the number of seeds."""
+    found = [f"{column.title}: {column.caution}." for column in table.columns if column.caution]
     for column in table.columns:
         reasons: dict[str, list[str]] = {}
         for row in table.rows:
             cell = row.cells[column.name]
-            if why := cell.why_not or cell.lacks:
+            if why := cell.why_not or cell.missing:
                 reasons.setdefault(why, []).append(row.title)
-        found += [f"{column.name} of {', '.join(titles)}: {why}." for why, titles in reasons.items()]
-    found += [f"{name} was not measured: {why}." for name, why in table.not_measured.items()]
+        found += [f"{column.title} missing for {', '.join(titles)}: {why}." for why, titles in reasons.items()]
+    found += [f"{title} was not measured: {why}." for title, why in table.not_measured.items()]
     if table.not_run:
         found.append(f"Not run: {', '.join(table.not_run)}.")
     if len(table.seeds) < table.planned_seeds:
-        found.append(f"{len(table.seeds)} of the study's {table.planned_seeds} seeds were run.")
-    if len(table.seeds) < COMPARED_FROM:
-        found.append(f"Under {COMPARED_FROM} seeds no difference is called one: read intervals as tendencies.")
+        found.append(f"{len(table.seeds)} of {table.planned_seeds} planned seeds were run.")
     return found
 
 
 def shown_difference(one: Against | None) -> str:
-    """Paired difference with its interval, the relative gain, and the adjusted p or that there are too few seeds."""
+    """Return a paired difference with its interval, the relative gain, and the adjusted p where it was tested."""
     if one is None:
         return "–"
     interval = "" if one.interval is None else f" ({format_interval(one.interval)})"
     gain = "" if one.relative_gain is None else f", gain {one.relative_gain:+.1%}"
     gain += "" if one.gain_interval is None else f" ({one.gain_interval[0]:+.1%} to {one.gain_interval[1]:+.1%})"
-    p = ", underpowered" if one.p_adjusted is None else f", p = {one.p_adjusted:.2g}"
+    p = "" if one.p_adjusted is None else f", p = {one.p_adjusted:.2g}"
     return f"{signed(one.difference, one.interval)}{interval}{one.incomplete}{gain}{p}"
 
 
@@ -175,7 +179,7 @@ MARKS: Mapping[str, str] = {"better": " (better)", "worse": " (worse)", "no diff
 
 
 def shown_cell(cell: Cell, seeds: int, bold: str = "{}") -> str:
-    """Mean, half of its interval, whether it differs from the baseline, and of how many seeds, if not all."""
+    """Return the mean ± half its interval, its mark against the baseline, and the seeds if some are missing."""
     if cell.mean is None:
         return "–"
     figure = format_figure(cell.mean, cell.interval)
@@ -192,16 +196,16 @@ def shown_cell(cell: Cell, seeds: int, bold: str = "{}") -> str:
 
 def _legend(table: Table) -> str:
     return (
-        f"{table.dataset}; mean ± half of the 95 % t-interval over seeds; (better), (worse): than {table.baseline}, "
-        "paired by seed, Holm-corrected over the rows of each metric by itself; (2x): twice its count; † underpowered, "
-        "under six seeds; bold: "
-        "better than every other row; training FLOPs: three times those of the forward passes, with those of the "
-        "variants that one is made of."
+        f"Dataset: {table.dataset}. Mean ± half the 95 % t-interval over seeds. (better), (worse): significantly, "
+        f"against {table.title_of(table.baseline)}, paired by seed, Holm-corrected over the rows of each metric. "
+        "(2x): twice the value of the baseline. †: underpowered, too few seeds for a significance test (need 6). "
+        "Bold: significantly better than every other row. Training FLOPs: three times those of the forward passes, "
+        "including the variants that one is made of."
     )
 
 
 BOLD, BOLD_END = "\x02", "\x03"
-"""Marks that no title has, until LaTeX takes their place."""
+"""Placeholders that no title contains; `_escaped` replaces them by LaTeX."""
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",

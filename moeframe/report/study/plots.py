@@ -1,23 +1,22 @@
-"""The plots of a study over all its variants; a reader who points at a mark sees its values."""
+"""The plots of a study over all its variants; pointing at a mark shows its values."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moeframe.report.drawing import INK, NOISE_AXIS, QUIET, Hints, Record, colour_of, draw, legend
+from moeframe.report.drawing import NOISE_AXIS, QUIET, WIDE, WIDTH, Hints, Record, draw
+from moeframe.report.labels import Box, box_of, label_ends, label_points, wrapped
 from moeframe.report.numbers import format_figure, format_interval
+from moeframe.report.study.styles import VariantStyles
 from moeframe.stats.intervals import mean, t_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MARKERS = "osD^vPX*"
-
 
 class Mark(Record):
-    """A mean over seeds with its t-interval; without one where there are too few seeds."""
+    """A mean over seeds with its t-interval; None where there are too few seeds."""
 
     mean: float
     interval: tuple[float, float] | None = None
@@ -29,13 +28,13 @@ class Mark(Record):
 
     @property
     def shown(self) -> str:
-        """As a reader wants it."""
+        """Return the mean with its interval."""
         interval = f" ({format_interval(self.interval)})" if self.interval else ""
         return f"{format_figure(self.mean, self.interval)}{interval}"
 
 
 class Point(Record):
-    """A variant in the plane of two figures."""
+    """A variant in the plane of two metrics."""
 
     name: str
     title: str
@@ -58,87 +57,118 @@ class Axis(Record):
     log: bool = False
 
 
-@dataclass(frozen=True)
-class Cast:
-    """All variants of the study in order, so that each looks the same in every plot, and which is the baseline."""
-
-    names: Sequence[str]
-    baseline: str
-
-    def style(self, name: str) -> Mapping[str, Any]:
-        """Colour and marker of a variant."""
-        k, n = list(self.names).index(name), len(self.names)
-        return {
-            "color": INK if name == self.baseline else colour_of(k % 8, 8) if n <= 24 else colour_of(k, n),
-            "marker": MARKERS[k // 8 % len(MARKERS)],
-        }
-
-
 NOISE = Axis(label=NOISE_AXIS)
 
 
-def scatter(name: str, title: str, points: Sequence[Point], x: Axis, y: Axis, cast: Cast) -> str:
-    """Every variant as a mark with its intervals; the baseline is black."""
+def both_widths(draw_one: Any, name: str) -> str:
+    """Draw a plot twice, for a desktop and for a phone; style.css shows one of them."""
+    wide, narrow = draw_one(name, wide=True), draw_one(f"{name}-narrow", wide=False)
+    return f'<div class="on-desktop">{wide}</div><div class="on-phone">{narrow}</div>'
+
+
+def scatter(
+    name: str, title: str, points: Sequence[Point], x: Axis, y: Axis, styles: VariantStyles, *, wide: bool = False
+) -> str:
+    """Draw every variant as a mark with its intervals; labelled variants have their group's colour, others are grey."""
 
     def paint(axes: "Axes") -> Hints:
         hints = {}
         for k, point in enumerate(points):
-            style = cast.style(point.name)
-            mark = axes.errorbar(
+            style = styles.style(point.name)
+            axes.errorbar(
                 point.x.mean,
                 point.y.mean,
                 xerr=_reach(point.x),
                 yerr=_reach(point.y),
-                marker=style["marker"],
-                color=style["color"],
-                markersize=5,
                 linestyle="none",
-                elinewidth=0.9,
-                label=point.name,
+                color=style.colour,
+                elinewidth=1.1 if style.labelled else 0.7,
+                alpha=0.75 if style.labelled else 0.35,
+                zorder=3 if style.labelled else 2,
             )
-            gid = f"mark-{k}"
-            mark.lines[0].set_gid(gid)
-            hints[gid] = f"{point.title}\n{x.label}: {point.x.shown}\n{y.label}: {point.y.shown}"
+            [mark] = axes.plot(
+                point.x.mean,
+                point.y.mean,
+                marker=style.marker,
+                color=style.colour,
+                markersize=6.5 if style.labelled else 4.5,
+                linestyle="none",
+                zorder=5 if style.labelled else 4,
+            )
+            mark.set_gid(f"point-{k}")
+            hints[f"point-{k}"] = f"{point.title}\n{x.label}: {point.x.shown}\n{y.label}: {point.y.shown}"
         _label(axes, x, y)
-        legend(axes)
+        axes.margins(0.06)
+        axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
+        order = {each: k for k, each in enumerate(styles.labelled)}
+        shown = sorted((point for point in points if point.name in order), key=lambda point: order[point.name])
+        label_points(
+            axes,
+            [(p.x.mean, p.y.mean, wrapped(p.title, 30 if wide else 20), styles.style(p.name).colour) for p in shown],
+            [box for point in points for box in _boxes(axes, point, own=point.name in order)],
+        )
         return hints
 
-    return draw(name, title, paint, 3.2)
+    return draw(name, title, paint, 4.5 if wide else 4.4, WIDE if wide else WIDTH)
+
+
+def _boxes(axes: "Axes", point: Point, *, own: bool) -> list[Box]:
+    """Return the boxes that a label should not hide: the mark, and the intervals of labelled points."""
+    found = [box_of(axes, (point.x.mean, point.x.mean), (point.y.mean, point.y.mean), 5.0 if own else 3.5)]
+    if own and point.x.interval:
+        found.append(box_of(axes, point.x.interval, (point.y.mean, point.y.mean), 1.0))
+    if own and point.y.interval:
+        found.append(box_of(axes, (point.x.mean, point.x.mean), point.y.interval, 1.0))
+    return found
 
 
 def lines(
-    name: str, title: str, curves: Sequence[Line], x: Axis, y: Axis, cast: Cast, level: float | None = None
+    name: str,
+    title: str,
+    curves: Sequence[Line],
+    x: Axis,
+    y: Axis,
+    styles: VariantStyles,
+    level: float | None = None,
+    *,
+    wide: bool = False,
 ) -> str:
-    """Every variant as a line in the band of its intervals; the baseline is black, a level of meaning dashed."""
+    """Draw every variant as a line; labelled ones in the band of their intervals, a reference level dashed."""
 
     def paint(axes: "Axes") -> Hints:
         hints = {}
+        ends = []
         for k, curve in enumerate(curves):
-            style = cast.style(curve.name)
+            style = styles.style(curve.name)
             across, marks = zip(*curve.points, strict=True)
-            if ends := [(a, *mark.interval) for a, mark in curve.points if mark.interval is not None]:
-                at, low, high = zip(*ends, strict=True)
-                axes.fill_between(at, low, high, color=style["color"], alpha=0.1, linewidth=0, zorder=1)
+            inside = [(a, *mark.interval) for a, mark in curve.points if mark.interval is not None]
+            if inside and style.labelled:
+                at, low, high = zip(*inside, strict=True)
+                axes.fill_between(at, low, high, color=style.colour, alpha=0.1, linewidth=0, zorder=1)
             [line] = axes.plot(
                 across,
                 [mark.mean for mark in marks],
-                color=style["color"],
-                marker=style["marker"],
+                color=style.colour,
+                marker=style.marker,
                 markersize=3,
-                linewidth=2.0 if curve.name == cast.baseline else 1.1,
-                label=curve.name,
-                zorder=4 if curve.name == cast.baseline else 2,
+                linestyle=style.dashes,
+                linewidth=1.5 if style.labelled else 0.8,
+                alpha=1.0 if style.labelled else 0.6,
+                zorder=4 if style.labelled else 2,
             )
             line.set_gid(f"line-{k}")
             said = [f"{x.label}: {format_figure(a)}\n{y.label}: {mark.shown}" for a, mark in curve.points]
             hints[f"line-{k}"] = [curve.title, *(f"{curve.title}\n{each}" for each in said)]
+            if style.labelled:
+                ends.append((across[-1], marks[-1].mean, wrapped(curve.title, 26 if wide else 17), style.colour))
         if level is not None:
             axes.axhline(level, color=QUIET, linestyle="--", linewidth=1.0)
         _label(axes, x, y)
-        legend(axes)
+        axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
+        label_ends(axes, ends)
         return hints
 
-    return draw(name, title, paint, 3.4)
+    return draw(name, title, paint, 4.2 if wide else 4.4, WIDE if wide else WIDTH)
 
 
 def _reach(mark: Mark) -> Any:
@@ -150,11 +180,11 @@ def _label(axes: "Axes", x: Axis, y: Axis) -> None:
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
     if x.log:
-        _spread(axes)
+        _log_scale(axes)
 
 
-def _spread(axes: "Axes") -> None:
-    """A logarithmic axis across, with plain numbers at ones, twos and fives."""
+def _log_scale(axes: "Axes") -> None:
+    """Make the horizontal axis logarithmic, with plain numbers at ones, twos and fives."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator
 
     axes.set_xscale("log")

@@ -1,4 +1,4 @@
-"""study.json, filled anew from the runs, and what the runs tell about noise levels, slices and learning."""
+"""study.json, refreshed from the runs, and the evidence of the runs on noise levels, slices and learning."""
 
 import json
 import statistics
@@ -25,54 +25,54 @@ BANDS = 4
 
 @dataclass(frozen=True)
 class SeedEvidence:
-    """What one finished run left beside its metrics."""
+    """The diagnostics and learning curve of one finished run."""
 
     seed: int
     samples_png: str | None
     """The top left square of the grid of its samples, base64."""
     diagnostics: Diagnostics
     held_out: list[tuple[int, float]]
-    """(step, bits/dim) on held-out images while it trained."""
+    """(step, bits/dim) on held-out images during training."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A variant's facts in study.json, and what its finished runs left."""
+    """A variant's facts in study.json, and the evidence of its finished runs."""
 
     facts: Mapping[str, Any]
     seeds: list[SeedEvidence]
 
     @property
     def name(self) -> str:
-        """Of the variant."""
+        """Return the name of the variant."""
         return str(self.facts["name"])
 
     @property
     def title(self) -> str:
-        """What a reader sees."""
+        """Return the title of the variant."""
         return str(self.facts["title"])
 
     def titled(self, n: int) -> str:
-        """The title, and of how many seeds where some are lacking."""
+        """Return the title, with the number of seeds if some are missing."""
         planned = len(self.facts["runs"])
         return self.title if n == planned else f"{self.title} ({n} of {planned} seeds)"
 
     def learning(self, cost_of_call: float = 1.0) -> list[tuple[float, list[float]]]:
-        """(cost of training so far, held-out bits/dim of each seed), at the steps where all seeds measured."""
+        """Return (training cost so far, held-out bits/dim of each seed) at the steps that all seeds measured."""
         at: dict[int, list[float]] = {}
         for seed in self.seeds:
             for step, bits in seed.held_out:
                 at.setdefault(step, []).append(bits)
-        whole = [(step, bits) for step, bits in sorted(at.items()) if len(bits) == len(self.seeds)]
-        return [(cost_of_call * self._calls(step), bits) for step, bits in whole]
+        complete = [(step, bits) for step, bits in sorted(at.items()) if len(bits) == len(self.seeds)]
+        return [(cost_of_call * self._calls(step), bits) for step, bits in complete]
 
     def learning_of(self, seed: int, cost_of_call: float) -> list[tuple[float, float]]:
-        """The same of one seed; nothing where it is not there."""
+        """Return (training cost so far, held-out bits/dim) of one seed; empty if the seed is missing."""
         found = (one.held_out for one in self.seeds if one.seed == seed)
         return [(cost_of_call * self._calls(step), bits) for step, bits in sorted(next(found, []))]
 
     def warm_start(self, cost_of_call: float) -> float:
-        """Cost of its phase 1; 0 where there is none, as of a single expert, whose slice is all of the data."""
+        """Return the cost of the warm start; 0 for a single expert, whose slice is all of the data."""
         return cost_of_call * self._calls(self.facts["warm_start_steps"]) if self.facts["n_experts"] > 1 else 0.0
 
     def _calls(self, step: int) -> int:
@@ -82,17 +82,20 @@ class Evidence:
 
 
 def refreshed(folder: Path) -> tuple[dict[str, Any], RunRecords]:
-    """study.json with each run's state and metrics as they are now, and the runs that have ended.
+    """Return study.json with the present status and metrics of each run, and the records of the runs.
 
-    study.json is written back, the same runs give the same bytes; a study kept without its runs stays as it is.
+    study.json is written back, the same bytes for the same runs; a study kept without its runs is left unchanged.
+    Raises RunFolderError if study.json lacks a key, or the folder has none of the runs that it records as finished.
     """
     place = StudyFolder(folder)
     record = read_mapping(place.record)
-    if lacking := [key for key in ("name", "baseline", "seeds", "dataset", "variants") if key not in record]:
-        raise RunFolderError(f"{place.record}: lacks {', '.join(lacking)}; `moeframe study` writes it whole")
+    if missing := [key for key in ("name", "baseline", "seeds", "dataset", "variants") if key not in record]:
+        raise RunFolderError(f"{place.record}: missing keys: {', '.join(missing)}; run `moeframe study` again")
     known = (run["status"] for row in record["variants"] for run in row.get("runs", []))
     if "finished" in known and not place.runs.is_dir() and not place.records.exists():
-        raise RunFolderError(f"{folder}: has none of the study's runs, only what they showed; report its own folder")
+        raise RunFolderError(
+            f"{folder}: no runs and no run records found, so the page cannot be made; use the folder with the runs"
+        )
     runs = study_records(folder, [_source(row) for row in record["variants"]], record["seeds"])
     for row in record["variants"]:
         row["runs"] = [_run_of(row, seed, runs) for seed in record["seeds"]]
@@ -111,13 +114,13 @@ def _run_of(row: Mapping[str, Any], seed: int, runs: RunRecords) -> dict[str, An
     if run is None:
         return {"seed": seed, "status": "to do", "cause": "", "metrics": {}}
     metrics = run.metrics
-    if "metrics" in row:  # a run may have more, of a time when the study asked for them
+    if "metrics" in row:  # a run may have metrics that the study no longer requests
         metrics = {key: metrics[key] for key in row["metrics"] if key in metrics}
     return {"seed": seed, "status": run.status, "cause": run.cause, "metrics": metrics}
 
 
 def evidence_of(record: Mapping[str, Any], runs: RunRecords) -> list[Evidence]:
-    """What the finished runs of each variant left; a repeated variant shows those of the one that it repeats."""
+    """Return the evidence of each variant; one that repeats another shows the runs of that one."""
     return [
         Evidence(
             row,
@@ -133,16 +136,13 @@ def _seed_evidence(run: RunRecord) -> SeedEvidence:
     return SeedEvidence(run.seed, run.samples_png, diagnostics, held_out)
 
 
-# --- where the bits went ----------------------------------------------------------------------------------------------
-
-
 def by_noise(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
-    """The diffusion part of the bound by range of log-SNR, bits/dim, compared as every other figure."""
+    """Return the diffusion part of the bound by range of log-SNR, bits/dim, as a table."""
     return _table(record, evidence, lambda seed: _bands(seed.diagnostics.bound_by_log_snr))
 
 
 def _bands(bound: BoundByNoise | None) -> dict[str, float]:
-    """The integral of the density over each range, by the trapezoid rule on a grid that has the borders in it."""
+    """Integrate the density over each range by the trapezoid rule, on a grid that contains the borders."""
     if bound is None:
         return {}
     order = np.argsort(bound.log_snr)
@@ -155,9 +155,10 @@ def _bands(bound: BoundByNoise | None) -> dict[str, float]:
 
 
 def by_slice(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
-    """Held-out bits/dim on each slice of the first variant that has slices, for all variants the same images.
+    """Return held-out bits/dim of the same images by slice, as a table.
 
-    Nothing where the slices depend on the seed, as clusters do: their means would be of other images each.
+    The slices are those of the first variant that has some. Empty if they depend on the seed, as clusters do: the
+    means would be over different images.
     """
     sliced = (seed.diagnostics for one in evidence for seed in one.seeds if seed.diagnostics.image_slices)
     reference = next(sliced, None)
@@ -171,7 +172,7 @@ def by_slice(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
     def bits(seed: SeedEvidence) -> dict[str, float]:
         own = seed.diagnostics.image_bits or []
         if len(own) != len(reference.image_slices or []):
-            return {}  # measured on another number of images
+            return {}  # a different number of images
         by: dict[str, list[float]] = {name: [] for name in names}
         for k, value in zip(reference.image_slices or [], own, strict=True):
             by[names[k]].append(value)

@@ -1,17 +1,21 @@
-"""What the table of a study is made of, columns, rows and cells, and the runs of its plan."""
+"""The records of a study's table (columns, rows, cells) and of its plan."""
 
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from moeframe.interfaces.metric import Better, Role
 from moeframe.stats.comparison import Verdict
 
 Standing = Literal["finished", "to measure", "failed", "to do", "changed"]
-"""Of a run against what its study says now: finished but without a metric, or done with other settings."""
+"""Status of a run. To measure: finished, but a metric is missing. Changed: its settings differ from the study's."""
+
+Group = Literal["mixture", "control", "ablation"]
+"""The part of a variant in the argument of a study: plots give each group its marker and colour."""
 
 
 class PlannedRun(BaseModel):
-    """One run of a study before it is done."""
+    """One run in the plan of a study."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -19,18 +23,15 @@ class PlannedRun(BaseModel):
     seed: int
     status: Standing
     cause: str
-    """Why it failed, which metrics it lacks, which settings changed; empty otherwise."""
+    """Why it failed, which metrics are missing or which settings changed; empty otherwise."""
     training_calls: int
-    """Predicted network evaluations of training, forward and backward, one image each."""
+    """Predicted network evaluations in training, forward and backward, one image each."""
     training_flops: float | None = None
-    """Operations of them; None where they are not known beforehand."""
+    """Predicted FLOPs of training; None where unknown."""
     sampling_calls: int
-    """Predicted network evaluations to sample one image, at most."""
+    """Upper bound on the network evaluations to sample one image."""
     seconds: float | None = None
-    """Predicted time, from the finished runs of the study; None where nothing tells."""
-
-
-Better = Literal["lower", "higher"]
+    """Predicted time, from the finished runs of the study; None without any."""
 
 
 class _Record(BaseModel):
@@ -38,7 +39,7 @@ class _Record(BaseModel):
 
 
 class Against(_Record):
-    """A variant minus another, the baseline as a rule, in one metric, paired by seed."""
+    """Difference of a variant from another, usually the baseline, in one metric, paired by seed."""
 
     difference: float
     interval: tuple[float, float] | None
@@ -49,16 +50,16 @@ class Against(_Record):
     gain_method: str = ""
     n: int
     of: int
-    """Seeds that the study has; `n` of them have both figures."""
+    """Seeds of the study; `n` of them measured both variants."""
 
     @property
     def incomplete(self) -> str:
-        """Return " [5 of 6 seeds]" where seeds are missing, else the empty string."""
+        """Return " [5 of 6 seeds]" if seeds are missing, else an empty string."""
         return f" [{self.n} of {self.of} seeds]" if self.n < self.of else ""
 
 
 class Cell(_Record):
-    """One metric of one variant; `why_not` in place of figures where there are none."""
+    """One metric of one variant. Without a value, `why_not` says why."""
 
     mean: float | None = None
     interval: tuple[float, float] | None = None
@@ -66,12 +67,12 @@ class Cell(_Record):
     per_seed: tuple[float | None, ...] = ()
     against: Against | None = None
     ratio: float | None = None
-    """To the baseline, of a figure that is the same with every seed, such as a count of parameters."""
+    """Ratio to the baseline, for a value that is the same for every seed, such as a count of parameters."""
     best: bool = False
-    """Better than every other row, by an interval that says so."""
+    """Significantly better than every other row."""
     why_not: str = ""
-    lacks: str = ""
-    """Of which finished seeds there is no figure, and why, where others have one."""
+    missing: str = ""
+    """Finished seeds without a value, and why, where other seeds have one."""
 
 
 class Row(_Record):
@@ -82,15 +83,21 @@ class Row(_Record):
     finished: int
     seeds: int
     failures: list[str]
-    """Of runs that died, and of what could not be measured of finished ones."""
+    """Causes of failed runs, and of metrics that a finished run could not measure."""
     training_calls: int
     training_flops: float | None = None
-    """Operations of training, forward and backward; None where no finished run measured those of a call."""
+    """FLOPs of training, forward and backward; None where no finished run measured the FLOPs of a call."""
+    group: Group = "mixture"
+    n_experts: int = 1
+    weights_of: str | None = None
+    """The variant whose trained weights are measured here under other settings."""
+    averages: bool = False
+    """Whether the gate gives all experts the same weight at every noise level, as a plain average does."""
     cells: dict[str, Cell]
 
     @property
     def complete(self) -> bool:
-        """Whether every seed finished."""
+        """Whether every seed has finished."""
         return self.finished == self.seeds
 
 
@@ -98,18 +105,21 @@ class Column(_Record):
     """One metric."""
 
     name: str
+    title: str = ""
+    """What a reader sees."""
     unit: str
     better: Better
+    role: Role = "other"
     exact: bool = False
-    """The same with every seed: nothing to test."""
+    """Whether it is the same for every seed, so that there is nothing to test."""
     caution: str = ""
-    """What a reader must know before comparing its figures."""
+    """What a reader must know before comparing its values."""
     basis: dict[str, Any] = {}
-    """What all of its figures were computed with: that of the baseline, or of the first who measured it."""
+    """The settings of the measurement, from the baseline or else the first variant that has the metric."""
 
 
 class Pair(_Record):
-    """Two variants, the first minus the second, in every metric that can differ."""
+    """Two variants: the first minus the second, in every metric that varies over seeds."""
 
     first: str
     second: str
@@ -117,7 +127,7 @@ class Pair(_Record):
 
 
 class Table(_Record):
-    """The whole table."""
+    """The table of a study."""
 
     name: str
     dataset: str
@@ -128,10 +138,18 @@ class Table(_Record):
     seeds: list[int] = []
     planned_seeds: int = 0
     not_run: list[str] = []
-    """Titles of variants of which nothing was tried yet."""
+    """Titles of variants without any run."""
     not_measured: dict[str, str] = {}
-    """Metrics that were asked for and that no run has, and why."""
+    """Requested metrics that no run has, by title, and why."""
+
+    def row(self, name: str) -> Row:
+        """Return the row of a variant."""
+        return next(row for row in self.rows if row.name == name)
 
     def title_of(self, name: str) -> str:
-        """What a reader sees of a variant."""
-        return next(row.title for row in self.rows if row.name == name)
+        """Return the title of a variant."""
+        return self.row(name).title
+
+    def leading(self, role: Role) -> Column | None:
+        """Return the first metric of a role that varies over seeds, or None."""
+        return next((column for column in self.columns if column.role == role and not column.exact), None)

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, filtering and hints of a study's page. Without it everything is still there to read.
+// Sorting, filtering, hints and printing. Without it everything can still be read.
 
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
@@ -20,7 +20,7 @@ function sorted(rows, column, sign) {
   const value = (row) => row.cells[column].dataset.value;
   return [...rows].sort((a, b) => {
     const [x, y] = [value(a), value(b)];
-    if (x === "" || y === "") return (x === "") - (y === ""); // what was not measured stays last
+    if (x === "" || y === "") return (x === "") - (y === ""); // missing values stay last
     const difference = column === 0 ? x.localeCompare(y) : Number(x) - Number(y);
     return sign * difference;
   });
@@ -36,9 +36,25 @@ for (const field of document.querySelectorAll("input[data-filter]")) {
   });
 }
 
+for (const choice of document.querySelectorAll("select[data-choose]")) {
+  const table = document.getElementById(choice.dataset.choose);
+  choice.addEventListener("change", () => (table.dataset.shown = choice.value));
+}
+
+// Paper has no folds: open them for printing, and close again what was closed.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const fold of opened) fold.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const fold of opened) fold.open = false;
+});
+
 const tip = document.body.appendChild(document.createElement("div"));
 tip.id = "tip";
 tip.hidden = true;
+tip.setAttribute("role", "tooltip");
 for (const part of document.querySelectorAll("svg .hint")) {
   const title = part.querySelector("title");
   part.dataset.hint = title.textContent;
@@ -55,6 +71,8 @@ for (const part of document.querySelectorAll("[data-hint]")) {
   part.addEventListener("pointerleave", () => (around ? show(around) : (tip.hidden = true)));
   part.addEventListener("blur", () => (tip.hidden = true));
 }
+document.addEventListener("click", () => (tip.hidden = true));
+document.addEventListener("keydown", (event) => event.key === "Escape" && (tip.hidden = true));
 
 function show(part) {
   tip.textContent = part.dataset.hint;
