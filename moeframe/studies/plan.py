@@ -41,7 +41,7 @@ def plan(study: Study, folder: Path) -> list[PlannedRun]:
         if seconds is None and rates:
             seconds = statistics.mean(rates) * work[variant.name] or None
         for seed in study.seeds:
-            if not study.asks(variant, seed):
+            if not study.includes(variant, seed):
                 continue
             status, cause = _standing(study, place, variant, seed)
             found.append(

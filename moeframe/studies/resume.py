@@ -56,17 +56,17 @@ def expect_own(study: Study, place: StudyFolder) -> None:
 def check_resumable(study: Study, place: StudyFolder) -> None:
     """Check that the study can go on in this folder, and write the spec of each variant.
 
-    Raises RunFolderError for the folder of another study, and for a run that is asked for and was done with other
-    settings, or of weights that are there no longer. The launcher, titles, and the list of metrics may change.
+    Raises RunFolderError for the folder of another study, and for a selected run that was done with other
+    settings, or with weights that no longer exist. The launcher, titles, and the list of metrics may change.
     """
     expect_own(study, place)
     for variant in study.variants:
-        asked = [seed for seed in study.seeds if study.asks(variant, seed)]
-        for seed in asked:
+        selected = [seed for seed in study.seeds if study.includes(variant, seed)]
+        for seed in selected:
             if changes := changes_since(variant, seed, study, place):
                 raise RunFolderError(_refusal(changes, variant, seed, place))
             _expect_sources(variant, seed, study, place)
-        if asked:
+        if selected:
             spec = variant.spec.dump() | {"metrics": settings_of(concurrent_metrics(variant.spec))}
             write_file(place.spec(variant.name), yaml.safe_dump(spec, sort_keys=False).encode())
 
@@ -116,13 +116,13 @@ def missing_metrics(variant: Variant, seed: int, place: StudyFolder) -> list[str
 
 def missing_timing_metrics(variant: Variant, seed: int, place: StudyFolder) -> list[str]:
     """List missing timings and memory, which are measured together."""
-    asked = exclusive_metrics(variant.spec)
+    exclusive = exclusive_metrics(variant.spec)
     path = place.alone(variant.name, seed)
-    if asked and path.exists():
+    if exclusive and path.exists():
         found, weights = read_mapping(path), weights_key(place.run(variant.name, seed), seed)
-        if found.get("settings") == settings_of(asked) and not (weights and found.get("weights") != weights):
+        if found.get("settings") == settings_of(exclusive) and not (weights and found.get("weights") != weights):
             return []
-    return [metric.key for metric in asked]
+    return [metric.key for metric in exclusive]
 
 
 def runs_of(place: StudyFolder, study: Study, variant: Variant, seed: int) -> dict[str, str]:

@@ -50,11 +50,11 @@ def run_study(study: Study, folder: Path, watcher: Watcher | None = None) -> Tab
         for wave in range(1 + max(study.depth(variant) for variant in study.variants)):
             runs = [
                 (variant, seed)
-                for variant, seed in _asked(study)
+                for variant, seed in _selected_runs(study)
                 if study.depth(variant) == wave and place.status(variant.name, seed)[0] != "finished"
             ]
             _launch("train", runs, study, place, watcher)
-        finished = [run for run in _asked(study) if place.status(run[0].name, run[1])[0] == "finished"]
+        finished = [run for run in _selected_runs(study) if place.status(run[0].name, run[1])[0] == "finished"]
         _measure(finished, "measure", missing_metrics, study, place, watcher)
         _measure(finished, "measure alone", missing_timing_metrics, study, place, watcher)
         return gather(study, folder)
@@ -76,11 +76,11 @@ def _measure(
     _launch(what, runs, study, place, watcher)
 
 
-def _asked(study: Study) -> Iterator[Run]:
+def _selected_runs(study: Study) -> Iterator[Run]:
     """Yield runs seed by seed, so that an interrupted study has complete pairs."""
     for seed in study.seeds:
         for variant in distinct_variants(study):
-            if study.asks(variant, seed):
+            if study.includes(variant, seed):
                 yield variant, seed
 
 
@@ -104,7 +104,8 @@ def _launch(what: What, runs: list[Run], study: Study, place: StudyFolder, watch
 
 def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, what: What = "train") -> Task:
     source = None if variant.weights_of is None else study.source_of(variant.weights_of)
-    asked = {"train": [], "measure": concurrent_metrics(variant.spec), "measure alone": exclusive_metrics(variant.spec)}
+    concurrent, exclusive = concurrent_metrics(variant.spec), exclusive_metrics(variant.spec)
+    metrics = {"train": [], "measure": concurrent, "measure alone": exclusive}
     task = StudyTask(
         study=place.path,
         variant=variant.name,
@@ -113,7 +114,7 @@ def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, what: W
         overrides=[f"{path}={folder}" for path, folder in runs_of(place, study, variant, seed).items()],
         weights_of=source,
         sources=sources_of(study, variant),
-        metrics=settings_of(asked[what]),
+        metrics=settings_of(metrics[what]),
     )
     name = f"{variant.name}, seed {seed}{TITLES[what][1]}"
     command = (sys.executable, "-m", "moeframe.studies.worker", task.model_dump_json())

@@ -26,62 +26,62 @@ class _Section(BaseModel):
 class VariantConfig(_Section):
     """One row of the study's table."""
 
-    title: str = Field(default="", description="what a reader sees; the variant's name if empty")
-    set: dict[str, Any] = Field(default={}, description="dotted path of the spec to value, as --set path=value")
+    title: str = Field(default="", description="shown in reports; the variant's name if empty")
+    set: dict[str, Any] = Field(default={}, description="values by dotted path of the spec, as --set path=value")
     runs_of: dict[str, str] = Field(
         default={},
-        description="dotted path of the spec, such as experts.0.path, to another variant: its run of the same seed "
-        "stands there",
+        description="other variants by dotted path of the spec, such as experts.0.path, which is set to the run of "
+        "that variant with the same seed",
     )
     weights_of: str | None = Field(
-        default=None, description="another variant, whose trained weights are measured under these settings"
+        default=None, description="another variant, whose trained weights are evaluated under these settings"
     )
 
     @property
     def trains(self) -> bool:
-        """Whether its weights are its own."""
+        """Whether the variant trains its own weights."""
         return self.weights_of is None and not self.runs_of
 
 
 class StudyConfig(_Section):
-    """The whole file."""
+    """A study file."""
 
     name: str = Field(max_length=60, pattern=NAME)
     spec: Path = Field(description="the spec that the variants change, relative to this file")
     seeds: list[Annotated[int, Field(ge=0, lt=2**63)]] = Field(min_length=1)
     baseline: str = Field(description="the variant that the others are compared with")
     compare: list[tuple[str, str]] = Field(
-        default=[], description="pairs of variants, the first minus the second, beside each one minus the baseline"
+        default=[], description="pairs to compare (first minus second), in addition to each variant minus the baseline"
     )
     set: dict[str, Any] = Field(default={}, description="changes that all variants share")
     variants: dict[Annotated[str, Field(pattern=NAME, max_length=39)], VariantConfig] = Field(min_length=1)
-    launcher: dict[str, Any] = Field(default={"type": "local"}, description="where the runs are carried out")
+    launcher: dict[str, Any] = Field(default={"type": "local"}, description="where the runs are executed")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A variant with its spec resolved; `spec.seeds` are those of the study."""
+    """A variant with its resolved spec, which has the seeds of the study."""
 
     name: str
     title: str
     spec: RunSpec
     runs_of: Mapping[str, str]
-    """Where in the spec the run of another variant stands, whose name is there until the seed is known."""
+    """Dotted paths of the spec that are set to another variant's run folder once the seed is known."""
     weights_of: str | None
     same_as: str | None
-    """An earlier variant whose runs are these too, because their specs are equal."""
+    """An earlier variant with an equal spec, whose runs this one shares."""
     changes: tuple[str, ...] = ()
-    """What it changes of the base spec, beside what all variants change, a line each."""
+    """Its own changes of the base spec, one line each."""
 
     @property
     def made_of(self) -> list[str]:
-        """The variants whose weights this one takes."""
+        """The variants whose weights this one uses."""
         return list(dict.fromkeys([*self.runs_of.values(), *filter(None, [self.weights_of])]))
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study file, checked."""
+    """A validated study file."""
 
     name: str
     seeds: tuple[int, ...]
@@ -89,50 +89,50 @@ class Study:
     variants: tuple[Variant, ...]
     launcher: Launcher
     compare: tuple[tuple[str, str], ...] = ()
-    """Pairs that are compared beside each variant with the baseline."""
+    """Pairs to compare in addition to each variant with the baseline."""
     changes: tuple[str, ...] = ()
-    """What all variants change of the base spec, a line each."""
-    asked_variants: frozenset[str] | None = None
-    asked_seeds: frozenset[int] | None = None
-    """What is to be carried out this time; all if None."""
+    """Changes of the base spec that all variants share, one line each."""
+    selected_variants: frozenset[str] | None = None
+    selected_seeds: frozenset[int] | None = None
+    """What this call runs; everything if None."""
 
     def variant(self, name: str) -> Variant:
         """The variant of that name."""
         return next(variant for variant in self.variants if variant.name == name)
 
     def only(self, names: Sequence[str]) -> "Study":
-        """Asking for these, the baseline, and what they are made of. Raises InputError for what is no variant."""
+        """Select these variants, the baseline and the variants that they use. Raises InputError for an unknown name."""
         known = [variant.name for variant in self.variants]
         for name in names:
             if name not in known:
                 hint = " ".join(did_you_mean(name, known))
-                raise InputError(f"'{name}' is no variant; {hint + ' ' if hint else ''}variants: {', '.join(known)}")
+                raise InputError(f"unknown variant '{name}'; {hint + ' ' if hint else ''}variants: {', '.join(known)}")
         wanted = {self.source_of(name) for name in (*names, self.baseline)} | set(names) | {self.baseline}
         while more := {self.source_of(s) for name in wanted for s in self.variant(name).made_of} - wanted:
             wanted |= more
-        return dataclasses.replace(self, asked_variants=frozenset(wanted))
+        return dataclasses.replace(self, selected_variants=frozenset(wanted))
 
     def only_seeds(self, seeds: Sequence[int]) -> "Study":
-        """Asking for these seeds. Raises InputError for one that is not the study's."""
+        """Select these seeds. Raises InputError for a seed that the study does not have."""
         for seed in seeds:
             if seed not in self.seeds:
                 known = ", ".join(map(str, self.seeds))
-                raise InputError(f"seed {seed} is not among the study's: {known}; add it to seeds in the study file")
-        return dataclasses.replace(self, asked_seeds=frozenset(seeds))
+                raise InputError(f"unknown seed {seed}; the study has {known}: add it to seeds in the study file")
+        return dataclasses.replace(self, selected_seeds=frozenset(seeds))
 
-    def asks(self, variant: Variant, seed: int) -> bool:
-        """Whether this run is to be carried out this time, for itself or for an equal variant."""
+    def includes(self, variant: Variant, seed: int) -> bool:
+        """Whether this call runs it, for itself or for an equal variant."""
         equal = {other.name for other in self.variants if other.same_as == variant.name} | {variant.name}
-        return (self.asked_variants is None or bool(self.asked_variants & equal)) and (
-            self.asked_seeds is None or seed in self.asked_seeds
+        return (self.selected_variants is None or bool(self.selected_variants & equal)) and (
+            self.selected_seeds is None or seed in self.selected_seeds
         )
 
     def depth(self, variant: Variant) -> int:
-        """How many runs must be finished one after another before this variant's."""
+        """Return how many runs must finish, one after another, before this variant can start."""
         return max((1 + self.depth(self.variant(self.source_of(name))) for name in variant.made_of), default=0)
 
     def source_of(self, name: str) -> str:
-        """The variant whose runs are those of this one: itself, or the earlier one that it equals."""
+        """Return the variant whose runs this one shares: itself, or an earlier equal one."""
         return self.variant(name).same_as or name
 
 
@@ -143,7 +143,7 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
     """
     document = read_document(path)
     if "variants" not in document.data and "spec" not in document.data:
-        raise InputError(f"{path}: this is no study file; one has the keys spec, seeds, baseline and variants")
+        raise InputError(f"{path}: not a study file (missing keys: spec, variants, ...)")
     try:
         config = StudyConfig.model_validate(document.data)
     except ValidationError as error:
@@ -197,13 +197,13 @@ def load_study(path: Path, registry: Registry, jobs: int | None = None) -> Study
 
 
 def _problems(config: StudyConfig) -> Iterator[SpecProblem]:
-    """What the parts of a study file say of each other that cannot be."""
+    """Yield contradictions between the parts of a study file."""
     if len(set(config.seeds)) != len(config.seeds):
         yield SpecProblem(("seeds",), f"seeds are repeated: {config.seeds}; name each seed once", about_key=True)
-    yield from _no_variant(config, ("baseline",), config.baseline, f"baseline '{config.baseline}' is no variant")
+    yield from _unknown_variant(config, ("baseline",), config.baseline, f"unknown baseline '{config.baseline}'")
     for i, pair in enumerate(config.compare):
         for k, name in enumerate(pair):
-            yield from _no_variant(config, ("compare", i, k), name, f"'{name}' is no variant")
+            yield from _unknown_variant(config, ("compare", i, k), name, f"unknown variant '{name}'")
         if pair[0] == pair[1]:
             yield SpecProblem(("compare", i), f"'{pair[0]}' is compared with itself; name two variants")
     yield from _own_keys(config.set, ("set",))
@@ -218,14 +218,14 @@ def _problems(config: StudyConfig) -> Iterator[SpecProblem]:
             )
         titles.setdefault(title, name)
         for path, other in variant.runs_of.items():
-            words = f"variant '{name}' takes a run of '{other}', which is no variant that trains"
-            yield from _no_variant(config, (*at, "runs_of", path), other, words, trains=True)
+            words = f"variant '{name}' uses a run of '{other}', which does not train"
+            yield from _unknown_variant(config, (*at, "runs_of", path), other, words, trains=True)
         if variant.weights_of is not None:
-            words = f"variant '{name}' takes the weights of '{variant.weights_of}', which is no variant that trains"
-            yield from _no_variant(config, (*at, "weights_of"), variant.weights_of, words, trains=True)
+            words = f"variant '{name}' uses the weights of '{variant.weights_of}', which does not train"
+            yield from _unknown_variant(config, (*at, "weights_of"), variant.weights_of, words, trains=True)
 
 
-def _no_variant(
+def _unknown_variant(
     config: StudyConfig, at: SpecPath, name: str, words: str, *, trains: bool = False
 ) -> Iterator[SpecProblem]:
     known = [each for each, variant in config.variants.items() if variant.trains or not trains]
@@ -235,7 +235,7 @@ def _no_variant(
 
 
 def _own_keys(changes: Mapping[str, Any], at: SpecPath) -> Iterator[SpecProblem]:
-    """Keys of a spec that a study decides for all of its variants."""
+    """Yield problems for keys that a study sets for all variants."""
     for path in changes:
         key = path.split(".")[0]
         if key == "seeds":
@@ -249,7 +249,7 @@ def _own_keys(changes: Mapping[str, Any], at: SpecPath) -> Iterator[SpecProblem]
 
 
 def _problems_of_weights(variants: Sequence[Variant]) -> Iterator[SpecProblem]:
-    """Weights that would not fit, found before what they come from has trained."""
+    """Yield variants whose borrowed weights would not fit, before their source is trained."""
     by_name = {variant.name: variant for variant in variants}
     for variant in variants:
         source = by_name.get(variant.weights_of or "")
@@ -263,7 +263,7 @@ def _problems_of_weights(variants: Sequence[Variant]) -> Iterator[SpecProblem]:
         for key in different:
             yield SpecProblem(
                 ("variants", variant.name, "set"),
-                f"{key} differs from that of '{source.name}', whose weights it takes; leave {key} as it is there",
+                f"{key} differs from '{source.name}', whose weights it uses; keep {key} equal",
             )
 
 

@@ -89,4 +89,4 @@ def test_settings_that_shape_no_weights_may_differ(study_file, with_stranger, fi
 def test_settings_that_shape_the_weights_must_be_equal(study_file, with_stranger, first, second, key):
     with pytest.raises(SpecError) as caught:
         load_study(two_variants(study_file, first, second), with_stranger)
-    assert f"variants.x.set: gate.{key} differs from that of 'soft', whose weights it takes" in str(caught.value)
+    assert f"variants.x.set: gate.{key} differs from 'soft', whose weights it uses" in str(caught.value)

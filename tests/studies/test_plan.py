@@ -97,7 +97,7 @@ def test_only_some_variants_bring_the_baseline_and_what_they_are_made_of(study_f
     assert "sparse" not in CliRunner().invoke(cli.main, arguments).output
     result = CliRunner().invoke(cli.main, [*arguments, "--only", "spase"])
     assert result.exit_code == 2
-    assert "error: 'spase' is no variant; did you mean 'sparse'?" in result.output
+    assert "error: unknown variant 'spase'; did you mean 'sparse'?" in result.output
 
 
 def test_only_some_seeds_are_carried_out_and_an_unknown_one_is_refused(study_file, tmp_path):
@@ -108,7 +108,7 @@ def test_only_some_seeds_are_carried_out_and_an_unknown_one_is_refused(study_fil
     assert study.only_seeds([4]).seeds == (0, 4, 7)  # a run of one seed is the same run in the whole study
     result = CliRunner().invoke(cli.main, [*arguments, "--run-seed", "5"])
     assert result.exit_code == 2
-    assert "error: seed 5 is not among the study's: 0, 4, 7; add it to seeds in the study file" in result.output
+    assert "error: unknown seed 5; the study has 0, 4, 7: add it to seeds in the study file" in result.output
 
 
 def test_weights_of_a_variant_that_repeats_another_are_those_of_the_other(study_file, tmp_path):

@@ -94,10 +94,13 @@ def test_variants_begin_with_the_same_weights_where_shapes_allow(name):
     [
         (
             {"baseline": "sofd"},
-            ":6:11: baseline: baseline 'sofd' is no variant; did you mean 'soft'? variants: soft, sparse, cut, again",
+            ":6:11: baseline: unknown baseline 'sofd'; did you mean 'soft'? variants: soft, sparse, cut, again",
         ),
         ({"seeds": [1, 1]}, ":3:1: seeds: seeds are repeated: [1, 1]; name each seed once"),
-        ({"compare": [["soft", "sparze"]]}, ": compare.0.1: 'sparze' is no variant; did you mean 'sparse'? variants: "),
+        (
+            {"compare": [["soft", "sparze"]]},
+            ": compare.0.1: unknown variant 'sparze'; did you mean 'sparse'? variants: ",
+        ),
         ({"compare": [["soft", "soft"]]}, ": compare.0: 'soft' is compared with itself; name two variants"),
         ({"set": {"seeds": [5]}}, ": set.seeds: all variants have the study's seeds: set seeds at the top of the file"),
         (
@@ -110,15 +113,15 @@ def test_variants_begin_with_the_same_weights_where_shapes_allow(name):
         ),
         (
             {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"training.steps": 9}}}},
-            "variants.x.set: training.steps differs from that of 'soft', whose weights it takes; leave training.steps",
+            "variants.x.set: training.steps differs from 'soft', whose weights it uses; keep training.steps",
         ),
         (
             {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"gate.width": 9}}}},
-            "variants.x.set: gate.width differs from that of 'soft', whose weights it takes; leave gate.width as it is",
+            "variants.x.set: gate.width differs from 'soft', whose weights it uses; keep gate.width equal",
         ),
         (
             {"variants": {"soft": {}, "x": {"weights_of": "soft", "set": {"experts.0.channels": 16}}}},
-            "variants.x.set: experts differs from that of 'soft', whose weights it takes; leave experts as it is there",
+            "variants.x.set: experts differs from 'soft', whose weights it uses; keep experts equal",
         ),
         ({"set": {"traning.steps": 9}}, ": set: traning: unknown key 'traning'; did you mean 'training'?"),
         ({"variants": {"soft": {}, "a b": {}}}, "variants.a b"),
@@ -130,7 +133,7 @@ def test_variants_begin_with_the_same_weights_where_shapes_allow(name):
         ({"variants": {"soft": {}, "x": {"sett": {}}}}, "variants.x.sett: unknown key 'sett'; did you mean 'set'?"),
         (
             {"variants": {"soft": {}, "x": {"weights_of": "sift"}}},
-            "variant 'x' takes the weights of 'sift', which is no variant that trains; did you mean 'soft'? variants: ",
+            "variant 'x' uses the weights of 'sift', which does not train; did you mean 'soft'? variants: ",
         ),
         ({"spec": "none.yaml"}, "no file"),
         ({"launcher": {"type": "slurm"}}, "launcher.type: unknown launcher 'slurm'; installed: local"),
