@@ -162,7 +162,7 @@ def test_records_cut_short_are_named(kept, tmp_path):
 
 def test_a_kept_study_is_not_continued(study_file, kept):
     for act in (plan, run_study):
-        with pytest.raises(RunFolderError, match="but not its runs, so no run can be resumed or added; choose another"):
+        with pytest.raises(RunFolderError, match="but not its runs, so no run can be resumed or added; use another"):
             act(study_of(study_file), kept)
 
 
