@@ -211,8 +211,7 @@ def attributes_line(index: int, **changes: str) -> str:
             "4 119613 119614.jpg",
             6,
             f"119614.jpg is not among the 48 files of {{root}}/{PARTITION}; download both files again, one of them is "
-            "cut "
-            "short or of another data set",
+            "cut short or of another data set",
         ),
         (
             PARTITION,
@@ -283,14 +282,14 @@ def test_images_without_a_line_are_told(root):
     for index in (24, 25):
         Image.new("RGB", (32, 32)).save(root / IMAGES / f"{index}.jpg")
     assert problem(root) == (
-        f"{root / ATTRIBUTES} has no line for 2 of the 26 images, the first is {root / IMAGES}/24.jpg; get the file "
-        "again, or remove images that are not CelebA-HQ's"
+        f"{root / ATTRIBUTES} has no line for 2 of the 26 images, the first is {root / IMAGES}/24.jpg; download the "
+        "file again, or remove images that are not CelebA-HQ's"
     )
 
 
 def test_an_image_that_the_mapping_lacks_is_told(root):
     edit_line(root / MAPPING, 25, None)
     assert problem(root) == (
-        f"{root / MAPPING} has no line for 1 of the 24 images, the first is {root / IMAGES}/23.jpg; get the file "
-        "again, or remove images that are not CelebA-HQ's"
+        f"{root / MAPPING} has no line for 1 of the 24 images, the first is {root / IMAGES}/23.jpg; download the "
+        "file again, or remove images that are not CelebA-HQ's"
     )

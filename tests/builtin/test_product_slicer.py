@@ -124,8 +124,8 @@ def test_equal_parts_draw_from_streams_of_their_own(monkeypatch):
 
 def test_it_keeps_the_contract_of_slicers_with_parts_of_every_sort():
     hair = Attribute.Config(groups=(("Black_Hair",),))
-    check_slicer(Product, config(hair, Semantic.Config(), ClassGroup.Config(), counts=(2, 2, 3)), n_slices=12)
-    check_slicer(Product, NESTED, n_slices=12)
+    check_slicer(Product, config(hair, Semantic.Config(), ClassGroup.Config(), counts=(2, 2, 3)), n_experts=12)
+    check_slicer(Product, NESTED, n_experts=12)
 
 
 # what does not fit together

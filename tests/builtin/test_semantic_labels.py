@@ -67,7 +67,7 @@ def test_the_state_survives_json_and_needs_the_file_no_more(labels):
 def test_it_keeps_the_contract_of_slicers(tmp_path):
     path = tmp_path / "labels.csv"
     path.write_text("name,group\n" + "".join(f"image-{i:02d},{'abc'[i * i % 3]}{i % 2}\n" for i in range(60)))
-    check_slicer(Semantic, Semantic.Config(labels=path), n_slices=4)
+    check_slicer(Semantic, Semantic.Config(labels=path), n_experts=4)
 
 
 @pytest.mark.parametrize(
