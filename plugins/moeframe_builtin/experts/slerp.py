@@ -39,6 +39,7 @@ class SlerpExpert(WeightSpaceExpert):
 def slerp(first: Tensor, second: Tensor, fraction: float) -> Tensor:
     """Along the great circle through both directions; a straight line where they are (anti)parallel or zero.
 
+    >>> import torch
     >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 1 / 3)
     tensor([0.8660, 0.5000])
     """
