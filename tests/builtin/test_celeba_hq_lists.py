@@ -211,8 +211,7 @@ def attributes_line(index: int, **changes: str) -> str:
             "4 119613 119614.jpg",
             6,
             f"119614.jpg is not among the 48 files of {{root}}/{PARTITION}; download both files again, one of them is "
-            "cut "
-            "short or of another data set",
+            "cut short or of another data set",
         ),
         (
             PARTITION,

@@ -49,11 +49,11 @@ def test_a_network_that_does_not_fit_is_refused(tmp_path, changes, error, messag
 SCHEDULER_FLAWS = [
     ({"prediction_type": "flow"}, "prediction_type 'flow' is unknown; known: epsilon, sample, v_prediction; name what"),
     ({"_class_name": "ScoreSdeVeScheduler"}, "scheduler 'ScoreSdeVeScheduler' does not say on which chain"),
-    ({"beta_schedule": "steep"}, "make no chain of noise levels .*beta_schedule: steep.*: steep is not implemented"),
-    ({"beta_end": 3.0}, r"make no chain of noise levels .*beta_end: 3.0.*: each beta must lie in \(0, 1\]; correct"),
-    ({"beta_start": 0.0}, r"beta_start: 0.0.*: each beta must lie in \(0, 1\]; correct them"),
+    ({"beta_schedule": "steep"}, "do not define noise levels .*beta_schedule: steep.*: steep is not implemented"),
+    ({"beta_end": 3.0}, r"do not define noise levels .*beta_end: 3.0.*: each beta must be in \(0, 1\]; correct"),
+    ({"beta_start": 0.0}, r"beta_start: 0.0.*: each beta must be in \(0, 1\]; correct them"),
     ({"num_train_timesteps": 1}, "must be finite and fall at each of two or more steps"),
-    ({"num_train_timesteps": "many"}, "make no chain of noise levels .*num_train_timesteps: many"),
+    ({"num_train_timesteps": "many"}, "do not define noise levels .*num_train_timesteps: many"),
 ]
 
 

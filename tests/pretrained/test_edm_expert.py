@@ -194,7 +194,7 @@ def test_a_conditional_network_is_another_expert_for_each_class(tmp_path):
             ADM,
             None,
             "is conditional on 5 classes, and an expert sees the noisy image and its noise level alone; choose "
-            "the class that it is an expert of, label: 0 .. 4",
+            "one class for this expert, label: 0 .. 4",
         ),
         (ADM, 5, "label 5, but the network has classes 0 .. 4"),
         (DDPMPP, 0, "label 0, but the network has no classes; leave label out"),

@@ -57,8 +57,8 @@ def parse_attributes(text: str, place: str) -> AttributeList:
     (count_line, count), (names_line, names) = rows[:2]
     if len(count) != 1 or not re.fullmatch("[0-9]{1,9}", count[0]):
         raise DataError(
-            f"{place}:{count_line}: the count of lines is {_shown(count)!r}; it must be a number alone: download the "
-            "file again"
+            f"{place}:{count_line}: the count of lines is {_shown(count)!r}; it must be a number alone: download "
+            "the file again"
         )
     if len(names) != N_ATTRIBUTES or len(set(names)) != N_ATTRIBUTES:
         raise DataError(
