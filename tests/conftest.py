@@ -21,6 +21,8 @@ torch.set_num_threads(1)
 
 def pytest_collection_finish():
     """Leave modules and tests out of later collections: a run collects garbage, half a second where all are walked."""
+    import hypothesis  # noqa: F401  before the freeze: it looks for what refers to a generator that it registers
+
     gc.collect()
     gc.freeze()
 
