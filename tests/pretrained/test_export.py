@@ -202,7 +202,7 @@ def test_a_random_gate_is_exported_but_is_no_expert_and_no_pipeline(run, tiny_te
     path.write_text(yaml.safe_dump(data))
     moeframe.merge(path, out=tmp_path / "run")
     export(tmp_path / "run", tmp_path / "out", into="safetensors")
-    with pytest.raises(InputError, match="its gate 'random' draws at random, so the mixture is no expert"):
+    with pytest.raises(InputError, match="its gate 'random' draws at random, so the mixture cannot be an expert"):
         as_expert(tmp_path / "out", run[1].assembly.image)
     with pytest.raises(InputError, match="the gate 'random' draws at random for each trajectory, which a pipeline"):
         export(tmp_path / "run", tmp_path / "pipeline", into="diffusers")
