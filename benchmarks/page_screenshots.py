@@ -35,7 +35,7 @@ def main(study: Path, run: Path) -> None:
                 shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
                 picture = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
                 path = OUT / f"{name}-{look}.png"
-                picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
+                picture.quantize(192, dither=Image.Dither.NONE).save(path, optimize=True)
                 print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
     finally:
         driver.quit()

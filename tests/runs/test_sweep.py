@@ -41,7 +41,7 @@ def test_a_sweep_has_both_experts_the_merge_and_every_place(swept):
         ("switch", 0.0),
         ("switch", 3.0),
     ]
-    assert "likelihood against quality over the place of the switch" in result.stdout
+    assert "likelihood against quality by switch point" in result.stdout
     assert f"sweep: {folder / 'sweep.json'}, {folder / 'sweep.svg'}" in result.stdout.replace("\n", "")
     assert (folder / "sweep.svg").read_text().startswith("<svg")
     assert "Likelihood against quality" in (folder / "report.html").read_text()

@@ -153,3 +153,14 @@ def test_two_variants_of_one_name_are_a_duplicate_key(study_file):
     study_file.write_text(STUDY + "  soft: {}\n")
     with pytest.raises(SpecError, match=r"little\.yaml:23:3: variants\.soft: duplicate key 'soft'"):
         study_of(study_file)
+
+
+def test_a_variant_may_name_its_group(study_file):
+    text = study_file.read_text()
+    study_file.write_text(text.replace("sparse: {set", "sparse: {group: ablation, set"))
+    groups = {variant.name: variant.group for variant in study_of(study_file).variants}
+    assert groups["sparse"] == "ablation"
+    assert groups["soft"] is None, "it then follows from the number of experts"
+    study_file.write_text(text.replace("sparse: {set", "sparse: {group: ablations, set"))
+    with pytest.raises(SpecError, match=r"variants\.sparse\.group: .*'mixture', 'control' or 'ablation'"):
+        study_of(study_file)

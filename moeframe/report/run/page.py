@@ -72,6 +72,7 @@ def page_environment() -> "Environment":
     environment.filters["interval"] = format_interval
     environment.filters["compact"] = compact
     environment.filters["key_title"] = key_title
+    environment.filters["words"] = in_words
     environment.filters["readable"] = _readable
     environment.filters["themed"] = themed
     return environment

@@ -1,5 +1,6 @@
 """The plots of a study over all its variants; pointing at a mark shows its values."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +62,9 @@ NOISE = Axis(label=NOISE_AXIS)
 
 
 def both_widths(draw_one: Any, name: str) -> str:
-    """Draw a plot twice, for a desktop and for a phone; style.css shows one of them."""
+    """Draw a plot twice, for a desktop and for a phone; style.css shows one of them. A phone has no hover texts."""
     wide, narrow = draw_one(name, wide=True), draw_one(f"{name}-narrow", wide=False)
+    narrow = re.sub(r'<use class="hint" ([^>]*)><title>[^<]*</title></use>', r"<use \1/>", narrow)
     return f'<div class="on-desktop">{wide}</div><div class="on-phone">{narrow}</div>'
 
 
