@@ -54,7 +54,7 @@ def main() -> None:
                 continue
             seconds = time.perf_counter() - start
             page = stacked([contact_sheet(Path(folder), k) for k in range(slices.n_slices)])
-            page.reduce(2).save(OUT / f"{name}.jpg", quality=85, optimize=True)
+            page.reduce(2).save(OUT / f"{name}.jpg", quality=75, optimize=True)
         sizes[name] = {
             "dataset": spec,
             "overrides": overrides,

@@ -173,7 +173,8 @@ def test_what_a_study_showed_is_not_reported_again_without_its_runs(tmp_path):
     kept = (folder / "study.json").read_bytes()
     shutil.rmtree(folder / "runs")
     with pytest.raises(
-        RunFolderError, match="no runs and no run records found, so the page cannot be made; use the folder with the runs"
+        RunFolderError,
+        match="no runs and no run records found, so the page cannot be made; use the folder with the runs",
     ):
         write_study(folder)
     assert (folder / "study.json").read_bytes() == kept
