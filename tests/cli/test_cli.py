@@ -190,7 +190,7 @@ def test_a_spec_that_needs_the_broken_plugin_exits_with_2(broken_plugin_installe
 def test_run_prints_the_metrics_and_where_the_report_is(tiny_run):
     folder, result = tiny_run
     assert result.exit_code == 0
-    assert "network_calls" in result.stdout
+    assert "network calls" in result.stdout
     assert result.stdout.endswith(f"report: {folder}/report.html\n")
     assert (folder / "report.html").is_file()
 

@@ -17,7 +17,7 @@ FOLDER = "tables"
 def write_table(folder: Path, name: str, table: Table) -> None:
     """Write tables/NAME.{json,csv,md,tex} in the folder."""
     place = folder / FOLDER
-    content = json.dumps(table.model_dump(), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    content = json.dumps(table.model_dump(), separators=(",", ":"), allow_nan=False, ensure_ascii=False) + "\n"
     write_file(place / f"{name}.json", content.encode())
     write_file(place / f"{name}.csv", as_csv(table).encode())
     write_file(place / f"{name}.md", as_markdown(table).encode())
