@@ -135,11 +135,11 @@ MISTAKES = (
         ("tests/runs/test_runs.py::test_evaluating_a_finished_run_finds_the_figures_of_the_run",),
     ),
     Mutation(
-        "held-out curve of the raw weights",
+        "validation curve of the raw weights",
         "a noisier curve, of another model than the one that is reported",
         "moeframe/runs/seed_training.py",
         "measure_validation(self.trainer.assembly, self.trainer.averaged, self.trainer.step)",
         "measure_validation(self.trainer.assembly, self.trainer.model, self.trainer.step)",
-        ("tests/runs/test_runs.py::test_the_held_out_curve_is_of_the_averaged_weights",),
+        ("tests/runs/test_runs.py::test_the_validation_curve_is_of_the_averaged_weights",),
     ),
 )

@@ -29,7 +29,7 @@ RUN_FILES = {
     "seed-N/samples/": "the drawn samples as integers, resumed if interrupted",
     "seed-N/samples.png": "grid of samples",
     "seed-N/trajectory.png": "denoising trajectories, noise on the left",
-    "seed-N/reconstructions.png": "held-out images brought back from stated noise levels",
+    "seed-N/reconstructions.png": "reconstructions of test images from stated noise levels",
 }
 """Path in a run folder to its content. A test compares this with what a run writes."""
 

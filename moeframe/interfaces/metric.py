@@ -27,7 +27,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Reconstructions:
-    """Held-out images, and their reconstructions from a stated noise level."""
+    """Test images, and their reconstructions from a stated noise level."""
 
     originals: Levels
     images: Levels

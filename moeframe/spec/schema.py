@@ -71,8 +71,8 @@ class TrainingConfig(_Section):
     precision: Literal["fp32", "bf16"] = Field(default="fp32", description="bf16: autocast of the forward pass")
     compile: bool = Field(default=False, description="torch.compile the experts")
     log_every: int = Field(default=25, ge=1, description="steps between lines of events.jsonl")
-    validation_every: int = Field(default=250, ge=1, description="steps between held-out bounds during training")
-    validation_images: int = Field(default=256, ge=2, description="test images behind each of them")
+    validation_every: int = Field(default=250, ge=1, description="steps between validations during training")
+    validation_images: int = Field(default=256, ge=2, description="test images per validation")
     checkpoint_every: int = Field(default=250, ge=1, description="steps between checkpoints")
     calibration_images: int = Field(
         default=1024,
@@ -154,7 +154,7 @@ class RunSpec(_Section):
 
     @property
     def warm_start_steps(self) -> int:
-        """Length of phase 1."""
+        """Steps of the warm start."""
         return round(self.training.steps * self.training.warm_start)
 
     def dump(self) -> dict[str, Any]:

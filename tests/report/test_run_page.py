@@ -155,8 +155,8 @@ def test_a_model_whose_numbers_bound_nothing_has_no_curve_of_them(tmp_path):
     path = folder / "seed-0/diagnostics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"no_bound": "sees its batch"}))
     spoilt = write_report(folder).read_text()
-    assert "the bound on held-out images" in shown
-    assert "the bound on held-out images" not in spoilt
+    assert "the bound on test images" in shown
+    assert "the bound on test images" not in spoilt
     assert "sees its batch" in spoilt
 
 
@@ -185,7 +185,7 @@ def test_one_expert_and_one_seed_leave_out_the_gate(tmp_path):
     assert page.tags.count("svg") == 4
 
 
-def test_a_slice_without_held_out_images_is_a_dash():
+def test_a_slice_without_test_images_is_a_dash():
     bits = plots.SliceBits(matrix=[[2.0, None], [2.5, None]], merged=[2.1, None], n=[5, 0])
     svg = plots.slice_matrix("matrix", bits, ["a", "b"])
     assert svg.count(">–<") == 3

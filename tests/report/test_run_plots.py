@@ -52,13 +52,13 @@ def test_every_plot_of_the_page_is_checked_here(shown):
         "Mean gate weight of each expert by noise level",
         "Use of each expert",
         "Router accuracy by noise level",
-        "Held-out bits per dimension of each expert on each slice",
+        "Test bits per dimension of each expert on each slice",
         "The bound by noise level",
         "Reconstructions over noise level",
     }
 
 
-def test_the_learning_curve_shows_the_loss_of_each_expert_and_the_held_out_bound(folder, shown):
+def test_the_learning_curve_shows_the_loss_of_each_expert_and_the_validation_bound(folder, shown):
     plot = shown["Learning curve"]  # the first on the page: the warm start
     training, validation = events(folder, "warm_start", "train"), events(folder, "warm_start", "validation")
     for k in range(4):
@@ -66,7 +66,7 @@ def test_the_learning_curve_shows_the_loss_of_each_expert_and_the_held_out_bound
         across, up = values(plot, f"expert-{k}")
         assert across == near(steps)
         assert up == near(losses)
-    across, up = values(plot, "held-out")
+    across, up = values(plot, "validation")
     assert across == near([each["step"] for each in validation])
     assert up == near([each["bits_per_dim"] for each in validation])
 
@@ -113,7 +113,7 @@ def test_router_accuracy_is_that_of_all_images_and_of_each_slice(facts, shown):
 
 
 def test_the_matrix_has_experts_as_rows_and_slices_as_columns(facts, shown):
-    plot, bits = shown["Held-out bits per dimension of each expert on each slice"], facts["expert_slice_bits"]
+    plot, bits = shown["Test bits per dimension of each expert on each slice"], facts["expert_slice_bits"]
     rows = [*bits["matrix"], bits["merged"]]
     places = {}
     for row, line in enumerate(rows):

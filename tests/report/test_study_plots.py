@@ -50,13 +50,13 @@ def test_every_plot_of_the_page_is_checked_here(shown):
         "Fréchet distance against parameters",
         "Fréchet distance against active parameters",
         "Fréchet distance against latency",
-        "Held-out bits/dim against training compute",
+        "Validation bits/dim against training compute",
         "Bound by noise level, minus A: single expert",
         "Router accuracy by noise level",
         # of each variant: the same functions as on a run's page, where their numbers are read
         "Mean gate weight of each expert by noise level",
         "Use of each expert",
-        "Held-out bits per dimension of each expert on each slice",
+        "Test bits per dimension of each expert on each slice",
     }
 
 
@@ -88,8 +88,8 @@ def test_both_widths_of_a_plot_show_the_same(page):
         assert one == pytest.approx(other, rel=0.01)
 
 
-def test_learning_curves_have_compute_across_and_the_held_out_bound_up(folder, table, shown):
-    plot = shown["Held-out bits/dim against training compute"]
+def test_learning_curves_have_compute_across_and_the_validation_bound_up(folder, table, shown):
+    plot = shown["Validation bits/dim against training compute"]
     evidence = evidence_of(*refreshed(folder))
     costs = costs_of_calls(table, evidence)
     for k, one in enumerate(evidence):
@@ -127,7 +127,7 @@ def test_the_plots_of_a_variant_are_of_its_first_seed(folder, shown):
         assert shown["Use of each expert"].bar(f"expert-{k}")[3] == pytest.approx(use, abs=1e-3)
         area = shown["Mean gate weight of each expert by noise level"].area(f"expert-{k}")
         assert list(area.values()) == pytest.approx([line[k] for line in facts["gate_weights"]["mean"]], abs=2e-3)
-    matrix = shown["Held-out bits per dimension of each expert on each slice"]
+    matrix = shown["Test bits per dimension of each expert on each slice"]
     for expert, line in enumerate(facts["expert_slice_bits"]["matrix"]):
         cells = [matrix.text_at(f"cell-{expert}-{k}") for k in range(len(line))]
         assert [text for text, _, _ in cells] == [f"{value:.3f}" for value in line]

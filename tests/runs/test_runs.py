@@ -212,7 +212,7 @@ def test_evaluating_a_finished_run_finds_the_figures_of_the_run(tiny_run, tmp_pa
     assert evaluate(shutil.copytree(folder, tmp_path / "copy")).metrics == results.metrics
 
 
-def test_the_held_out_curve_is_of_the_averaged_weights(tiny_run):
+def test_the_validation_curve_is_of_the_averaged_weights(tiny_run):
     folder, _ = tiny_run
     from moeframe.training.validation import measure_validation
 

@@ -42,7 +42,7 @@ def joint_facts(run):
     return run._forward(run.model, next(batches), "joint")
 
 
-def held_out(run):
+def validation(run):
     return measure_validation(run.assembly, run.averaged, run.step)
 
 
@@ -187,7 +187,7 @@ def test_averaged_weights_follow_the_stated_decay(registry):
 
 
 @pytest.mark.slow
-def test_training_lowers_the_held_out_bound(registry):
+def test_training_lowers_the_validation_bound(registry):
     run = trainer(
         registry,
         "training.steps=60",
@@ -197,14 +197,14 @@ def test_training_lowers_the_held_out_bound(registry):
         "experts.0.channels=8",
         "training.ema_decay=0.8",
     )
-    before = held_out(run).bits_per_dim
+    before = validation(run).bits_per_dim
     finish(run)
-    after = held_out(run).bits_per_dim
+    after = validation(run).bits_per_dim
     assert after < 0.8 * before
 
 
-def test_held_out_states_the_routing_over_noise_levels(registry):
-    report = held_out(trainer(registry))
+def test_validation_states_the_routing_over_noise_levels(registry):
+    report = validation(trainer(registry))
     assert len(report.gate_weights) == len(report.log_snr) == len(report.router_accuracy) == 11
     assert report.log_snr == sorted(report.log_snr)
     assert report.gate_weights[0] == pytest.approx([0.25] * 4), "an untrained gate is uniform"

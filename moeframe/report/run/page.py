@@ -144,7 +144,7 @@ def _summary(spec: Mapping[str, Any], results: Results) -> str:
 def _pictures(folder: Path, diagnostics: Diagnostics) -> Iterator[Section]:
     steps = ", ".join(f"{value:.3g}" for value in diagnostics.trajectory_log_snr or ())
     level = diagnostics.reconstruction_log_snr
-    pairs = "Held-out images and their reconstructions by the deterministic sampler, after adding noise"
+    pairs = "Test images and their reconstructions by the deterministic sampler, after adding noise"
     captions = {
         "samples": ("Samples", "Random samples, not selected."),
         "trajectory": (
@@ -190,7 +190,7 @@ def _leaks(folder: Path) -> Iterator[Section]:
 
 
 def _events(seed_folder: Path, diagnostics: Diagnostics) -> list[Event]:
-    """Return the events, without held-out bits/dim for a model that has no bound."""
+    """Return the events, without validation bits/dim for a model that has no bound."""
     events = read_events(seed_folder / EVENTS)
     return [event.model_copy(update={"bits_per_dim": None}) for event in events] if diagnostics.no_bound else events
 
@@ -212,19 +212,19 @@ def _phase_figures(phase: str, title: str, events: Sequence[Event]) -> Iterator[
         total = []  # experts train separately: their mean adds nothing
     elif unit != "bits/dim":
         experts = []  # in joint training their errors are in bits/dim
-    held_out = [(event.step, event.bits_per_dim) for event in events if event.bits_per_dim is not None]
-    beside = held_out if unit == "bits/dim" else []
+    validation = [(event.step, event.bits_per_dim) for event in events if event.bits_per_dim is not None]
+    beside = validation if unit == "bits/dim" else []
     if total or any(experts) or beside:
-        curve = plots.LearningCurve(unit=unit, train=total, experts=experts, held_out=beside)
+        curve = plots.LearningCurve(unit=unit, train=total, experts=experts, validation=beside)
         lines = ["training loss of each expert on its own slice"] if not total else ["training loss on batches"]
         lines += ["each expert's error on the images routed to it"] if total and any(experts) else []
-        lines += ["dots: the bound on held-out images"] if beside else []
+        lines += ["dots: the bound on validation images"] if beside else []
         caption = "; ".join(lines).capitalize() + f". Training curves are averaged to {plots.MAX_POINTS} points."
         yield Figure(title.capitalize(), caption, plots.learning_curve(f"learning-{phase}", curve))
-    if held_out and not beside:
-        curve = plots.LearningCurve(unit="bits/dim", train=[], experts=[], held_out=held_out)
-        svg = plots.learning_curve(f"held-out-{phase}", curve)
-        yield Figure(f"{title.capitalize()}, held out", "The bound on held-out images.", svg)
+    if validation and not beside:
+        curve = plots.LearningCurve(unit="bits/dim", train=[], experts=[], validation=validation)
+        svg = plots.learning_curve(f"validation-{phase}", curve)
+        yield Figure(f"{title.capitalize()}, validation", "The bound on validation images.", svg)
     names = dict.fromkeys(name for event in events for name in event.terms if name != "nll")
     if terms := [term for name in names if (term := _term(events, name))]:
         svg = plots.loss_terms(f"terms-{phase}", terms)
@@ -256,7 +256,7 @@ def _routing(diagnostics: Diagnostics) -> Iterator[Section]:
     names = diagnostics.slices.names if diagnostics.slices else []
     gate: list[Figure] = []
     if (weights := diagnostics.gate_weights) and len(weights.mean[0]) > 1:
-        caption = "Mean weight of each expert on noised held-out images." + _switching(diagnostics)
+        caption = "Mean weight of each expert on noised test images." + _switching(diagnostics)
         gate.append(Figure("Gate weights by noise level", caption, plots.gate_weights("gate", weights)))
     if (usage := diagnostics.expert_usage) and len(usage) > 1:
         caption = "Mean gate weight over all noise levels; dashed: balanced use."
@@ -316,6 +316,6 @@ def _reconstruction_curves(results: Results, titles: Mapping[str, str]) -> Itera
         parts = metric.parts.items() if isinstance(metric, MetricResult) else ()
         points = [(float(part.removeprefix(LEVEL)), value.mean) for part, value in parts if part.startswith(LEVEL)]
         if isinstance(metric, MetricResult) and len(points) > 1:
-            caption = "Held-out images, by the log-SNR that they were noised to."
+            caption = "Test images, by the log-SNR that they were noised to."
             figures.append(Figure(titles[name], caption, plots.figure_over_noise(f"curve-{name}", metric.unit, points)))
     yield Section("Reconstructions by noise level", figures)

@@ -23,7 +23,7 @@ class LearningCurve(Record):
     unit: str
     train: list[tuple[int, float]]
     experts: list[list[tuple[int, float]]]
-    held_out: list[tuple[int, float]]
+    validation: list[tuple[int, float]]
 
 
 class LossTerm(Record):
@@ -43,7 +43,7 @@ class GateWeightsByNoise(Record):
 
 
 class SliceBits(Record):
-    """Held-out bits/dim per expert and slice, of the merged model per slice, and the number of images per slice."""
+    """Test bits/dim per expert and slice, of the merged model per slice, and the number of images per slice."""
 
     matrix: list[list[float | None]]
     merged: list[float | None]
@@ -72,7 +72,7 @@ class BoundByNoise(Record):
 
 
 def learning_curve(name: str, curve: LearningCurve) -> str:
-    """Draw training loss of the model and of each expert, and the held-out bound, over steps."""
+    """Draw training loss of the model and of each expert, and the validation bound, over steps."""
 
     def paint(axes: "Axes") -> None:
         for k, points in enumerate(curve.experts):
@@ -82,10 +82,10 @@ def learning_curve(name: str, curve: LearningCurve) -> str:
         if curve.train:
             [line] = axes.plot(*_binned(curve.train), color=QUIET, label="training batch")
             line.set_gid("train")
-        if curve.held_out:
-            [line] = axes.plot(*_columns(curve.held_out), color=INK, marker="o", markersize=3.5, label="held out")
-            line.set_gid("held-out")
-        every = [value for points in (*curve.experts, curve.train, curve.held_out) for _, value in points]
+        if curve.validation:
+            [line] = axes.plot(*_columns(curve.validation), color=INK, marker="o", markersize=3.5, label="validation")
+            line.set_gid("validation")
+        every = [value for points in (*curve.experts, curve.train, curve.validation) for _, value in points]
         if every and min(every) > 0 and max(every) > 4 * min(every):
             _log_axis(axes)
         axes.set_xlabel("optimiser step")
@@ -129,10 +129,10 @@ def gate_weights(name: str, weights: GateWeightsByNoise) -> str:
 
 
 def slice_matrix(name: str, bits: SliceBits, slices: Sequence[str]) -> str:
-    """Draw held-out bits/dim per expert and slice as numbers; colour is the excess over the best expert of a slice."""
+    """Draw test bits/dim per expert and slice as numbers; colour is the excess over the best expert of a slice."""
     values = np.array(bits.matrix, dtype=float)
     rows = np.vstack([values, np.array(bits.merged, dtype=float)[None]])
-    excess = rows - np.fmin.reduce(values)  # NaN where a slice has no held-out image, or no expert a bound
+    excess = rows - np.fmin.reduce(values)  # NaN where a slice has no test image, or no expert a bound
     n_experts, n_slices = values.shape
 
     def paint(axes: "Axes") -> None:
@@ -167,12 +167,12 @@ def slice_matrix(name: str, bits: SliceBits, slices: Sequence[str]) -> str:
             for label in axes.get_xticklabels():
                 label.set(horizontalalignment="right", rotation_mode="anchor")
         axes.set_yticks(range(n_experts + 1), [*(f"expert {k}" for k in range(n_experts)), "merged"])
-        axes.set_xlabel("slice of the held-out images")
+        axes.set_xlabel("slice of the test images")
         axes.grid(visible=False)
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 
-    return draw(name, "Held-out bits per dimension of each expert on each slice", paint, 1.2 + 0.42 * (n_experts + 1))
+    return draw(name, "Test bits per dimension of each expert on each slice", paint, 1.2 + 0.42 * (n_experts + 1))
 
 
 def expert_usage(name: str, usage: Sequence[float]) -> str:

@@ -68,7 +68,7 @@ class Diagnostics(Entry):
     reconstruction_log_snr: float | None = None
     trajectory_log_snr: list[float] | None = None
     image_bits: list[float] | None = None
-    """Bound of each of some held-out images, bits/dim; every run of a seed uses the same images and noise."""
+    """Bound of each of some test images, bits/dim; every run of a seed uses the same images and noise."""
     image_slices: list[int] | None = None
     """The slice of each of those images."""
 

@@ -65,12 +65,12 @@ def _axis(column: Column, *, log: bool = False) -> Axis:
     return Axis(label=f"{column.title}{f', {unit}' if unit else ''} ({column.better} is better)", log=log)
 
 
-_BITS = Axis(label="held-out bits/dim")
+_BITS = Axis(label="validation bits/dim")
 _BANDS = "Mean over seeds; band: pointwise 95 % t-interval of the labelled variants"
 
 
 def learning(table: Table, evidence: Sequence[Evidence], styles: VariantStyles) -> Section:
-    """Return the held-out bound against training compute."""
+    """Return the validation bound against training compute."""
     costs = costs_of_calls(table, evidence)
     curves = [
         Line(name=one.name, title=one.titled(len(one.seeds)), points=points)
@@ -82,7 +82,7 @@ def learning(table: Table, evidence: Sequence[Evidence], styles: VariantStyles) 
         return Section("Learning curves")
     in_flops = any(cost != 1 for cost in costs.values())
     x = Axis(label="training FLOPs" if in_flops else "training calls (one image each)", log=True)
-    title = "Held-out bits/dim against training compute"
+    title = "Validation bits/dim against training compute"
     missing = [one.title for one in evidence if one.name not in costs]
     left_out = f" Not shown: {', '.join(missing)}." if missing else ""
     caption = (

@@ -75,7 +75,7 @@ def write_study(folder: Path) -> Table:
                 (title, words, each)
                 for title, words, each in (
                     ("Likelihood by noise level", "Diffusion part of the bound, bits/dim, by range of log-SNR.", noise),
-                    ("Likelihood by slice", "Bound of the same held-out images, bits/dim, by slice.", slices),
+                    ("Likelihood by slice", "Bound of the same test images, bits/dim, by slice.", slices),
                 )
                 if each.columns
             ],

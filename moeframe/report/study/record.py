@@ -31,8 +31,8 @@ class SeedEvidence:
     samples_png: str | None
     """The top left square of the grid of its samples, base64."""
     diagnostics: Diagnostics
-    held_out: list[tuple[int, float]]
-    """(step, bits/dim) on held-out images during training."""
+    validation: list[tuple[int, float]]
+    """(step, bits/dim) on validation images during training."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,17 @@ class Evidence:
         return self.title if n == planned else f"{self.title} ({n} of {planned} seeds)"
 
     def learning(self, cost_of_call: float = 1.0) -> list[tuple[float, list[float]]]:
-        """Return (training cost so far, held-out bits/dim of each seed) at the steps that all seeds measured."""
+        """Return (training cost so far, validation bits/dim of each seed) at the steps that all seeds measured."""
         at: dict[int, list[float]] = {}
         for seed in self.seeds:
-            for step, bits in seed.held_out:
+            for step, bits in seed.validation:
                 at.setdefault(step, []).append(bits)
         complete = [(step, bits) for step, bits in sorted(at.items()) if len(bits) == len(self.seeds)]
         return [(cost_of_call * self._calls(step), bits) for step, bits in complete]
 
     def learning_of(self, seed: int, cost_of_call: float) -> list[tuple[float, float]]:
-        """Return (training cost so far, held-out bits/dim) of one seed; empty if the seed is missing."""
-        found = (one.held_out for one in self.seeds if one.seed == seed)
+        """Return (training cost so far, validation bits/dim) of one seed; empty if the seed is missing."""
+        found = (one.validation for one in self.seeds if one.seed == seed)
         return [(cost_of_call * self._calls(step), bits) for step, bits in sorted(next(found, []))]
 
     def warm_start(self, cost_of_call: float) -> float:
@@ -132,8 +132,8 @@ def evidence_of(record: Mapping[str, Any], runs: RunRecords) -> list[Evidence]:
 
 def _seed_evidence(run: RunRecord) -> SeedEvidence:
     diagnostics = run.checked_diagnostics()
-    held_out = [] if diagnostics.no_bound else run.validation
-    return SeedEvidence(run.seed, run.samples_png, diagnostics, held_out)
+    validation = [] if diagnostics.no_bound else run.validation
+    return SeedEvidence(run.seed, run.samples_png, diagnostics, validation)
 
 
 def by_noise(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
@@ -155,7 +155,7 @@ def _bands(bound: BoundByNoise | None) -> dict[str, float]:
 
 
 def by_slice(record: Mapping[str, Any], evidence: Sequence[Evidence]) -> Table:
-    """Return held-out bits/dim of the same images by slice, as a table.
+    """Return test bits/dim of the same images by slice, as a table.
 
     The slices are those of the first variant that has some. Empty if they depend on the seed, as clusters do: the
     means would be over different images.

@@ -53,7 +53,7 @@ class ImageFolder(EncodedDataset):
             default=0.1,
             ge=0.01,
             le=0.9,
-            description="share of the files held out when there are no train/ and test/ folders",
+            description="share of the files in the test split when there are no train/ and test/ folders",
         )
         labels: Labels = Field(
             default="outermost", description="of cat/tabby/1.png the class is cat, or with nested cat/tabby"

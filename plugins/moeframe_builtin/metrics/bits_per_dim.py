@@ -1,4 +1,4 @@
-"""Likelihood: bits per dimension of held-out images, by a bound or by the probability-flow ODE.
+"""Likelihood: bits per dimension of test images, by a bound or by the probability-flow ODE.
 
 VDM, Kingma et al. 2021, https://arxiv.org/abs/2107.00630; ODE, Song et al. 2021, https://arxiv.org/abs/2011.13456.
 """
@@ -23,7 +23,7 @@ SETTINGS = {method: frozenset(field.name for field in fields(METHODS[method])) f
 
 
 class BitsPerDimMetric(Metric):
-    """-log2 p(x) per dimension of held-out images: VDM's bound, the discrete bound, or the probability-flow ODE."""
+    """-log2 p(x) per dimension of test images: VDM's bound, the discrete bound, or the probability-flow ODE."""
 
     ROLE = "likelihood"
 

@@ -1,4 +1,4 @@
-"""LPIPS of reconstructions of held-out images (Zhang et al. 2018, https://arxiv.org/abs/1801.03924)."""
+"""LPIPS of reconstructions of test images (Zhang et al. 2018, https://arxiv.org/abs/1801.03924)."""
 
 from typing import Literal
 

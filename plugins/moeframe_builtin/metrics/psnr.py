@@ -1,4 +1,4 @@
-"""PSNR of reconstructions of held-out images."""
+"""PSNR of reconstructions of test images."""
 
 import math
 from typing import Literal

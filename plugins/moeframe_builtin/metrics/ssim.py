@@ -1,4 +1,4 @@
-"""SSIM of reconstructions of held-out images (Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861)."""
+"""SSIM of reconstructions of test images (Wang et al. 2004, https://doi.org/10.1109/TIP.2003.819861)."""
 
 from typing import ClassVar, Literal
 

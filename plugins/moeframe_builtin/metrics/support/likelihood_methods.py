@@ -1,4 +1,4 @@
-"""Three ways to estimate -log2 p(x) of held-out images, each with its own settings."""
+"""Three ways to estimate -log2 p(x) of test images, each with its own settings."""
 
 import math
 from abc import ABC, abstractmethod

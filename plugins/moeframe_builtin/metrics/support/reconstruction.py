@@ -1,4 +1,4 @@
-"""Scores of reconstructions of held-out images: at one noise level, and as a curve over noise levels."""
+"""Scores of reconstructions of test images: at one noise level, and as a curve over noise levels."""
 
 import math
 from collections.abc import Callable, Mapping
