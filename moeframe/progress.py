@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -21,6 +21,17 @@ from rich.progress import (
 from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 30.0
+
+
+@runtime_checkable
+class LineStream(Protocol):
+    """A text stream for lines, such as sys.stderr."""
+
+    def write(self, text: str, /) -> int:
+        """Write text."""
+
+    def flush(self) -> None:
+        """Pass on what was written."""
 
 
 @runtime_checkable
@@ -59,7 +70,7 @@ class Silent:
 class WarningsOnly(Silent):
     """Shows warnings, as lines."""
 
-    def __init__(self, stream: TextIO):
+    def __init__(self, stream: LineStream):
         self._stream = stream
 
     def warn(self, text: str) -> None:
@@ -70,7 +81,7 @@ class WarningsOnly(Silent):
 class Lines:
     """Shows one line per stage, and the state of the stage whenever `report` is called."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, stream: LineStream, clock: Callable[[], float] = time.monotonic):
         self._stream = stream
         self._clock = clock
         self._stage: str | None = None
@@ -111,17 +122,17 @@ class Lines:
 
 
 def duration(seconds: float) -> str:
-    """A time to wait, in the two largest units.
+    """Return a time to wait in its two largest units.
 
-    >>> duration(7.6), duration(75), duration(7_260)
+    >>> duration(7.6), duration(75.0), duration(7_260.0)
     ('8 s', '1 min 15 s', '2 h 1 min')
     """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
 
 
 class _Rate(ProgressColumn):
@@ -198,6 +209,6 @@ def _repeating(action: Callable[[], None], seconds: float) -> Iterator[None]:
         thread.join()
 
 
-def _write(stream: TextIO, line: str) -> None:
+def _write(stream: LineStream, line: str) -> None:
     stream.write(f"{line}\n")
     stream.flush()

@@ -45,6 +45,7 @@ class SeedTraining:
             snapshot = checkpoint.load(newest)
             with error_prefix(newest):
                 self.trainer.restore(snapshot)
+        self._log()
 
     def warm_start(self) -> None:
         """Phase 1: every expert learns from its own slice."""

@@ -303,7 +303,7 @@ def test_wrong_arguments_are_refused_and_nothing_is_overwritten(run, tmp_path):
     with pytest.raises(InputError, match=r"full: already exists and is not empty; choose a new folder"):
         export(run[0], tmp_path / "full", into="safetensors")
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.tex"]
-    with pytest.raises(InputError, match=r"expert 2: 'tiny' has the experts 0 \.\. 1"):
+    with pytest.raises(InputError, match=r"unknown expert 2; 'tiny' has the experts 0 \.\. 1"):
         export(run[0], tmp_path / "out", into="safetensors", expert=2)
     with pytest.raises(PluginError, match="unknown exporter 'onnx'; installed: diffusers, safetensors"):
         export(run[0], tmp_path / "out", into="onnx")

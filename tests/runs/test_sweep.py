@@ -25,7 +25,7 @@ def swept(spec):
 
 @pytest.mark.slow
 def test_the_command_warns_of_a_non_commercial_licence_on_standard_error(swept):
-    assert "warning: expert 1 (stated): the licence of its weights is CC BY-NC 4.0" in swept[1].stderr
+    assert "warning: expert 1 (stated): its weights are licensed under CC BY-NC 4.0" in swept[1].stderr
     assert "warning" not in swept[1].stdout
 
 

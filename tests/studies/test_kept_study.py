@@ -107,8 +107,17 @@ def test_a_kept_study_is_a_handful_of_files(full, kept):
     assert len(lines_of(kept)) == 4 * len(SEEDS)
 
 
-def test_a_metric_without_a_role_gets_that_of_the_installed_metric(kept):
-    metrics = next(line["metrics"] for line in lines_of(kept) if line["variant"] == "A")
+def test_a_metric_without_a_role_gets_that_of_the_installed_metric(full, script, tmp_path, monkeypatch):
+    old = shutil.copytree(full, tmp_path / "little")
+    for path in [*old.glob("runs/A/*/results.json"), *old.glob("runs/A/*.alone.json")]:
+        content = json.loads(path.read_text())
+        for metric in content["metrics"].values():
+            del metric["role"]
+        path.write_text(json.dumps(content))
+    monkeypatch.setattr(script, "ROOT", tmp_path)
+    script.main(old)
+    lines = lines_of(tmp_path / "results/studies/little")
+    metrics = next(line["metrics"] for line in lines if line["variant"] == "A")
     assert {name: metric.get("role") for name, metric in metrics.items()} == {
         "bits_per_dim": "likelihood",
         "frechet": "cost",  # by its type, network_calls, not by its label

@@ -149,7 +149,7 @@ def test_a_metric_is_measured_once_its_weights_are_there(done, tmp_path):
     study = study_of(later)
     table = run_study(study, copy)
     assert "kid" not in table.rows[0].cells
-    assert str(weights) in table.not_measured["kid"]
+    assert str(weights) in table.not_measured["kernel distance"]
     before = json.loads((copy / "runs/soft/3/results.json").read_text())["metrics"]
     assert str(weights) in before["kid"]["unavailable"]
     assert {run.status for run in plan(study, copy)} == {"finished"}, "it would be missing again"
@@ -182,7 +182,7 @@ def test_a_metric_that_cannot_be_measured_later_takes_no_figure_away(done, tmp_p
     assert row.complete
     assert row.failures == [
         f"seed 3: metrics added later: {copy}/runs/soft/3: has no checkpoint of seed 3; its weights were not kept, or "
-        "they lie in the folder that it was trained in"
+        "are in the folder that it was trained in"
     ]
     assert row.cells["bits_per_dim"].mean is not None
     content["set"]["metrics"].pop()

@@ -175,7 +175,7 @@ def test_a_study_that_is_killed_leaves_no_process_behind_and_goes_on(study_file,
         "sparse": {"set": {"gate": {"type": "top_k", "k": 1, "width": 4}}},
         "cut": {"weights_of": "soft", "set": {"gate": {"type": "top_k", "k": 1, "width": 4}}},
     }
-    settings = {"training.steps": 200, "training.warm_start": 0.3, "training.checkpoint_every": 10}
+    settings = {"training.steps": 120, "training.warm_start": 0.3, "training.checkpoint_every": 10}
     settings["slicer"] = {"type": "color_variance"}
     metrics = {"metrics": [{"type": "bits_per_dim", "repeats": 1}, {"type": "parameters"}]}
     changed(study_file, variants=variants, seeds=[0], set={**settings, **metrics})
