@@ -11,7 +11,7 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 in_a_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"
 )
-AXE = Path(__file__).parent.parent / ".browser/package/axe.min.js"
+AXE = Path(__file__).parents[2] / ".browser/package/axe.min.js"
 with_axe = pytest.mark.skipif(not AXE.exists(), reason="needs axe-core: `make browser` fetches it")
 
 
