@@ -167,7 +167,7 @@ class PathCardDots(Dots):
 
 
 class RandomDots(Dots):
-    """Draws anew at each reading."""
+    """Draws again at each reading."""
 
     def split(self, name):
         return InMemoryExamples(torch.randint(0, 4, (40, 1, 1, 1)), torch.zeros(40, dtype=torch.long))
