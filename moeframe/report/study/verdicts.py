@@ -77,6 +77,8 @@ def findings(table: Table) -> list[Finding]:
     for pair, (tone, one) in decided.items():
         question = questions[pair]
         claim = {"better": question.if_better, "worse": question.if_worse, "neutral": question.if_equal}[tone]
+        if one.interval is None:
+            claim = f"{question.first.title} minus {question.second.title}: one seed, so no verdict"
         claim += _contradiction(question.first, question.second, tone, lead, quality)
         numbers = tuple(_numbers(question.first, question.second, one, lead, quality, table))
         found.append(Finding(claim, numbers, pair, f"{question.first.title} vs {question.second.title}", tone))
@@ -126,8 +128,9 @@ def _against_all(table: Table, ranked: list[Row], lead: Column, quality: Column 
     wins = all(_tone(one) == "better" for one in adjusted.values()) and len(adjusted) == len(others)
     kind, rest = ("One expert", "mixture") if best is single[0] else ("A mixture", "single expert")
     cost = _at_cost(best, others[0])
-    claim = f"{kind}{cost} {'beats' if wins else 'leads, but does not clearly beat,'} every {rest}"
+    claim = f"{kind} {'beats' if wins else 'leads, but does not clearly beat,'} every {rest}"
     claim += _contradiction(best, others[0], "better" if wins else "neutral", lead, quality)
+    claim += f", the best of them{cost}" if cost else ""
     numbers = tuple(_numbers(best, others[0], adjusted[others[0].name], lead, quality, table))
     titles = f"{best.title} vs the best {rest}, {others[0].title}"
     yield Finding(claim, numbers, (best.name, others[0].name), titles, "better" if wins else "neutral")
@@ -154,14 +157,14 @@ def _questions(table: Table, ranked: list[Row]) -> Iterator[_Question]:
             base,
             f"{what[0]} {beat} {what[1]}{cost}",
             f"{what[0]} {do} not beat {what[1]}{cost}",
-            f"{what[0]} {lose} no difference from {what[1]}{cost}",
+            f"{what[0]} {lose} no clear difference from {what[1]}{cost}",
         )
     yield from _of_averages(table, ranked)
     for row in ranked:
         source = next((other for other in ranked if other.name == row.weights_of), None)
         if source is not None:
             changed = "Changing the settings of trained weights"
-            yield _Question(row, source, f"{changed} helps", f"{changed} hurts", f"{changed} shows no difference")
+            yield _Question(row, source, f"{changed} helps", f"{changed} hurts", f"{changed} shows no clear difference")
 
 
 def _subject(table: Table, ranked: list[Row]) -> Row | None:
@@ -175,7 +178,7 @@ def _of_control(subject: Row, controls: list[Row], what: str) -> Iterator[_Quest
     """Compare a mixture with the best single expert of equal cost."""
     if controls:
         who, other = _experts(subject), f"one network of equal {what}"
-        texts = (f"{who} beat {other}", f"{who} do not beat {other}", f"{who} show no difference from {other}")
+        texts = (f"{who} beat {other}", f"{who} do not beat {other}", f"{who} show no clear difference from {other}")
         yield _Question(subject, controls[0], *texts)
 
 
@@ -189,7 +192,11 @@ def _of_averages(table: Table, ranked: list[Row]) -> Iterator[_Question]:
         other = next((one for one in learned if one.name in paired), learned[0] if learned else None)
         if other is not None:
             who, gate = f"A plain average of {_number(row.n_experts)} experts", "the learned gate"
-            texts = (f"{who} beats {gate}", f"{who} does not beat {gate}", f"{who} shows no difference from {gate}")
+            texts = (
+                f"{who} beats {gate}",
+                f"{who} does not beat {gate}",
+                f"{who} shows no clear difference from {gate}",
+            )
             yield _Question(row, other, *texts)
 
 
