@@ -1,6 +1,7 @@
 """Assembly: a spec and a seed become the parts of one run: data, slices, model, losses, sampler, metrics."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from moeframe.data.slices import Slices, cut_slices
 from moeframe.data.splits import Splits, open_splits
-from moeframe.errors import DeviceError, PluginError
+from moeframe.errors import DeviceError, InputError, PluginError
 from moeframe.interfaces.component import ImageShape
 from moeframe.interfaces.dataset import Dataset, Examples
 from moeframe.interfaces.expert import Expert
@@ -125,11 +126,11 @@ def build_mixture(
     """Build a mixture from the settings of its parts."""
     trunk = None
     if trunk_config is not None:
-        with streams.governing_torch("weights/trunk"):
+        with streams.governing_torch("weights/trunk"), _within_memory("trunk"):
             trunk = registry.get(Trunk, trunk_config.type)(trunk_config.for_seed(streams.seed), image=image)
     experts: list[Expert] = []
     for k, config in enumerate(expert_configs):
-        with streams.governing_torch("weights/expert", k):
+        with streams.governing_torch("weights/expert", k), _within_memory(f"expert {k}"):
             component, own = registry.get(Expert, config.type), config.for_seed(streams.seed)
             if issubclass(component, AdapterExpert):
                 assert trunk is not None, "SpecFacts.has_trunk tells its config"
@@ -138,12 +139,23 @@ def build_mixture(
                 experts.append(component(own, image=image))
     gate = None
     if gate_config is not None:
-        with streams.governing_torch("weights/gate"):
+        with streams.governing_torch("weights/gate"), _within_memory("gate"):
             gate = registry.get(Gate, gate_config.type)(gate_config, image=image, n_experts=len(experts))
             if trunk is not None:
                 gate.attach(trunk)
         _probe_gate(gate, trunk, image, streams)
     return MergedDenoiser(experts, gate, trunk)
+
+
+@contextmanager
+def _within_memory(part: str) -> Iterator[None]:
+    """Raise InputError naming the part whose weights do not fit into memory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch raises RuntimeError on the CPU
+        if isinstance(error, MemoryError) or "memory" in str(error):
+            raise InputError(f"{part}: its weights do not fit into memory; choose a smaller network") from None
+        raise
 
 
 @torch.no_grad()

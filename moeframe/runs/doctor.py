@@ -58,7 +58,7 @@ def _installation(registry: Registry) -> Iterator[Finding]:
 
 
 def _everything(registry: Registry) -> Iterator[Finding]:
-    """Datasets and metrics with their default settings; without defaults, only a spec can say more than installed."""
+    """Check datasets and metrics with their default settings; those without defaults are only listed as installed."""
     for name in registry.names(Dataset.KIND):
         dataset_class = registry.get(Dataset, name)
         try:

@@ -1,4 +1,4 @@
-"""A run as a straight line, in the order of the article (docs/references.md): read `train_and_evaluate` downwards."""
+"""Running a spec, in the order of the article (docs/references.md): `train_and_evaluate` names every stage."""
 
 import gc
 from collections.abc import Sequence
@@ -78,8 +78,9 @@ def train_and_evaluate(
     folder = RunFolder(run_folder_of(spec.name, out))
     with folder.claimed():
         folder.check_resumable(spec, fresh=fresh)
-        write_environment(folder, spec.device)
         unfinished = [seed for seed in spec.seeds if not folder.metrics(seed).exists()]
+        if unfinished:  # else the figures are of the machine that measured them
+            write_environment(folder, spec.device)
         splits = open_splits(spec, registry) if unfinished else None
         for seed in unfinished:
             assert splits is not None

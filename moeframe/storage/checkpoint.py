@@ -88,7 +88,7 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             if names
         ]
         raise CheckpointError(
-            f"the checkpoint is of another model; tensors {'; '.join(found)}; "
+            f"the checkpoint belongs to another model; tensors {'; '.join(found)}; "
             "start over with --fresh, or use the spec that it was trained with"
         )
     model.load_state_dict(tensors)

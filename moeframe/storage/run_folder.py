@@ -78,7 +78,8 @@ class RunFolder:
                     f"{self.path}: belongs to another spec ({'; '.join(changes[:6])}); {instead}"
                     "choose another folder with --out, or --fresh to delete what is there and start over"
                 )
-        self.write_spec(spec)
+        if not (self.spec.exists() and all(self.metrics(seed).exists() for seed in spec.seeds)):
+            self.write_spec(spec)
 
     def write_spec(self, spec: RunSpec) -> None:
         """Record the resolved spec."""

@@ -78,7 +78,9 @@ def test_a_checkpoint_of_another_model_is_refused(unevaluated, tiny_spec, tmp_pa
     shutil.copytree(other / CHECKPOINT, unevaluated / CHECKPOINT)
     for command in (("run", tiny_spec, "--out", unevaluated), ("sample", unevaluated)):
         message = refusal(1, *command)
-        assert message.startswith(f"error: {unevaluated / CHECKPOINT}: the checkpoint is of another model; tensors of ")
+        assert message.startswith(
+            f"error: {unevaluated / CHECKPOINT}: the checkpoint belongs to another model; tensors of "
+        )
         assert "of another shape: experts.0." in message
         assert message.endswith("; start over with --fresh, or use the spec that it was trained with")
 

@@ -179,3 +179,15 @@ def test_samples_go_into_png_npz_or_a_new_folder_only(finished, tmp_path):
     assert refusal(2, "sample", finished, "-n", "2", "--out", tmp_path.parent) == (
         f"error: {tmp_path.parent}: already exists and is not an empty folder; name a new folder for the images"
     )
+
+
+def test_a_network_beyond_memory_is_refused_by_name(tiny_spec, tmp_path):
+    arguments = ("run", tiny_spec, "--out", tmp_path / "run", "--set", "experts.0.channels=10000000")
+    assert refusal(2, *arguments) == ("error: expert 0: its weights do not fit into memory; choose a smaller network")
+
+
+def test_a_finished_run_keeps_the_environment_that_measured_it(finished, monkeypatch):
+    before = contents(finished)
+    monkeypatch.setattr("moeframe.runs.environment.describe_environment", lambda device: {"device_name": "another"})
+    assert call("run", finished / "spec.yaml", "--out", finished, "--set", "training.workers=1").exit_code == 0
+    assert contents(finished) == before
