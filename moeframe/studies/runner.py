@@ -117,5 +117,5 @@ def _task(place: StudyFolder, study: Study, variant: Variant, seed: int, what: W
         metrics=settings_of(metrics[what]),
     )
     name = f"{variant.name}, seed {seed}{TITLES[what][1]}"
-    command = (sys.executable, "-m", "moeframe.studies.worker", task.model_dump_json())
+    command = (sys.executable, "-P", "-m", "moeframe.studies.worker", task.model_dump_json())
     return Task(name, command, place.log(variant.name, seed), Path.cwd(), exclusive=what == "measure alone")

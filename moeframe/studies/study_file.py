@@ -256,7 +256,7 @@ def _own_keys(changes: Mapping[str, Any], at: SpecPath) -> Iterator[SpecProblem]
 
 
 def _problems_of_weights(variants: Sequence[Variant]) -> Iterator[SpecProblem]:
-    """Yield variants whose borrowed weights would not fit, before their source is trained."""
+    """Yield variants that use weights of another one that would not fit, before their source is trained."""
     by_name = {variant.name: variant for variant in variants}
     for variant in variants:
         source = by_name.get(variant.weights_of or "")
