@@ -44,7 +44,7 @@ figures: .venv/installed  ## exactness, resume, likelihood, coverage of interval
 	$(BIN)/python benchmarks/agreement.py
 	$(BIN)/python benchmarks/official_formats.py
 
-mutations: .venv/installed  ## plant historic mistakes; a test must catch each: results/evaluation/mutations.json
+mutations: .venv/installed  ## mutation tests with historic mistakes: results/evaluation/mutations.json
 	$(BIN)/python benchmarks/mutations.py -j 2
 
 .venv/installed: pyproject.toml examples/moeframe-myslicer/pyproject.toml

@@ -45,10 +45,10 @@ class Watcher(Protocol):
         """One unit is finished; `note` is a figure worth seeing now."""
 
     def say(self, line: str) -> None:
-        """A line for whoever started the run, such as what is about to be trained."""
+        """Tell the user something, such as what is about to be trained."""
 
     def warn(self, text: str) -> None:
-        """Something that whoever started the run should know, however little they want to see."""
+        """Warn the user; shown even with --quiet."""
 
 
 class Silent:

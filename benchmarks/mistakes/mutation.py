@@ -1,4 +1,4 @@
-"""A planted mistake: what is changed where, what that would do to the numbers, and the tests that should notice."""
+"""A mutation: what changes where, its effect on the numbers, and the tests that must fail."""
 
 from dataclasses import dataclass
 

@@ -28,14 +28,17 @@ def validate(spec: Path, overrides: tuple[str, ...], resolved: bool, as_json: bo
         if is_study(read_document(spec)) and not overrides and not resolved:
             study = load_study(spec, registry)
             document = valid_study_document(spec, study)
-            text = f"{spec}: valid: '{study.name}', {len(study.variants)} variants, {len(study.seeds)} seeds\n"
+            text = (
+                f"{spec}: valid: '{study.name}', {len(study.variants)} variants, {_count(len(study.seeds), 'seed')}\n"
+            )
         else:
             checked = load_spec(spec, registry, overrides)
             document = valid_spec_document(spec, checked, resolved=resolved)
             if resolved:
                 text = yaml.safe_dump(checked.dump(), sort_keys=False, allow_unicode=True)
             else:
-                text = f"{spec}: valid: '{checked.name}', {checked.n_experts} experts, {len(checked.seeds)} seeds\n"
+                experts, seeds = _count(checked.n_experts, "expert"), _count(len(checked.seeds), "seed")
+                text = f"{spec}: valid: '{checked.name}', {experts}, {seeds}\n"
     except InputError as error:
         if as_json:
             print_json(invalid_document(spec, error))
@@ -89,3 +92,7 @@ def slice_command(spec: Path, overrides: tuple[str, ...], out: Path | None) -> N
         shown = ", ".join(value if isinstance(value, str) else f"{value:.6g}" for value in values)
         click.echo(f"{name}: {shown if len(values) <= 16 else f'{len(values)} values, in {folder}/slices.npz'}")
     click.echo(f"contact sheets: {folder}/slice-0.png ... slice-{slices.n_slices - 1}.png")
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'' if n == 1 else 's'}"

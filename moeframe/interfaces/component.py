@@ -62,7 +62,7 @@ class Component(ABC):
     config: Config
 
     def __init_subclass__(cls) -> None:
-        """Tell a new class's own Config whose it is; one that is inherited or borrowed keeps its first owner."""
+        """Link a class's own Config to the class; an inherited Config keeps its first class."""
         super().__init_subclass__()
         own = cls.__dict__.get("Config")
         if isinstance(own, type) and issubclass(own, Component.Config) and "component" not in own.__dict__:

@@ -29,7 +29,7 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def images(self, indices: ItemIds) -> Levels:
-        """The images at `indices`, integers 0 .. levels-1, as narrow as they are stored: uint8 for 8-bit data.
+        """Return the images at `indices`: integers 0 .. levels-1 in their stored type, uint8 for 8-bit data.
 
         Widen them before arithmetic, as `in_batches` does: uint8 wraps around.
         """

@@ -16,7 +16,7 @@ class Task:
     """One command, independent of every other task. It writes its result to files; started again, it resumes."""
 
     name: str
-    """Its name for people: unique among the tasks of one `run`, and the same when a study is resumed."""
+    """Display name, unique among the tasks of one `run` and stable when a study is resumed."""
     command: tuple[str, ...]
     log: Path
     """File of its output. Together with the command it identifies the task among all studies."""

@@ -58,7 +58,8 @@ class Registry:
         if len(claims) > 1:
             owners = sorted({str(claim.provider) for claim in claims})
             if len(owners) == 1:
-                return f"{SINGULAR[kind]} '{name}' is supplied {len(claims)} times by {owners[0]}; tell its authors"
+                times = f"is supplied {len(claims)} times by {owners[0]}"
+                return f"{SINGULAR[kind]} '{name}' {times}; report it to its authors"
             return f"{SINGULAR[kind]} '{name}' is supplied by {' and by '.join(owners)}; uninstall one of them"
         installed = self.names(kind)
         parts = [f"unknown {SINGULAR[kind]} '{name}'", *did_you_mean(name, installed)]

@@ -8,7 +8,7 @@ RENAMED = {
     ("training", "held_out_every"): "validation_every",
     ("training", "held_out_images"): "validation_images",
 }
-"""Section and old key to the new key, since version 0.2."""
+"""Section and old key to the new key."""
 
 
 def rename_keys(data: dict[str, Any]) -> Iterator[tuple[tuple[str, str], tuple[str, str]]]:

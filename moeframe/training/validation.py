@@ -26,7 +26,7 @@ class ValidationMetrics:
     gate_weights: list[list[float]]
     router_accuracy: list[float]
     router_accuracy_by_slice: list[list[float | None]]
-    """None for a slice without images among them."""
+    """None for a slice without validation images."""
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from moeframe_pretrained.checkpoint_files import listed, load_exactly
 
 N = TypeVar("N", bound=nn.Module)
 
-MEND = "it is of another network, or altered; download it again"
+FIX = "it belongs to another network or was altered; download it again"
 
 
 def with_weights(build: Callable[[], N], tensors: Mapping[str, Tensor], path: Path) -> N:
@@ -22,12 +22,12 @@ def with_weights(build: Callable[[], N], tensors: Mapping[str, Tensor], path: Pa
     """
     bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if bad:
-        raise CheckpointError(f"{path}: tensors with infinite or NaN values: {listed(bad)}; {MEND}")
+        raise CheckpointError(f"{path}: tensors with infinite or NaN values: {listed(bad)}; {FIX}")
     try:
         with torch.device("meta"):
             network = build()
         network.to_empty(device="cpu")
     except RuntimeError as cause:
-        raise CheckpointError(f"{path}: describes a network too large for this machine; {MEND}") from cause
-    load_exactly(network, tensors, path, MEND)
+        raise CheckpointError(f"{path}: describes a network too large for this machine; {FIX}") from cause
+    load_exactly(network, tensors, path, FIX)
     return network

@@ -74,7 +74,7 @@ def test_the_kinds_of_the_command_line_are_those_of_the_plugins():
 
 def test_validate_says_what_it_found(tiny_spec):
     result = call("validate", tiny_spec)
-    assert (result.exit_code, result.stdout) == (0, f"{tiny_spec}: valid: 'tiny', 2 experts, 1 seeds\n")
+    assert (result.exit_code, result.stdout) == (0, f"{tiny_spec}: valid: 'tiny', 2 experts, 1 seed\n")
 
 
 @pytest.mark.parametrize("spec", ["specs/digits.yaml", "examples/moeframe-myslicer/parity.yaml"])

@@ -67,7 +67,7 @@ def test_a_name_of_two_plugins_belongs_to_neither_and_both_are_named(registry_of
 def test_a_name_twice_in_one_plugin_names_that_plugin_once(registry_of):
     with pytest.raises(PluginError) as caught:
         registry_of("claims_twice").get(Gate, "twin")
-    assert str(caught.value) == "gate 'twin' is supplied 2 times by dist-claims_twice 1.2; tell its authors"
+    assert str(caught.value) == "gate 'twin' is supplied 2 times by dist-claims_twice 1.2; report it to its authors"
 
 
 def test_two_plugins_may_use_one_name_for_different_kinds(registry_of):

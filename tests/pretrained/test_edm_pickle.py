@@ -13,7 +13,7 @@ from official_edm import DDPMPP, network, song_tensors, write_edm, write_snapsho
 
 from moeframe.interfaces.component import ImageShape
 
-ALTERED = "; it is of another network, or altered; download it again"
+ALTERED = "; it belongs to another network or was altered; download it again"
 
 
 # what could run code

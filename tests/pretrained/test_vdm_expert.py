@@ -24,7 +24,7 @@ VARIANTS = pytest.mark.parametrize(
     [{}, {"attention": True}, {"fourier": False}, {"channels": 1}],
     ids=["usual", "attention everywhere", "no Fourier features", "grey"],
 )
-ALTERED = "; it is of another network, or altered; download it again"
+ALTERED = "; it belongs to another network or was altered; download it again"
 
 
 def expert(path, image=IMAGE, **settings) -> VdmExpert:
