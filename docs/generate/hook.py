@@ -15,6 +15,7 @@ from file_pages import file_pages
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from settings_tables import table
 
 from moeframe.cli import main
@@ -63,6 +64,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
                 uri = path.relative_to(ROOT).as_posix()
                 files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Turn links to the repository's results/ into links to the copies in the site: both readers see the pictures."""
+    up = "../" * page.file.src_uri.count("/")
+    return markdown.replace(f"]({up}../results/", f"]({up}results/")
 
 
 def on_page_content(content: str, **_: Any) -> str:
