@@ -1,5 +1,7 @@
 """`moeframe init`: lists the specs that come with moeframe, and writes one into the working folder."""
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,10 @@ from moeframe.errors import InputError, StorageError
 
 REFERENCES = ("base", "spec")
 """Keys of a spec or study file that name another file, relative to it."""
+COMMAND = re.compile(
+    r"(?<!`)(?:moeframe (?:run|merge|study) specs/\S+\.yaml(?: --[a-z-]+(?: \d+)?)*|python benchmarks/\S+)"
+)
+"""A command in the first comment of a spec."""
 
 
 @click.command()
@@ -38,8 +44,11 @@ def init(name: str | None, force: bool) -> None:
             raise StorageError(f"{path}: cannot be written: {error.strerror}; choose another folder") from None
         click.echo(f"wrote {path}")
     main_file = next(iter(contents))
-    command = "study" if "variants" in yaml.safe_load(contents[main_file]) else "run"
-    click.echo(f"next: moeframe {command} {main_file}")
+    commands = _commands(folder / main_file)
+    if not any(str(main_file) in command for command in commands):
+        commands.append(_default_command(main_file, contents[main_file]))
+    for command in commands:
+        click.echo(f"next: {command}{' (in a checkout of moeframe)' if command.startswith('python ') else ''}")
 
 
 def specs_folder() -> Path:
@@ -84,13 +93,29 @@ def _file_of(name: str, folder: Path) -> Path:
 
 
 def _with_references(path: Path, folder: Path) -> list[Path]:
-    """The file, and those that it names, which lie in the same folder of specs."""
-    data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    found = [path]
-    for key in REFERENCES:
-        if key in data:
-            found += _with_references((path.parent / data[key]).resolve(), folder)
-    return list(dict.fromkeys(found))
+    """Return the file, those that it names, and the specs that its first comment tells the user to run."""
+    found: list[Path] = []
+    wanted = [path]
+    while wanted:
+        one = wanted.pop(0)
+        if one in found:
+            continue
+        found.append(one)
+        data: dict[str, Any] = yaml.safe_load(one.read_text(encoding="utf-8"))
+        wanted += [(one.parent / data[key]).resolve() for key in REFERENCES if key in data]
+        named = (re.search(r"\S+\.yaml", command) for command in _commands(one))
+        wanted += [folder / match[0] for match in named if match is not None]
+    return found
+
+
+def _commands(path: Path) -> list[str]:
+    """Return the commands in the first comment of a spec, with paths below the working folder."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    return [match[0].replace(" specs/", " ") for line in comment if (match := COMMAND.search(line))]
+
+
+def _default_command(path: Path, content: bytes) -> str:
+    return f"moeframe {'study' if 'variants' in yaml.safe_load(content) else 'run'} {path}"
 
 
 def _differs(path: Path, content: bytes) -> bool:

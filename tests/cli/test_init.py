@@ -43,8 +43,28 @@ def test_a_base_is_written_beside_the_spec(here):
     ]
 
 
+def test_a_merge_comes_with_its_experts_and_the_commands_in_order(here):
+    lines = call("init", "trade_off/digits_merge").stdout.splitlines()
+    assert (here / "trade_off/digits_quality.yaml").is_file()
+    assert [line for line in lines if line.startswith("next: ")] == [
+        "next: moeframe run trade_off/digits_quality.yaml",
+        "next: moeframe run trade_off/digits_likelihood.yaml",
+        "next: moeframe merge trade_off/digits_merge.yaml --sweep 9",
+    ]
+
+
+def test_a_spec_that_needs_another_run_is_itself_the_last_command(here):
+    lines = call("init", "weight_space/digits_slices").stdout.splitlines()
+    assert lines[-2:] == [
+        "next: moeframe run trade_off/digits_quality.yaml",
+        "next: moeframe run weight_space/digits_slices.yaml",
+    ]
+
+
 def test_a_study_comes_with_its_spec(here):
-    assert call("init", "studies/digits").stdout.splitlines()[-1] == "next: moeframe study studies/digits.yaml"
+    lines = call("init", "studies/digits").stdout.splitlines()
+    assert lines[-1] == "next: moeframe study studies/digits.yaml --jobs 2"
+    assert "next: python benchmarks/digit_features.py (in a checkout of moeframe)" in lines
     assert (here / "digits.yaml").is_file()
 
 
