@@ -155,8 +155,8 @@ def test_a_model_whose_numbers_bound_nothing_has_no_curve_of_them(tmp_path):
     path = folder / "seed-0/diagnostics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"no_bound": "sees its batch"}))
     spoilt = write_report(folder).read_text()
-    assert "the bound on test images" in shown
-    assert "the bound on test images" not in spoilt
+    assert "the bound on validation images" in shown
+    assert "the bound on validation images" not in spoilt
     assert "sees its batch" in spoilt
 
 

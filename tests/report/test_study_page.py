@@ -161,7 +161,7 @@ def test_what_was_not_run_is_said_and_no_row_is_incomplete_for_it(tmp_path):
     text = (folder / "study.html").read_text(encoding="utf-8")
     assert "Not run: D: slices." in text
     assert "4 of 6 planned seeds were run." in text
-    assert "Comparisons over fewer than 6 seeds are underpowered: no significance is claimed" in text
+    assert "Comparisons over fewer than 6 seeds are underpowered: verdicts follow the 95 % intervals" in text
     assert "Subgroups whose 95 % interval excludes 0 (uncorrected)." in text
     assert len((json.loads((folder / "study.json").read_text()))["variants"]) == 4, "the record is of the whole study"
 

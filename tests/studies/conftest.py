@@ -29,8 +29,8 @@ def in_this_process(monkeypatch):
 
     def each_in_turn(self, tasks):
         for task in tasks:
-            python, flag, module, *arguments = task.command
-            assert (python, flag, module) == (sys.executable, "-m", worker.__name__)
-            yield Ended(task, worker.main(arguments))
+            python, *flags, module, arguments = task.command
+            assert (python, flags, module) == (sys.executable, ["-P", "-m"], worker.__name__)
+            yield Ended(task, worker.main([arguments]))
 
     monkeypatch.setattr("moeframe_builtin.launchers.local.LocalLauncher.run", each_in_turn)

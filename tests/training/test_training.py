@@ -328,7 +328,7 @@ def BrokenLoss(base):  # noqa: N802
 def test_weights_of_another_model_are_refused_and_listed(registry, tmp_path):
     small, other = trainer(registry), trainer(registry, "experts.0.channels=8")
     path = checkpoint.save(tmp_path, small.snapshot())
-    with pytest.raises(CheckpointError, match="of another model; tensors of another shape: experts.0"):
+    with pytest.raises(CheckpointError, match="belongs to another model; tensors of another shape: experts.0"):
         other.restore(checkpoint.load(path))
     single = trainer(registry, "experts.0.copies=1", "gate=null", "slicer=null")
     with pytest.raises(CheckpointError, match="unexpected: experts.1"):
