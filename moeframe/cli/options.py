@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 A_PATH = click.Path(path_type=Path)
 
@@ -43,3 +45,11 @@ def renamed_seed_option(new: str, *, multiple: bool = False) -> Callable[[Any], 
 def with_device(overrides: Sequence[str], device: str | None) -> list[str]:
     """The overrides, and `--device` as the last of them."""
     return [*overrides, *([] if device is None else [f"device={device}"])]
+
+
+def run_options(command: Command) -> Command:
+    """Add the argument and options that `run` and `merge` share."""
+    shared = (spec_argument, overrides_option, out_option, fresh_option, device_option, quiet_option, json_option)
+    for option in reversed(shared):
+        command = option(command)
+    return command

@@ -8,13 +8,11 @@ import click
 from moeframe.cli.documents import run_document
 from moeframe.cli.options import (
     device_option,
-    fresh_option,
     json_option,
-    out_option,
     overrides_option,
     quiet_option,
     run_argument,
-    spec_argument,
+    run_options,
     with_device,
 )
 from moeframe.cli.output import installed, print_json, print_results, print_warnings, warnings_about
@@ -25,13 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@spec_argument
-@overrides_option
-@out_option
-@fresh_option
-@device_option
-@quiet_option
-@json_option
+@run_options
 def run(
     spec: Path,
     overrides: tuple[str, ...],
@@ -56,13 +48,7 @@ def run(
 
 
 @click.command()
-@spec_argument
-@overrides_option
-@out_option
-@fresh_option
-@device_option
-@quiet_option
-@json_option
+@run_options
 @click.option(
     "--sweep",
     "points",
