@@ -153,7 +153,7 @@ def _within_memory(part: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch raises RuntimeError on the CPU
-        if isinstance(error, MemoryError) or "memory" in str(error):
+        if isinstance(error, MemoryError) or "allocate" in str(error):
             raise InputError(f"{part}: its weights do not fit into memory; choose a smaller network") from None
         raise
 

@@ -119,7 +119,7 @@ SHARED_FROM = 4
 
 
 def share_styles(svg: str) -> str:
-    """Move repeated styles into classes, named after the plot's ids; a quarter of a large plot's bytes."""
+    """Move repeated styles into classes, named after the plot's ids."""
     found = re.search(r'<g id="([\w.-]*?)figure_1"', svg)
     counts = Counter(re.findall(r' style="([^"]*)"', svg))
     shared = [style for style, count in counts.items() if count >= SHARED_FROM]
